@@ -1,0 +1,162 @@
+namespace Pageferry.Linux;
+
+/// <summary>
+/// A range of this process's address space made by mmap(2), unmapped when disposed.
+/// </summary>
+/// <remarks>
+/// <see cref="Span"/> is for memory that can't be missing. Memory registered with a <c>Userfaultfd</c> is
+/// touched through <see cref="CopyOut"/> and <see cref="CopyIn"/> only: they copy in native code, where a thread that waits
+/// for its page doesn't hold up a garbage collection.
+/// </remarks>
+public sealed unsafe class MappedRegion : IDisposable
+{
+    private nint _address;
+
+    private MappedRegion(nint address, ulong length)
+    {
+        _address = address;
+        Length = length;
+    }
+
+    /// <summary>The first byte's address, as the kernel's interfaces take it.</summary>
+    /// <exception cref="ObjectDisposedException">The region is unmapped.</exception>
+    public ulong Address
+    {
+        get
+        {
+            ObjectDisposedException.ThrowIf(_address == 0, this);
+            return (ulong)_address;
+        }
+    }
+
+    /// <summary>The length in bytes.</summary>
+    public ulong Length { get; }
+
+    /// <summary>Maps private anonymous memory, zero until written, reserved but not populated.</summary>
+    /// <param name="length">Bytes; the kernel rounds up to whole pages.</param>
+    /// <param name="hugePages">Use 2 MiB pages from the reserved pool (<c>MAP_HUGETLB</c>).</param>
+    /// <returns>The region, which the caller disposes.</returns>
+    /// <exception cref="LinuxException">ENOMEM: no address space, or no huge pages reserved.</exception>
+    public static MappedRegion MapAnonymous(ulong length, bool hugePages = false)
+    {
+        int flags = Interop.MAP_PRIVATE | Interop.MAP_ANONYMOUS | Interop.MAP_NORESERVE;
+        flags |= hugePages ? Interop.MAP_HUGETLB | Interop.MAP_HUGE_2MB : 0;
+        nint address = Interop.Mmap(0, checked((nuint)length), Interop.PROT_READ | Interop.PROT_WRITE, flags, -1, 0);
+        return address != Interop.MAP_FAILED
+            ? new MappedRegion(address, length)
+            : throw LinuxException.FromLastError($"map {length} bytes of anonymous memory", hugePages ? MemoryFile.HugePageAdvice : null);
+    }
+
+    /// <summary>Maps a range of a file so that every mapping of it shares the content (<c>MAP_SHARED</c>).</summary>
+    /// <param name="file">The file: a memfd, or any descriptor that can be mapped, such as a vCPU's.</param>
+    /// <param name="offset">Where in the file the range starts, in bytes; a page multiple.</param>
+    /// <param name="length">Bytes.</param>
+    /// <param name="protection">What may be done with the mapping.</param>
+    /// <returns>The region, which the caller disposes.</returns>
+    /// <exception cref="LinuxException">The file can't be mapped so.</exception>
+    public static MappedRegion MapShared(FileDescriptor file, ulong offset, ulong length, MemoryProtection protection = MemoryProtection.ReadWrite)
+    {
+        nint address = Interop.Mmap(0, checked((nuint)length), (int)protection, Interop.MAP_SHARED | Interop.MAP_NORESERVE, file.Number, checked((long)offset));
+        return address != Interop.MAP_FAILED
+            ? new MappedRegion(address, length)
+            : throw LinuxException.FromLastError($"map {length} bytes at offset {offset} of file descriptor {file.Number}");
+    }
+
+    /// <summary>The bytes of a range that can't be missing. Never for memory registered with a userfaultfd.</summary>
+    /// <param name="offset">Bytes from the region's start.</param>
+    /// <param name="length">Bytes.</param>
+    /// <returns>The range, valid until the region is disposed.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">The range is not within the region.</exception>
+    public Span<byte> Span(ulong offset, int length)
+    {
+        byte* first = Pointer(offset, (ulong)length);
+
+        // SAFETY: Pointer checked that the range lies within the mapping, which lives until Dispose.
+        unsafe
+        {
+            return new Span<byte>(first, length);
+        }
+    }
+
+    /// <summary>Copies from the region in native code, so that a page that is missing may be waited for.</summary>
+    /// <param name="offset">Bytes from the region's start.</param>
+    /// <param name="destination">Where to copy to; its length says how much.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The range is not within the region.</exception>
+    public void CopyOut(ulong offset, Span<byte> destination)
+    {
+        byte* first = Pointer(offset, (ulong)destination.Length);
+
+        // SAFETY: both ranges are checked or pinned; memcpy runs in preemptive mode, so the wait for a page blocks no GC.
+        unsafe
+        {
+            fixed (byte* to = destination)
+            {
+                _ = Interop.Memcpy(to, first, (nuint)destination.Length);
+            }
+        }
+    }
+
+    /// <summary>Copies into the region in native code, so that a page that is missing may be waited for.</summary>
+    /// <param name="offset">Bytes from the region's start.</param>
+    /// <param name="source">What to copy.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The range is not within the region.</exception>
+    public void CopyIn(ulong offset, ReadOnlySpan<byte> source)
+    {
+        byte* first = Pointer(offset, (ulong)source.Length);
+
+        // SAFETY: as in CopyOut.
+        unsafe
+        {
+            fixed (byte* from = source)
+            {
+                _ = Interop.Memcpy(first, from, (nuint)source.Length);
+            }
+        }
+    }
+
+    /// <summary>madvise(2) over a range.</summary>
+    /// <param name="offset">Bytes from the region's start; a page multiple.</param>
+    /// <param name="length">Bytes; a page multiple.</param>
+    /// <param name="advice">What the kernel is to do.</param>
+    /// <exception cref="LinuxException">The kernel refused.</exception>
+    public void Advise(ulong offset, ulong length, MemoryAdvice advice)
+    {
+        if (Interop.Madvise((nint)Pointer(offset, length), (nuint)length, (int)advice) != 0)
+        {
+            throw LinuxException.FromLastError($"madvise {advice} on {length} bytes at 0x{Address + offset:x}");
+        }
+    }
+
+    /// <summary>mprotect(2) over a range.</summary>
+    /// <param name="offset">Bytes from the region's start; a page multiple.</param>
+    /// <param name="length">Bytes; a page multiple.</param>
+    /// <param name="protection">What may be done with it from now on.</param>
+    /// <exception cref="LinuxException">The kernel refused.</exception>
+    public void Protect(ulong offset, ulong length, MemoryProtection protection)
+    {
+        if (Interop.Mprotect((nint)Pointer(offset, length), (nuint)length, (int)protection) != 0)
+        {
+            throw LinuxException.FromLastError($"mprotect {protection} on {length} bytes at 0x{Address + offset:x}");
+        }
+    }
+
+    /// <summary>Unmaps the region.</summary>
+    public void Dispose()
+    {
+        nint address = Interlocked.Exchange(ref _address, 0);
+        if (address != 0)
+        {
+            _ = Interop.Munmap(address, (nuint)Length);
+        }
+    }
+
+    private byte* Pointer(ulong offset, ulong length)
+    {
+        if (offset > Length || length > Length - offset)
+        {
+            throw new ArgumentOutOfRangeException(nameof(offset), $"{length} bytes at {offset} are not within a region of {Length} bytes.");
+        }
+
+        return (byte*)Address + offset;
+    }
+}

@@ -1,0 +1,107 @@
+using System.Runtime.InteropServices;
+
+namespace Pageferry.Linux;
+
+/// <summary>Memory with a file descriptor (memfd_create(2)), so that it can be mapped twice and handed to another process.</summary>
+public sealed class MemoryFile : IDisposable
+{
+    internal const string HugePageAdvice = "Reserve 2 MiB pages first: echo N > /proc/sys/vm/nr_hugepages.";
+
+    private MemoryFile(FileDescriptor descriptor, string name, ulong length)
+    {
+        Descriptor = descriptor;
+        Name = name;
+        Length = length;
+    }
+
+    /// <summary>The memfd.</summary>
+    public FileDescriptor Descriptor { get; }
+
+    /// <summary>The name shown in /proc/PID/maps.</summary>
+    public string Name { get; }
+
+    /// <summary>The length in bytes.</summary>
+    public ulong Length { get; }
+
+    /// <summary>Makes a memory file that is one hole.</summary>
+    /// <param name="name">The name shown in /proc/PID/maps.</param>
+    /// <param name="length">Bytes; a multiple of the page size used.</param>
+    /// <param name="hugePages">Use 2 MiB pages of hugetlbfs (<c>MFD_HUGETLB | MFD_HUGE_2MB</c>).</param>
+    /// <returns>The file, which the caller disposes.</returns>
+    /// <exception cref="LinuxException">No memory, or no such huge pages.</exception>
+    public static MemoryFile Create(string name, ulong length, bool hugePages = false)
+    {
+        uint flags = Interop.MFD_CLOEXEC | (hugePages ? Interop.MFD_HUGETLB | Interop.MFD_HUGE_2MB : 0);
+        int fd = Interop.MemfdCreate(name, flags);
+        if (fd < 0)
+        {
+            throw LinuxException.FromLastError($"create memfd {name}", hugePages ? HugePageAdvice : null);
+        }
+
+        var descriptor = new FileDescriptor(fd);
+        if (Interop.Ftruncate(fd, checked((long)length)) != 0)
+        {
+            LinuxException failure = LinuxException.FromLastError($"set memfd {name} to {length} bytes");
+            descriptor.Dispose();
+            throw failure;
+        }
+
+        return new MemoryFile(descriptor, name, length);
+    }
+
+    /// <summary>Takes over a memory file that another process handed us; its length is asked of the kernel.</summary>
+    /// <param name="descriptor">The memfd; owned by the result.</param>
+    /// <param name="name">What errors call it.</param>
+    /// <returns>The file, which the caller disposes.</returns>
+    /// <exception cref="LinuxException">The descriptor is not a file that has a length.</exception>
+    public static MemoryFile FromDescriptor(FileDescriptor descriptor, string name)
+    {
+        long length = Interop.Lseek(descriptor.Number, 0, Interop.SEEK_END);
+        return length >= 0 ? new MemoryFile(descriptor, name, (ulong)length) : throw LinuxException.FromLastError($"find the length of memfd {name}");
+    }
+
+    /// <summary>Drops the content of a range from the file and every mapping of it (<c>FALLOC_FL_PUNCH_HOLE</c>).</summary>
+    /// <param name="offset">Bytes; a multiple of the file's page size.</param>
+    /// <param name="length">Bytes; a multiple of the file's page size.</param>
+    /// <exception cref="LinuxException">The range or the file does not allow it.</exception>
+    public void PunchHole(ulong offset, ulong length)
+    {
+        int mode = Interop.FALLOC_FL_PUNCH_HOLE | Interop.FALLOC_FL_KEEP_SIZE;
+        if (Interop.Fallocate(Descriptor.Number, mode, checked((long)offset), checked((long)length)) != 0)
+        {
+            throw LinuxException.FromLastError($"punch a hole of {length} bytes at {offset} into memfd {Name}");
+        }
+    }
+
+    /// <summary>The next byte at or after an offset that has content (<c>SEEK_DATA</c>).</summary>
+    /// <param name="offset">Bytes from the start.</param>
+    /// <returns>Its offset, or <see cref="Length"/> when only a hole follows.</returns>
+    /// <exception cref="LinuxException">The file can't tell.</exception>
+    public ulong NextData(ulong offset) => Seek(offset, Interop.SEEK_DATA);
+
+    /// <summary>The next byte at or after an offset that has no content (<c>SEEK_HOLE</c>).</summary>
+    /// <param name="offset">Bytes from the start.</param>
+    /// <returns>Its offset, or <see cref="Length"/> when there is no hole before the end.</returns>
+    /// <exception cref="LinuxException">The file can't tell.</exception>
+    public ulong NextHole(ulong offset) => Seek(offset, Interop.SEEK_HOLE);
+
+    /// <summary>Closes the descriptor; mappings keep the content alive.</summary>
+    public void Dispose() => Descriptor.Dispose();
+
+    private ulong Seek(ulong offset, int whence)
+    {
+        if (offset >= Length)
+        {
+            return Length;
+        }
+
+        long found = Interop.Lseek(Descriptor.Number, checked((long)offset), whence);
+        if (found >= 0)
+        {
+            return Math.Min((ulong)found, Length);
+        }
+
+        // ENXIO: no content at or after the offset.
+        return Marshal.GetLastPInvokeError() == (int)Errno.ENXIO ? Length : throw LinuxException.FromLastError($"seek in memfd {Name} from {offset}");
+    }
+}
