@@ -1,0 +1,10 @@
+using Microsoft.Extensions.Logging;
+
+namespace Pageferry.Memory;
+
+/// <summary>What the fault engine logs; nothing of it is on the fault path.</summary>
+internal static partial class EngineLog
+{
+    [LoggerMessage(EventId = 1, Level = LogLevel.Error, Message = "The fault engine failed; the guest stalls on missing pages.")]
+    internal static partial void Failed(ILogger logger, Exception failure);
+}

@@ -1,0 +1,432 @@
+using System.Diagnostics;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
+using Pageferry.Linux;
+
+namespace Pageferry.Memory;
+
+/// <summary>
+/// Answers the userfaults of a guest's memory: reads them, asks the page source once per page, and places what arrives.
+/// </summary>
+/// <remarks>
+/// <para>
+/// One thread reads faults. Content arrives through lanes, one per receiving thread. Between them stand the page states: a page is
+/// asked for once, claimed by one lane, and placed once.
+/// </para>
+/// <para>The fault path allocates nothing and does not log. Its lock is never taken by a thread that touches guest memory.</para>
+/// </remarks>
+public sealed class FaultEngine : IDisposable
+{
+    private const int EventsPerRead = 256;
+
+    private static readonly Lazy<bool> s_warm = new(Rehearsal.Run, LazyThreadSafetyMode.PublicationOnly);
+
+    private readonly ILogger _logger;
+    private readonly UserfaultfdEventBuffer _events = new(EventsPerRead);
+    private readonly ulong[] _requests = new ulong[EventsPerRead];
+    private readonly EventFd _stop = new();
+    private readonly TaskCompletionSource _completed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly TaskCompletionSource<Exception> _failed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    /// <summary>
+    /// Held while events are read and removals applied, and while a lane places: so that no page is placed between a removal's reading
+    /// and its effect on the page states.
+    /// </summary>
+    private readonly Lock _placing = new();
+
+    private Thread? _reader;
+    private IPagePlacer? _placer;
+    private IPageSource? _source;
+    private long _unknownPages;
+
+    /// <summary>Makes an engine; nothing faults before <see cref="Start"/>.</summary>
+    /// <param name="memory">The memory, whose guest view nobody has touched.</param>
+    /// <param name="logger">Hears of failures; null for nobody.</param>
+    /// <exception cref="LinuxException">No memory.</exception>
+    public FaultEngine(GuestMemory memory, ILogger? logger = null)
+    {
+        Memory = memory;
+        _logger = logger ?? NullLogger.Instance;
+        _unknownPages = checked((long)memory.PageCount);
+        States = new PageStates(memory.PageCount);
+    }
+
+    /// <summary>The memory whose faults are answered.</summary>
+    public GuestMemory Memory { get; }
+
+    /// <summary>The state of each page.</summary>
+    public PageStates States { get; }
+
+    /// <summary>What the engine did, and how long the guest waited.</summary>
+    public FaultStatistics Statistics { get; } = new();
+
+    /// <summary>Pages whose content has not arrived and that aren't known to be zero.</summary>
+    public long UnknownPages => Volatile.Read(ref _unknownPages);
+
+    /// <summary>Faults read and not answered yet.</summary>
+    public int PendingFaults => Pending.Count;
+
+    /// <summary>Completes when every page is present or known to be zero.</summary>
+    public Task Completed => _completed.Task;
+
+    /// <summary>Completes, with the reason, if the reader thread fails: from then on the guest stalls on missing pages.</summary>
+    public Task<Exception> Failed => _failed.Task;
+
+    internal PendingFaults Pending { get; } = new();
+
+    /// <summary>Bytes of native memory that grow with the guest's: the page states.</summary>
+    public ulong MemoryBytes => States.MemoryBytes;
+
+    /// <summary>Arms the memory and starts the reader thread: from now on every access to a page that is not here is a userfault.</summary>
+    /// <param name="source">Is asked for the pages the guest waits for.</param>
+    /// <exception cref="LinuxException">userfaultfd is refused; the message says what grants it.</exception>
+    /// <exception cref="InvalidOperationException">The engine was started before.</exception>
+    public void Start(IPageSource source)
+    {
+        if (_reader is not null)
+        {
+            throw new InvalidOperationException("The fault engine was started before.");
+        }
+
+        // Code that runs first on a fault would be compiled, and may allocate, while a guest waits.
+        _ = s_warm.Value;
+        StartCold(source);
+    }
+
+    /// <summary>Makes the way in for one receiving thread.</summary>
+    /// <returns>The lane, which the caller disposes.</returns>
+    /// <exception cref="InvalidOperationException">The engine was not started.</exception>
+    public PageLane CreateLane() =>
+        _reader is not null ? new PageLane(this) : throw new InvalidOperationException("The fault engine was not started.");
+
+    /// <summary>
+    /// Stops the reader thread. The memory stays armed: a guest that is still running stalls on missing pages rather than reading zeros.
+    /// </summary>
+    public void Dispose()
+    {
+        _stop.Signal();
+        _reader?.Join();
+        _stop.Dispose();
+        _events.Dispose();
+        States.Dispose();
+        Statistics.Dispose();
+    }
+
+    internal void StartCold(IPageSource source)
+    {
+        if (!Memory.IsArmed)
+        {
+            Memory.Arm();
+        }
+
+        _source = source;
+        _placer = Memory.HasHostView ? new ContinuePlacer(Memory) : new CopyPlacer(Memory);
+        _reader = new Thread(ReadUntilStopped) { IsBackground = true, Name = "fault reader" };
+        _reader.Start();
+    }
+
+    /// <summary>Places a run of pages that a lane claimed and filled.</summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">How many pages.</param>
+    /// <param name="content">The address of the content, for memory without a host view.</param>
+    /// <param name="requested">How many of them were asked for.</param>
+    internal void PlaceArrived(ulong page, ulong count, ulong content, ulong requested)
+    {
+        const ulong PagesPerHold = 64;
+        ulong placed = 0;
+        while (placed < count)
+        {
+            UserfaultfdResult result;
+            ulong at = page + placed;
+            ulong done = 0;
+            lock (_placing)
+            {
+                ulong run = States.CountRun(at, Math.Min(count - placed, PagesPerHold), PageState.Arriving);
+                if (run == 0)
+                {
+                    DropRemoved(at);
+                    placed++;
+                    continue;
+                }
+
+                result = _placer!.Place(at, run, content + (placed * Page.Size), out long bytes);
+                done = bytes > 0 ? (ulong)bytes / Page.Size : 0;
+                if (done == 0 && result == UserfaultfdResult.AlreadyPresent)
+                {
+                    Memory.Userfaultfd.Wake(Memory.GuestViewOfPage(at), Page.Size);
+                    done = 1;
+                }
+
+                for (ulong i = 0; i < done; i++)
+                {
+                    _ = States.Change(at + i, PageState.Arriving, PageState.Present);
+                }
+            }
+
+            placed += done;
+            if (done == 0 && !MayRetry(result, at))
+            {
+                return;
+            }
+        }
+
+        RecordAnswered(page, count);
+        Statistics.AddArrived((long)requested, (long)(count - requested));
+        AddKnown((long)count);
+    }
+
+    /// <summary>Marks pages as zero. They are placed when touched; who waits for one of them is sent back to touch it again.</summary>
+    internal ulong ClaimZero(ulong page, ulong count)
+    {
+        ulong claimed = States.Claim(page, count, PageState.Zero, out ulong requested);
+        if (requested > 0)
+        {
+            Memory.Userfaultfd.Wake(Memory.GuestViewOfPage(page), claimed * Page.Size);
+        }
+
+        Statistics.AddZero((long)claimed);
+        AddKnown((long)claimed);
+        return claimed;
+    }
+
+    /// <summary>Gives pages back that a lane claimed and could not fill: they are asked for again when the guest touches them again.</summary>
+    internal void Abandon(ulong page, ulong count)
+    {
+        for (ulong i = 0; i < count; i++)
+        {
+            if (States.Change(page + i, PageState.Arriving, PageState.Absent) == PageState.ArrivingRemoved)
+            {
+                lock (_placing)
+                {
+                    DropRemoved(page + i);
+                }
+
+                AddKnown(1);
+            }
+        }
+
+        Memory.Userfaultfd.Wake(Memory.GuestViewOfPage(page), count * Page.Size);
+    }
+
+    /// <summary>Drops what arrived of a page that was removed meanwhile, and sends who waits for it back to touch it again.</summary>
+    private void DropRemoved(ulong page)
+    {
+        Memory.DropContent(page);
+        _ = States.Change(page, PageState.ArrivingRemoved, PageState.Zero);
+        Memory.Userfaultfd.Wake(Memory.GuestViewOfPage(page), Page.Size);
+    }
+
+    private bool MayRetry(UserfaultfdResult result, ulong page)
+    {
+        if (result == UserfaultfdResult.Retry)
+        {
+            // An event is unread. The reader is on its way to it: nothing can be placed before.
+            Statistics.AddRetry();
+            _ = Thread.Yield();
+            return true;
+        }
+
+        Fail(new InvalidOperationException($"Page {page} could not be placed: the kernel answered {result}. The guest stalls on it."));
+        return false;
+    }
+
+    private void AddKnown(long pages)
+    {
+        if (Interlocked.Add(ref _unknownPages, -pages) == 0)
+        {
+            _ = _completed.TrySetResult();
+        }
+    }
+
+    private void RecordAnswered(ulong page, ulong count)
+    {
+        if (Pending.Count == 0)
+        {
+            return;
+        }
+
+        long now = Stopwatch.GetTimestamp();
+        while (Pending.TryTake(page, count, out long readAt, out FaultCause cause))
+        {
+            Statistics.RecordLatency(cause, now - readAt);
+        }
+    }
+
+    private void ReadUntilStopped()
+    {
+        try
+        {
+            var poll = new Poll(Memory.Userfaultfd.Descriptor, _stop.Descriptor);
+            while (true)
+            {
+                poll.Wait(Timeout.Infinite);
+                if (poll.IsReadable(1))
+                {
+                    return;
+                }
+
+                while (ReadBatch())
+                {
+                }
+            }
+        }
+        catch (Exception failure)
+        {
+            Fail(failure);
+        }
+    }
+
+    private void Fail(Exception failure)
+    {
+        if (_failed.TrySetResult(failure))
+        {
+            EngineLog.Failed(_logger, failure);
+        }
+    }
+
+    /// <summary>Reads what events there are and acts on them, removals first: a fault behind them must find their effect.</summary>
+    /// <returns>Whether there may be more.</returns>
+    private bool ReadBatch()
+    {
+        int events;
+        lock (_placing)
+        {
+            events = Memory.Userfaultfd.Read(_events);
+            for (int i = 0; i < events; i++)
+            {
+                UserfaultfdEvent read = _events[i];
+                if (read.Kind == UserfaultfdEventKind.Remove)
+                {
+                    ApplyRemoval(Memory.PageAtGuestView(read.Start), Memory.PageAtGuestView(read.End));
+                }
+            }
+        }
+
+        long now = Stopwatch.GetTimestamp();
+        int requests = 0;
+        for (int i = 0; i < events; i++)
+        {
+            UserfaultfdEvent read = _events[i];
+            if (read.Kind == UserfaultfdEventKind.PageFault && TakeFault(Memory.PageAtGuestView(read.Address), read.IsMinor, now))
+            {
+                _requests[requests++] = Memory.PageAtGuestView(read.Address);
+            }
+        }
+
+        if (requests > 0)
+        {
+            _source!.Request(_requests.AsSpan(0, requests));
+        }
+
+        return events == EventsPerRead;
+    }
+
+    /// <summary>Acts on one fault.</summary>
+    /// <returns>Whether the page has to be requested.</returns>
+    private bool TakeFault(ulong page, bool hasContent, long readAt)
+    {
+        while (true)
+        {
+            PageState state = States[page];
+            switch (state)
+            {
+                case PageState.Absent:
+                    Pending.Add(page, readAt, FaultCause.Demand);
+                    if (States.Change(page, PageState.Absent, PageState.Requested) == PageState.Absent)
+                    {
+                        return true;
+                    }
+
+                    break;
+
+                case PageState.Requested:
+                    return false;
+
+                case PageState.Arriving:
+                case PageState.ArrivingRemoved:
+                    // Who places the page wakes this waiter too. If that was just done, the state has changed.
+                    Pending.Add(page, readAt, FaultCause.Arriving);
+                    if (States[page] == state)
+                    {
+                        return false;
+                    }
+
+                    break;
+
+                case PageState.Present:
+                    Answer(page, readAt, FaultCause.Present, _placer!.PlaceAgain(page));
+                    return false;
+
+                case PageState.Zero:
+                    if (States.Change(page, PageState.Zero, PageState.Present) == PageState.Zero)
+                    {
+                        UserfaultfdResult result = hasContent ? _placer!.PlaceAgain(page) : _placer!.PlaceZero(page);
+                        if (result == UserfaultfdResult.Retry)
+                        {
+                            _ = States.Change(page, PageState.Present, PageState.Zero);
+                        }
+
+                        Answer(page, readAt, FaultCause.Zero, result);
+                        return false;
+                    }
+
+                    break;
+
+                default:
+                    throw new InvalidOperationException($"Page {page} is in no state the engine knows: {state}.");
+            }
+        }
+    }
+
+    private void Answer(ulong page, long readAt, FaultCause cause, UserfaultfdResult result)
+    {
+        _ = Pending.TryTake(page, 1, out _, out _);
+        switch (result)
+        {
+            case UserfaultfdResult.Done:
+                Statistics.RecordLatency(cause, Stopwatch.GetTimestamp() - readAt);
+                break;
+
+            case UserfaultfdResult.AlreadyPresent:
+                // Somebody else placed it, and EEXIST wakes nobody.
+                Memory.Userfaultfd.Wake(Memory.GuestViewOfPage(page), Page.Size);
+                Statistics.RecordLatency(cause, Stopwatch.GetTimestamp() - readAt);
+                break;
+
+            case UserfaultfdResult.Retry:
+                // An event is unread. The waiter touches the page again, and its new fault is read behind the event.
+                Statistics.AddRetry();
+                Memory.Userfaultfd.Wake(Memory.GuestViewOfPage(page), Page.Size);
+                break;
+
+            default:
+                // The content of a whole page is gone: a hole was punched behind our back. A stall, never a page of zeros.
+                Statistics.AddUnplaceable();
+                Fail(new InvalidOperationException($"Page {page} was whole and can't be placed again: the kernel answered {result}. The guest stalls on it."));
+                break;
+        }
+    }
+
+    private void ApplyRemoval(ulong first, ulong end)
+    {
+        long becameKnown = 0;
+        for (ulong page = first; page < end; page++)
+        {
+            while (true)
+            {
+                PageState state = States[page];
+                PageState next = state == PageState.Arriving ? PageState.ArrivingRemoved : PageState.Zero;
+                if (state is PageState.Zero or PageState.ArrivingRemoved || States.Change(page, state, next) == state)
+                {
+                    becameKnown += state is PageState.Absent or PageState.Requested ? 1 : 0;
+                    break;
+                }
+            }
+        }
+
+        // Who waits for a page that was asked for touches it again and finds zeros; its content is dropped when it arrives.
+        Memory.Userfaultfd.Wake(Memory.GuestViewOfPage(first), (end - first) * Page.Size);
+        Statistics.AddRemoved((long)(end - first));
+        AddKnown(becameKnown);
+    }
+}

@@ -1,0 +1,366 @@
+using Pageferry.Linux;
+
+namespace Pageferry.Memory;
+
+/// <summary>
+/// A guest's memory: regions of guest physical addresses, seen through a guest view that may fault and, where the backing has
+/// one, a host view that never does.
+/// </summary>
+/// <remarks>
+/// <para>
+/// Pages are numbered densely over all regions, in the order of the regions: page 0 is the first page of the first region.
+/// </para>
+/// <para>
+/// The guest view is touched by <c>KVM_RUN</c> and by the kernel only. No pointer, ref or span of it leaves this type: managed code
+/// that waited for a missing page would hang the first garbage collection.
+/// </para>
+/// </remarks>
+public sealed class GuestMemory : IDisposable
+{
+    /// <summary>The most regions a guest's memory may have.</summary>
+    public const int MaxRegions = 64;
+
+    private readonly GuestRegion[] _regions;
+    private readonly ulong[] _firstPages;
+    private readonly MemoryFile? _file;
+    private readonly MappedRegion _guestView;
+    private readonly MappedRegion? _hostView;
+    private Userfaultfd? _userfaultfd;
+
+    private GuestMemory(GuestRegion[] regions, GuestBacking backing, MemoryFile? file, MappedRegion guestView, MappedRegion? hostView)
+    {
+        _regions = regions;
+        _firstPages = new ulong[regions.Length];
+        Backing = backing;
+        _file = file;
+        _guestView = guestView;
+        _hostView = hostView;
+        for (int i = 0; i < regions.Length; i++)
+        {
+            _firstPages[i] = PageCount;
+            PageCount += regions[i].Length / Page.Size;
+        }
+    }
+
+    /// <summary>The regions, in ascending order of address.</summary>
+    public IReadOnlyList<GuestRegion> Regions => _regions;
+
+    /// <summary>The number of pages in all regions.</summary>
+    public ulong PageCount { get; }
+
+    /// <summary>The number of bytes in all regions.</summary>
+    public ulong Size => PageCount * Page.Size;
+
+    /// <summary>What the memory is made of.</summary>
+    public GuestBacking Backing { get; }
+
+    /// <summary>Whether there is a second mapping that never faults, so that <see cref="HostView"/> works.</summary>
+    public bool HasHostView => _hostView is not null;
+
+    /// <summary>Whether the guest view is registered with a userfaultfd, so that a missing page is a userfault.</summary>
+    public bool IsArmed => _userfaultfd is not null;
+
+    /// <summary>The guest view's userfaultfd while the memory is armed.</summary>
+    internal Userfaultfd Userfaultfd =>
+        _userfaultfd ?? throw new InvalidOperationException("The memory is not armed; call Arm first.");
+
+    /// <summary>Makes memory of one region at guest physical address 0.</summary>
+    /// <param name="size">Bytes; a page multiple, not zero.</param>
+    /// <param name="backing">What to make it of.</param>
+    /// <returns>The memory, which the caller disposes after its vCPUs have stopped.</returns>
+    /// <exception cref="ArgumentException">The size is zero or not a page multiple.</exception>
+    /// <exception cref="LinuxException">The host can't map that much.</exception>
+    public static GuestMemory Create(ulong size, GuestBacking backing = GuestBacking.Memfd) =>
+        Create([new GuestRegion(0, size)], backing);
+
+    /// <summary>Makes memory of several regions.</summary>
+    /// <param name="regions">1 to <see cref="MaxRegions"/> regions: page multiples, not empty, ascending, not overlapping.</param>
+    /// <param name="backing">What to make it of.</param>
+    /// <returns>The memory, which the caller disposes after its vCPUs have stopped.</returns>
+    /// <exception cref="ArgumentException">The regions break a rule; the message says which.</exception>
+    /// <exception cref="LinuxException">The host can't map that much.</exception>
+    public static GuestMemory Create(IReadOnlyList<GuestRegion> regions, GuestBacking backing = GuestBacking.Memfd)
+    {
+        ulong size = CheckedSize(regions);
+        if (backing == GuestBacking.Anonymous)
+        {
+            return new GuestMemory([.. regions], backing, file: null, MappedRegion.MapAnonymous(size), hostView: null);
+        }
+
+        MemoryFile file = MemoryFile.Create("guest", size);
+        MappedRegion? guestView = null;
+        try
+        {
+            guestView = MappedRegion.MapShared(file.Descriptor, 0, size);
+            return new GuestMemory([.. regions], backing, file, guestView, MappedRegion.MapShared(file.Descriptor, 0, size));
+        }
+        catch
+        {
+            guestView?.Dispose();
+            file.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>The address of a guest physical address in the guest view: for KVM's memory slots and userfaultfd, never to be read through.</summary>
+    /// <param name="gpa">A guest physical address within a region.</param>
+    /// <returns>The virtual address in this process.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">No region holds the address.</exception>
+    public ulong GuestViewAddress(ulong gpa) => _guestView.Address + Offset(gpa, 1);
+
+    /// <summary>The number of the page that holds a guest physical address.</summary>
+    /// <param name="gpa">A guest physical address within a region.</param>
+    /// <returns>0 to <see cref="PageCount"/> - 1.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">No region holds the address.</exception>
+    public ulong PageAt(ulong gpa) => Offset(gpa, 1) / Page.Size;
+
+    /// <summary>The guest physical address of a page's first byte.</summary>
+    /// <param name="page">0 to <see cref="PageCount"/> - 1.</param>
+    /// <returns>The address.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such page.</exception>
+    public ulong GpaOf(ulong page)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(page, PageCount);
+        int region = _regions.Length - 1;
+        while (_firstPages[region] > page)
+        {
+            region--;
+        }
+
+        return _regions[region].Gpa + ((page - _firstPages[region]) * Page.Size);
+    }
+
+    /// <summary>
+    /// Reads as the host: through the host view, which never faults. Memory without one is copied in native code and may wait for
+    /// a missing page.
+    /// </summary>
+    /// <param name="gpa">Where to read; the whole range lies in one region.</param>
+    /// <param name="destination">Where to copy to; its length says how much.</param>
+    /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
+    public void Read(ulong gpa, Span<byte> destination)
+    {
+        ulong offset = Offset(gpa, (ulong)destination.Length);
+        if (_hostView is null)
+        {
+            _guestView.CopyOut(offset, destination);
+        }
+        else
+        {
+            _hostView.Span(offset, destination.Length).CopyTo(destination);
+        }
+    }
+
+    /// <summary>Writes as the host; see <see cref="Read"/>.</summary>
+    /// <param name="gpa">Where to write; the whole range lies in one region.</param>
+    /// <param name="source">What to write.</param>
+    /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
+    public void Write(ulong gpa, ReadOnlySpan<byte> source)
+    {
+        ulong offset = Offset(gpa, (ulong)source.Length);
+        if (_hostView is null)
+        {
+            _guestView.CopyIn(offset, source);
+        }
+        else
+        {
+            source.CopyTo(_hostView.Span(offset, source.Length));
+        }
+    }
+
+    /// <summary>Reads as the guest does: through the guest view in native code. A missing page is a userfault, and the call waits for it.</summary>
+    /// <param name="gpa">Where to read; the whole range lies in one region.</param>
+    /// <param name="destination">Where to copy to; its length says how much.</param>
+    /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
+    public void ReadAsGuest(ulong gpa, Span<byte> destination) => _guestView.CopyOut(Offset(gpa, (ulong)destination.Length), destination);
+
+    /// <summary>Writes as the guest does; see <see cref="ReadAsGuest"/>.</summary>
+    /// <param name="gpa">Where to write; the whole range lies in one region.</param>
+    /// <param name="source">What to write.</param>
+    /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
+    public void WriteAsGuest(ulong gpa, ReadOnlySpan<byte> source) => _guestView.CopyIn(Offset(gpa, (ulong)source.Length), source);
+
+    /// <summary>The host's view of a range: reading a page that has no content yet makes it a page of zeros.</summary>
+    /// <param name="gpa">A guest physical address; the whole range lies in one region.</param>
+    /// <param name="length">Bytes.</param>
+    /// <returns>The bytes, shared with the guest, valid until the memory is disposed.</returns>
+    /// <exception cref="InvalidOperationException">The memory has no host view.</exception>
+    /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
+    public Span<byte> HostView(ulong gpa, int length) => HostViewOrThrow().Span(Offset(gpa, (ulong)length), length);
+
+    /// <summary>The host's view of a run of pages.</summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">How many pages; the run may cross from one region to the next.</param>
+    /// <returns>The bytes, shared with the guest, valid until the memory is disposed.</returns>
+    /// <exception cref="InvalidOperationException">The memory has no host view.</exception>
+    /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
+    public Span<byte> HostViewOfPages(ulong page, int count) =>
+        HostViewOrThrow().Span(OffsetOfPages(page, (ulong)count), checked(count * Page.Size));
+
+    /// <summary>Copies a run of pages as the host reads them.</summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="destination">Where to copy to: a multiple of the page size; the run may cross from one region to the next.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
+    public void ReadPages(ulong page, Span<byte> destination)
+    {
+        ulong offset = OffsetOfPages(page, (ulong)destination.Length / Page.Size);
+        if (_hostView is null)
+        {
+            _guestView.CopyOut(offset, destination);
+        }
+        else
+        {
+            _hostView.Span(offset, destination.Length).CopyTo(destination);
+        }
+    }
+
+    /// <summary>
+    /// The next page that may have content. Everything before it was never written and reads as zero; asking populates nothing.
+    /// </summary>
+    /// <param name="page">Where to begin.</param>
+    /// <returns><paramref name="page"/> or a later one; <see cref="PageCount"/> when only unwritten memory follows.</returns>
+    public ulong NextContent(ulong page) =>
+        _file is null || page >= PageCount ? Math.Min(page, PageCount) : _file.NextData(page * Page.Size) / Page.Size;
+
+    /// <summary>The next page that is known to be unwritten; see <see cref="NextContent"/>.</summary>
+    /// <param name="page">Where to begin.</param>
+    /// <returns><paramref name="page"/> or a later one; <see cref="PageCount"/> when there is none.</returns>
+    public ulong NextHole(ulong page) => _file is null || page >= PageCount ? PageCount : _file.NextHole(page * Page.Size) / Page.Size;
+
+    /// <summary>
+    /// Registers the whole guest view with a userfaultfd: from now on an access to a page that was never populated is a userfault.
+    /// </summary>
+    /// <remarks>
+    /// The userfaultfd belongs to the memory and is closed after the guest view is unmapped: closing it earlier would hand the guest
+    /// pages of zeros.
+    /// </remarks>
+    /// <exception cref="LinuxException">userfaultfd is not permitted or can't do what this backing needs; the message says what grants it.</exception>
+    /// <exception cref="InvalidOperationException">The memory is armed already.</exception>
+    public void Arm()
+    {
+        if (_userfaultfd is not null)
+        {
+            throw new InvalidOperationException("The memory is armed already.");
+        }
+
+        UserfaultfdFeatures features = UserfaultfdFeatures.EventRemove;
+        UserfaultfdModes modes = UserfaultfdModes.Missing;
+        if (HasHostView)
+        {
+            // With MINOR alone a hole would be filled with zeros and no fault: shmem needs both.
+            features |= UserfaultfdFeatures.MissingShmem | UserfaultfdFeatures.MinorShmem;
+            modes |= UserfaultfdModes.Minor;
+        }
+
+        Userfaultfd userfaultfd = Userfaultfd.Open(features);
+        try
+        {
+            _ = userfaultfd.Register(_guestView.Address, _guestView.Length, modes);
+        }
+        catch
+        {
+            userfaultfd.Dispose();
+            throw;
+        }
+
+        _userfaultfd = userfaultfd;
+    }
+
+    /// <summary>
+    /// Lets the guest go on without userfaults: pages that have no content become zero when touched, and threads that wait are released.
+    /// For memory whose every page is present or known to be zero.
+    /// </summary>
+    /// <exception cref="InvalidOperationException">The memory is not armed.</exception>
+    public void Disarm()
+    {
+        Userfaultfd.Unregister(_guestView.Address, _guestView.Length);
+        _userfaultfd!.Dispose();
+        _userfaultfd = null;
+    }
+
+    /// <summary>Unmaps both views, then closes the userfaultfd and the file. The vCPUs must have stopped.</summary>
+    public void Dispose()
+    {
+        _guestView.Dispose();
+        _hostView?.Dispose();
+        _userfaultfd?.Dispose();
+        _file?.Dispose();
+    }
+
+    /// <summary>The number of the page at an address of the guest view, as a userfaultfd reports it.</summary>
+    internal ulong PageAtGuestView(ulong address) => (address - _guestView.Address) / Page.Size;
+
+    /// <summary>The address of a page in the guest view, as a userfaultfd takes it.</summary>
+    internal ulong GuestViewOfPage(ulong page) => _guestView.Address + (page * Page.Size);
+
+    /// <summary>Unmaps pages from the guest view as the kernel may do at any time: shared content stays where it is.</summary>
+    internal void UnmapFromGuest(ulong page, ulong count) => _guestView.Advise(page * Page.Size, count * Page.Size, MemoryAdvice.DontNeed);
+
+    /// <summary>Gives pages back to the host as a balloon does: they read as zero from now on.</summary>
+    internal void RemoveFromGuest(ulong page, ulong count) =>
+        _guestView.Advise(page * Page.Size, count * Page.Size, HasHostView ? MemoryAdvice.Remove : MemoryAdvice.DontNeed);
+
+    /// <summary>Makes a page a hole again, so that nothing of a content that was dropped can be seen.</summary>
+    internal void DropContent(ulong page)
+    {
+        if (_file is not null)
+        {
+            _file.PunchHole(page * Page.Size, Page.Size);
+        }
+    }
+
+    private static ulong CheckedSize(IReadOnlyList<GuestRegion> regions)
+    {
+        if (regions.Count is 0 or > MaxRegions)
+        {
+            throw new ArgumentException($"Guest memory has 1 to {MaxRegions} regions, not {regions.Count}.", nameof(regions));
+        }
+
+        ulong size = 0;
+        ulong end = 0;
+        foreach (GuestRegion region in regions)
+        {
+            if (region.Length == 0 || region.Length % Page.Size != 0 || region.Gpa % Page.Size != 0)
+            {
+                throw new ArgumentException($"A memory region is a number of whole pages of {Page.Size} bytes, not {region.Length} bytes at 0x{region.Gpa:x}.", nameof(regions));
+            }
+
+            if (region.Gpa < end || region.Gpa > ulong.MaxValue - region.Length)
+            {
+                throw new ArgumentException($"Memory regions ascend without overlap; the one of {region.Length} bytes at 0x{region.Gpa:x} does not.", nameof(regions));
+            }
+
+            end = region.End;
+            size += region.Length;
+        }
+
+        // The kernel's file offsets are signed.
+        return size <= long.MaxValue ? size : throw new ArgumentException($"{size} bytes are more than a file can hold.", nameof(regions));
+    }
+
+    private MappedRegion HostViewOrThrow() =>
+        _hostView ?? throw new InvalidOperationException($"{Backing} memory has no host view; use Read and Write.");
+
+    private ulong Offset(ulong gpa, ulong length)
+    {
+        for (int i = 0; i < _regions.Length; i++)
+        {
+            ulong within = gpa - _regions[i].Gpa;
+            if (gpa >= _regions[i].Gpa && within < _regions[i].Length && length <= _regions[i].Length - within)
+            {
+                return (_firstPages[i] * Page.Size) + within;
+            }
+        }
+
+        throw new ArgumentOutOfRangeException(nameof(gpa), $"No memory region holds {length} bytes at guest physical address 0x{gpa:x}.");
+    }
+
+    private ulong OffsetOfPages(ulong page, ulong count)
+    {
+        if (page > PageCount || count > PageCount - page)
+        {
+            throw new ArgumentOutOfRangeException(nameof(page), $"Pages {page} to {page + count} are not within a memory of {PageCount} pages.");
+        }
+
+        return page * Page.Size;
+    }
+}

@@ -1,0 +1,12 @@
+namespace Pageferry.Memory;
+
+/// <summary>Where pages come from. Requests are pipelined; the answers arrive in any order through a <see cref="PageLane"/>.</summary>
+public interface IPageSource
+{
+    /// <summary>
+    /// Asks for pages that the guest waits for. Called by the fault engine's reader thread: it must not allocate, wait for the guest, or
+    /// take a lock that a thread touching guest memory can hold.
+    /// </summary>
+    /// <param name="pages">Page numbers, each asked for once; valid during the call.</param>
+    void Request(ReadOnlySpan<ulong> pages);
+}

@@ -1,0 +1,117 @@
+using Pageferry.Linux;
+
+namespace Pageferry.Memory;
+
+/// <summary>
+/// The way in for the pages that one thread receives. It claims pages, lends a buffer for their content, and has them placed.
+/// </summary>
+/// <remarks>
+/// With a host view the buffer is guest memory itself, so that bytes go from a socket to where the guest reads them without a copy.
+/// A lane is used by one thread.
+/// </remarks>
+public sealed class PageLane : IDisposable
+{
+    /// <summary>The most pages one <see cref="Begin"/> lends a buffer for.</summary>
+    public const int MaxPages = 256;
+
+    private readonly FaultEngine _engine;
+    private readonly MappedRegion _bounce;
+    private ulong _page;
+    private ulong _count;
+    private ulong _requested;
+
+    internal PageLane(FaultEngine engine)
+    {
+        _engine = engine;
+
+        // Its pages are populated when first used: with a host view that is only when content is drained.
+        _bounce = MappedRegion.MapAnonymous(MaxPages * Page.Size);
+    }
+
+    /// <summary>Claims pages whose content is about to be received.</summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">How many are about to come, from that page on; at least 1.</param>
+    /// <param name="buffer">Where to put the content of as many pages as were claimed, or are to be drained.</param>
+    /// <returns>
+    /// Above zero: that many pages are claimed; fill the buffer, then call <see cref="Complete"/> or <see cref="Abandon"/>.
+    /// Below zero: the content of that many pages is not wanted, since they were removed or are here already; fill the buffer to drain it
+    /// and go on.
+    /// </returns>
+    /// <exception cref="ArgumentOutOfRangeException">The run is empty or not within the memory.</exception>
+    /// <exception cref="InvalidOperationException">The pages claimed before were neither completed nor abandoned.</exception>
+    public int Begin(ulong page, int count, out Span<byte> buffer)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(count, 1);
+        if (_count != 0)
+        {
+            throw new InvalidOperationException("The pages claimed before were neither completed nor abandoned.");
+        }
+
+        ulong most = (ulong)Math.Min(count, MaxPages);
+        int unwanted;
+        do
+        {
+            _page = page;
+            _count = _engine.States.Claim(page, most, PageState.Arriving, out _requested);
+            if (_count != 0)
+            {
+                int claimed = (int)_count;
+                buffer = _engine.Memory.HasHostView ? _engine.Memory.HostViewOfPages(page, claimed) : _bounce.Span(0, claimed * Page.Size);
+                return claimed;
+            }
+
+            // Zero when another lane abandoned the page just now: it can be claimed after all.
+            unwanted = (int)_engine.States.CountUnclaimable(page, most);
+        }
+        while (unwanted == 0);
+
+        buffer = _bounce.Span(0, unwanted * Page.Size);
+        return -unwanted;
+    }
+
+    /// <summary>Places the pages claimed: their content is whole. Who waits for them goes on.</summary>
+    public void Complete()
+    {
+        ulong count = _count;
+        _count = 0;
+        _engine.PlaceArrived(_page, count, _bounce.Address, _requested);
+    }
+
+    /// <summary>Gives the pages claimed back: their content did not arrive, and whatever is in the buffer is never shown to the guest.</summary>
+    public void Abandon()
+    {
+        ulong count = _count;
+        _count = 0;
+        _engine.Abandon(_page, count);
+    }
+
+    /// <summary>Takes the news that pages are zero. They take no memory until the guest touches them.</summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">How many.</param>
+    /// <returns>How many of them were still unknown; the others were removed or are here already.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
+    public ulong Zero(ulong page, ulong count)
+    {
+        ulong learned = 0;
+        ulong done = 0;
+        while (done < count)
+        {
+            ulong claimed = _engine.ClaimZero(page + done, count - done);
+            learned += claimed;
+            done += claimed != 0 ? claimed : _engine.States.CountUnclaimable(page + done, count - done);
+        }
+
+        return learned;
+    }
+
+    /// <summary>Gives the lane's buffer back, and the pages claimed, if any.</summary>
+    public void Dispose()
+    {
+        if (_count != 0)
+        {
+            Abandon();
+        }
+
+        _bounce.Dispose();
+    }
+}

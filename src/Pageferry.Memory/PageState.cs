@@ -1,0 +1,25 @@
+namespace Pageferry.Memory;
+
+/// <summary>What is known of a page's content at the destination.</summary>
+public enum PageState
+{
+    /// <summary>The content is elsewhere and nobody has asked for it.</summary>
+    Absent = 0,
+
+    /// <summary>The guest waits for the page; it was asked for, once.</summary>
+    Requested = 1,
+
+    /// <summary>A lane has claimed the page and is receiving its content; nobody else may write it.</summary>
+    Arriving = 2,
+
+    /// <summary>The content is whole and the guest's own writes may be in it: it is never fetched again.</summary>
+    Present = 3,
+
+    /// <summary>
+    /// The page reads as zero and has no content: the source said so, or it was removed (madvise). It is placed when it is touched.
+    /// </summary>
+    Zero = 4,
+
+    /// <summary>The page was removed while its content was arriving: the content is dropped and the page becomes zero.</summary>
+    ArrivingRemoved = 5,
+}

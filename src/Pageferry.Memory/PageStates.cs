@@ -1,0 +1,179 @@
+using System.Numerics;
+using System.Runtime.InteropServices;
+using Pageferry.Linux;
+
+namespace Pageferry.Memory;
+
+/// <summary>The state of every page of a guest's memory: 4 bits per page in native memory, changed atomically by any thread.</summary>
+/// <remarks>
+/// A run of pages is changed word by word (16 pages): each page changes once and atomically, the run as a whole doesn't.
+/// </remarks>
+public sealed class PageStates : IDisposable
+{
+    private const int BitsPerPage = 4;
+    private const int PagesPerWord = 64 / BitsPerPage;
+    private const ulong StateMask = (1UL << BitsPerPage) - 1;
+
+    /// <summary>The lowest bit of every page's state.</summary>
+    private const ulong EachPage = 0x1111_1111_1111_1111;
+
+    private readonly MappedRegion _memory;
+
+    /// <summary>Makes the states, all <see cref="PageState.Absent"/>.</summary>
+    /// <param name="pageCount">How many pages.</param>
+    /// <exception cref="LinuxException">No memory.</exception>
+    public PageStates(ulong pageCount)
+    {
+        PageCount = pageCount;
+        _memory = MappedRegion.MapAnonymous(Math.Max(1, (pageCount + PagesPerWord - 1) / PagesPerWord) * sizeof(ulong));
+    }
+
+    /// <summary>How many pages there are.</summary>
+    public ulong PageCount { get; }
+
+    /// <summary>Bytes of native memory used.</summary>
+    public ulong MemoryBytes => _memory.Length;
+
+    private Span<ulong> Words => MemoryMarshal.Cast<byte, ulong>(_memory.Span(0, checked((int)_memory.Length)));
+
+    /// <summary>A page's state now.</summary>
+    /// <param name="page">0 to <see cref="PageCount"/> - 1.</param>
+    /// <returns>The state; another thread may change it at once.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such page.</exception>
+    public PageState this[ulong page] => (PageState)((Volatile.Read(ref WordOf(page)) >> ShiftOf(page)) & StateMask);
+
+    /// <summary>Changes a page's state if it is what it is believed to be.</summary>
+    /// <param name="page">0 to <see cref="PageCount"/> - 1.</param>
+    /// <param name="from">The state believed.</param>
+    /// <param name="to">The new state.</param>
+    /// <returns>The state found: <paramref name="from"/> when it was changed.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such page.</exception>
+    public PageState Change(ulong page, PageState from, PageState to)
+    {
+        ref ulong word = ref WordOf(page);
+        int shift = ShiftOf(page);
+        ulong seen = Volatile.Read(ref word);
+        while (true)
+        {
+            var found = (PageState)((seen >> shift) & StateMask);
+            if (found != from)
+            {
+                return found;
+            }
+
+            ulong actual = Interlocked.CompareExchange(ref word, (seen & ~(StateMask << shift)) | ((ulong)to << shift), seen);
+            if (actual == seen)
+            {
+                return from;
+            }
+
+            seen = actual;
+        }
+    }
+
+    /// <summary>
+    /// Claims pages whose content is known now: as many from the first on as are absent or requested change to another state.
+    /// </summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">The most to claim.</param>
+    /// <param name="to">The new state: <see cref="PageState.Arriving"/> or <see cref="PageState.Zero"/>.</param>
+    /// <param name="requested">How many of those claimed were requested: the guest waits for them.</param>
+    /// <returns>How many were claimed, in a run from <paramref name="page"/>; 0 when the first is neither absent nor requested.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">The run is not within the pages.</exception>
+    public ulong Claim(ulong page, ulong count, PageState to, out ulong requested)
+    {
+        CheckRun(page, count);
+        requested = 0;
+        ulong done = 0;
+        while (done < count)
+        {
+            ref ulong word = ref WordOf(page + done);
+            int shift = ShiftOf(page + done);
+            int inWord = (int)Math.Min(count - done, (ulong)(PagesPerWord - (shift / BitsPerPage)));
+            ulong seen = Volatile.Read(ref word);
+            int claimed = Claimable(seen, shift, inWord);
+            if (claimed == 0)
+            {
+                break;
+            }
+
+            ulong mask = RunMask(shift, claimed);
+            if (Interlocked.CompareExchange(ref word, (seen & ~mask) | ((EachPage * (ulong)to) & mask), seen) == seen)
+            {
+                // Claimable pages are absent (0) or requested (1): their lowest bits count those requested.
+                requested += (ulong)BitOperations.PopCount(seen & mask);
+                done += (ulong)claimed;
+                if (claimed < inWord)
+                {
+                    break;
+                }
+            }
+        }
+
+        return done;
+    }
+
+    /// <summary>How many pages from the first on are in a state.</summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">The most to count.</param>
+    /// <param name="state">The state.</param>
+    /// <returns>0 to <paramref name="count"/>.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">The run is not within the pages.</exception>
+    public ulong CountRun(ulong page, ulong count, PageState state)
+    {
+        CheckRun(page, count);
+        ulong done = 0;
+        while (done < count && this[page + done] == state)
+        {
+            done++;
+        }
+
+        return done;
+    }
+
+    /// <summary>How many pages from the first on can't be claimed: they are neither absent nor requested.</summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">The most to count.</param>
+    /// <returns>0 to <paramref name="count"/>.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">The run is not within the pages.</exception>
+    public ulong CountUnclaimable(ulong page, ulong count)
+    {
+        CheckRun(page, count);
+        ulong done = 0;
+        while (done < count && this[page + done] is not (PageState.Absent or PageState.Requested))
+        {
+            done++;
+        }
+
+        return done;
+    }
+
+    /// <summary>Gives the native memory back.</summary>
+    public void Dispose() => _memory.Dispose();
+
+    private static int ShiftOf(ulong page) => (int)(page % PagesPerWord) * BitsPerPage;
+
+    private static ulong RunMask(int shift, int count) =>
+        count == PagesPerWord ? ulong.MaxValue : ((1UL << (count * BitsPerPage)) - 1) << shift;
+
+    /// <summary>How many pages of a word from a shift on are absent or requested: states whose upper bits are 0.</summary>
+    private static int Claimable(ulong word, int shift, int most)
+    {
+        ulong upperBits = (word & ~EachPage) >> shift;
+        return Math.Min(most, BitOperations.TrailingZeroCount(upperBits) / BitsPerPage);
+    }
+
+    private ref ulong WordOf(ulong page)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(page, PageCount);
+        return ref Words[(int)(page / PagesPerWord)];
+    }
+
+    private void CheckRun(ulong page, ulong count)
+    {
+        if (page > PageCount || count > PageCount - page)
+        {
+            throw new ArgumentOutOfRangeException(nameof(page), $"Pages {page} to {page + count} are not within {PageCount} pages.");
+        }
+    }
+}

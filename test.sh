@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Installs what the tests need and is missing (Debian packages), builds Release, runs every test
+# and closes with a line "N passed, N failed, N skipped". Exits with 0 only if nothing failed.
+# Arguments are passed to `dotnet test`: ./test.sh --filter-class '*PageStates*'
+set -euo pipefail
+cd "$(dirname "$0")"
+
+# gcc compiles the programs that pin our constants to the kernel's headers, and links NativeAOT.
+packages=()
+command -v gcc >/dev/null || packages+=(gcc libc6-dev)
+[ -e /usr/include/linux/kvm.h ] || packages+=(linux-libc-dev)
+[ -e /usr/include/zlib.h ] || packages+=(zlib1g-dev)
+if [ "${#packages[@]}" -gt 0 ]; then
+  echo "Installing ${packages[*]}"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
+fi
+
+dotnet build --configuration Release --nologo -v quiet Pageferry.slnx
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+status=0
+# One test project at a time: they measure time and share two cores.
+dotnet test --solution Pageferry.slnx --configuration Release --no-build --no-progress --max-parallel-test-modules 1 "$@" 2>&1 | tee "$log" || status=$?
+
+count() { sed -nE "s/^ *$1: *([0-9]+).*/\1/p" "$log" | tail -n 1; }
+passed=$(count succeeded) failed=$(count failed) skipped=$(count skipped)
+if [ -z "$passed" ]; then
+  echo "The tests did not run to their end: see above." >&2
+  exit 1
+fi
+grep -E '^skipped ' "$log" | sort -u || true
+echo "$passed passed, $failed failed, $skipped skipped"
+exit "$status"

@@ -1,0 +1,380 @@
+using System.Buffers.Binary;
+
+namespace Pageferry.Memory.Tests;
+
+public class FaultEngineTests
+{
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
+
+    public static TheoryData<GuestBacking> Backings => new(Enum.GetValues<GuestBacking>());
+
+    [Theory]
+    [MemberData(nameof(Backings))]
+    public void Touched_pages_are_fetched_with_the_right_bytes(GuestBacking backing)
+    {
+        using var memory = GuestMemory.Create(512 * Page.Size, backing);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        source.AnswerThrough(engine);
+
+        for (ulong page = 0; page < memory.PageCount; page += 3)
+        {
+            Assert.Equal(TestPageSource.WordOf(page), ReadWord(memory, page, 4088));
+        }
+
+        // The guest goes on before its wait is counted.
+        Assert.True(SpinWait.SpinUntil(() => engine.Statistics.DemandPages == 171, s_patience));
+        Assert.Equal(171, source.Requested.Count);
+        Assert.Equal(171, engine.Statistics.FaultsBy(FaultCause.Demand));
+        Assert.Equal(512 - 171, engine.UnknownPages);
+        Assert.Equal(0, engine.PendingFaults);
+    }
+
+    [Theory]
+    [MemberData(nameof(Backings))]
+    public void A_page_is_requested_once_however_many_threads_wait_for_it(GuestBacking backing)
+    {
+        const int Waiters = 16;
+        using var memory = GuestMemory.Create(4 * Page.Size, backing);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source);
+
+        var words = new ulong[Waiters];
+        Thread[] threads = [.. Enumerable.Range(0, Waiters).Select(i => new Thread(() => words[i] = ReadWord(memory, 2, 8)))];
+        Array.ForEach(threads, thread => thread.Start());
+        Assert.True(SpinWait.SpinUntil(() => source.Requested.Count > 0, s_patience));
+        Thread.Sleep(100);
+        Assert.Equal([2UL], source.Requested);
+        source.AnswerThrough(engine);
+        Assert.All(threads, thread => Assert.True(thread.Join(s_patience)));
+        Assert.All(words, word => Assert.Equal(TestPageSource.WordOf(2), word));
+    }
+
+    [Theory]
+    [MemberData(nameof(Backings))]
+    public void Zero_pages_read_as_zero_and_complete_the_memory(GuestBacking backing)
+    {
+        using var memory = GuestMemory.Create(1000 * Page.Size, backing);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        using PageLane lane = engine.CreateLane();
+        TestPageSource.Deliver(lane, 10, 5);
+
+        Assert.Equal(995UL, lane.Zero(0, 1000));
+        Assert.True(engine.Completed.Wait(s_patience));
+        Assert.Equal(0UL, ReadWord(memory, 700, 0));
+        Assert.Equal(TestPageSource.WordOf(12), ReadWord(memory, 12, 0));
+        Assert.True(SpinWait.SpinUntil(() => engine.Statistics.FaultsBy(FaultCause.Zero) == 1, s_patience));
+        memory.WriteAsGuest(701 * Page.Size, [7]);
+        Assert.Equal(7UL, ReadWord(memory, 701, 0));
+
+        memory.Disarm();
+        Assert.Equal(0UL, ReadWord(memory, 999, 0));
+        Assert.Equal(7UL, ReadWord(memory, 701, 0));
+    }
+
+    [Theory]
+    [MemberData(nameof(Backings))]
+    public void Who_waits_for_a_page_that_turns_out_zero_goes_on(GuestBacking backing)
+    {
+        using var memory = GuestMemory.Create(64 * Page.Size, backing);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        using PageLane lane = engine.CreateLane();
+        ulong word = 1;
+        var waiter = new Thread(() => word = ReadWord(memory, 33, 0));
+        waiter.Start();
+        Assert.True(SpinWait.SpinUntil(() => source.Requested.Count == 1, s_patience));
+        Assert.Equal(64UL, lane.Zero(0, 64));
+        Assert.True(waiter.Join(s_patience));
+        Assert.Equal(0UL, word);
+    }
+
+    [Theory]
+    [MemberData(nameof(Backings))]
+    public void A_page_that_arrives_twice_is_not_taken_twice(GuestBacking backing)
+    {
+        using var memory = GuestMemory.Create(64 * Page.Size, backing);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        using PageLane lane = engine.CreateLane();
+        TestPageSource.Deliver(lane, 8, 4);
+        memory.WriteAsGuest(9 * Page.Size, [0xAA]);
+
+        Assert.Equal(-4, lane.Begin(8, 20, out Span<byte> drain));
+        Assert.Equal(4 * Page.Size, drain.Length);
+        drain.Fill(0xFF);
+        Assert.Equal(16, lane.Begin(12, 16, out Span<byte> buffer));
+        Assert.Equal(16 * Page.Size, buffer.Length);
+        lane.Abandon();
+
+        var one = new byte[1];
+        memory.ReadAsGuest(9 * Page.Size, one);
+        Assert.Equal(0xAA, one[0]);
+        Assert.Equal(PageState.Absent, engine.States[12]);
+    }
+
+    [Theory]
+    [MemberData(nameof(Backings))]
+    public void An_abandoned_page_is_asked_for_again(GuestBacking backing)
+    {
+        using var memory = GuestMemory.Create(4 * Page.Size, backing);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        using PageLane lane = engine.CreateLane();
+        ulong word = 0;
+        var waiter = new Thread(() => word = ReadWord(memory, 1, 0));
+        waiter.Start();
+        Assert.True(SpinWait.SpinUntil(() => source.Requested.Count == 1, s_patience));
+        Assert.Equal(1, lane.Begin(1, 1, out Span<byte> torn));
+        torn[..100].Fill(0xEE);
+        lane.Abandon();
+        Assert.True(SpinWait.SpinUntil(() => source.Requested.Count == 2, s_patience));
+        source.AnswerThrough(engine);
+        Assert.True(waiter.Join(s_patience));
+        Assert.Equal(TestPageSource.WordOf(1), word);
+    }
+
+    [Theory]
+    [MemberData(nameof(Backings))]
+    public void Demand_and_background_race_without_a_wrong_or_lost_page(GuestBacking backing)
+    {
+        const ulong Pages = 16_384;
+        using var memory = GuestMemory.Create(Pages * Page.Size, backing);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        using PageLane background = engine.CreateLane();
+        source.AnswerThrough(engine);
+
+        long wrong = 0;
+        Thread[] guests =
+        [
+            .. Enumerable.Range(1, 3).Select(seed => new Thread(() =>
+            {
+                var random = new Random(seed);
+                for (int i = 0; i < 20_000; i++)
+                {
+                    ulong page = (ulong)random.NextInt64((long)Pages);
+                    wrong += ReadWord(memory, page, random.Next(512) * 8) == TestPageSource.WordOf(page) ? 0 : 1;
+                }
+            })),
+        ];
+        Array.ForEach(guests, thread => thread.Start());
+        var runs = new Random(7);
+        for (ulong page = 0; page < Pages;)
+        {
+            int count = (int)Math.Min((ulong)runs.Next(1, 200), Pages - page);
+            TestPageSource.Deliver(background, page, count);
+            page += (ulong)count;
+        }
+
+        Assert.All(guests, thread => Assert.True(thread.Join(s_patience)));
+        Assert.True(engine.Completed.Wait(s_patience));
+        Assert.Equal(0, wrong);
+        Assert.Equal((long)Pages, engine.Statistics.DemandPages + engine.Statistics.BackgroundPages);
+        Assert.Equal(Pages, engine.States.CountRun(0, Pages, PageState.Present));
+        Assert.False(engine.Failed.IsCompleted);
+    }
+
+    [Fact]
+    public void A_whole_page_that_the_kernel_unmapped_is_placed_again_as_it_is()
+    {
+        using var memory = GuestMemory.Create(8 * Page.Size);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        using PageLane lane = engine.CreateLane();
+        TestPageSource.Deliver(lane, 0, 8);
+        memory.WriteAsGuest(3 * Page.Size, [0x77]);
+
+        memory.UnmapFromGuest(3, 1);
+        var one = new byte[1];
+        memory.ReadAsGuest(3 * Page.Size, one);
+        Assert.Equal(0x77, one[0]);
+        Assert.Empty(source.Requested);
+        Assert.Equal(PageState.Present, engine.States[3]);
+    }
+
+    [Theory]
+    [MemberData(nameof(Backings))]
+    public void Removed_pages_read_as_zero_and_are_never_fetched(GuestBacking backing)
+    {
+        using var memory = GuestMemory.Create(64 * Page.Size, backing);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        using PageLane lane = engine.CreateLane();
+        TestPageSource.Deliver(lane, 0, 16);
+
+        memory.RemoveFromGuest(8, 16);
+        Assert.Equal(0UL, ReadWord(memory, 9, 0));
+        Assert.Equal(0UL, ReadWord(memory, 20, 0));
+        Assert.Equal(TestPageSource.WordOf(7), ReadWord(memory, 7, 0));
+        Assert.Empty(source.Requested);
+        Assert.Equal(16, engine.Statistics.RemovedPages);
+
+        // What arrives late of a removed page is drained.
+        Assert.Equal(-4, lane.Begin(20, 4, out _));
+        Assert.Equal(0UL, ReadWord(memory, 21, 0));
+    }
+
+    [Theory]
+    [MemberData(nameof(Backings))]
+    public void A_page_removed_while_it_arrives_becomes_zero(GuestBacking backing)
+    {
+        using var memory = GuestMemory.Create(4 * Page.Size, backing);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        using PageLane lane = engine.CreateLane();
+        Assert.Equal(4, lane.Begin(0, 4, out Span<byte> buffer));
+        TestPageSource.Fill(0, buffer);
+        ulong word = 1;
+        var waiter = new Thread(() => word = ReadWord(memory, 2, 0));
+        waiter.Start();
+        Assert.True(SpinWait.SpinUntil(() => engine.PendingFaults == 1, s_patience));
+        memory.RemoveFromGuest(2, 1);
+        Assert.True(SpinWait.SpinUntil(() => engine.States[2] == PageState.ArrivingRemoved, s_patience));
+        lane.Complete();
+        Assert.True(waiter.Join(s_patience));
+        Assert.Equal(0UL, word);
+        Assert.Equal(TestPageSource.WordOf(1), ReadWord(memory, 1, 0));
+        Assert.Equal(TestPageSource.WordOf(3), ReadWord(memory, 3, 0));
+        Assert.True(engine.Completed.Wait(s_patience));
+    }
+
+    [Theory]
+    [MemberData(nameof(Backings))]
+    public void Removals_race_demand_and_background_without_a_wrong_page(GuestBacking backing)
+    {
+        const ulong Pages = 4_096;
+        using var memory = GuestMemory.Create(Pages * Page.Size, backing);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        using PageLane background = engine.CreateLane();
+        source.AnswerThrough(engine);
+
+        long wrong = 0;
+        var guest = new Thread(() =>
+        {
+            var random = new Random(3);
+            for (int i = 0; i < 20_000; i++)
+            {
+                ulong page = (ulong)random.NextInt64((long)Pages);
+                ulong word = ReadWord(memory, page, random.Next(512) * 8);
+                wrong += word == TestPageSource.WordOf(page) || word == 0 ? 0 : 1;
+            }
+        });
+        var remover = new Thread(() =>
+        {
+            var random = new Random(4);
+            for (int i = 0; i < 500; i++)
+            {
+                memory.RemoveFromGuest((ulong)random.NextInt64((long)Pages - 8), (ulong)random.Next(1, 8));
+            }
+        });
+        guest.Start();
+        remover.Start();
+        for (ulong page = 0; page < Pages; page += 64)
+        {
+            TestPageSource.Deliver(background, page, 64);
+        }
+
+        Assert.True(guest.Join(s_patience));
+        Assert.True(remover.Join(s_patience));
+        Assert.True(engine.Completed.Wait(s_patience));
+        Assert.Equal(0, wrong);
+        Assert.False(engine.Failed.IsCompleted);
+    }
+
+    [Theory]
+    [MemberData(nameof(Backings))]
+    public void The_fault_path_allocates_nothing(GuestBacking backing)
+    {
+        const ulong Pages = 2_000;
+        using var memory = GuestMemory.Create(Pages * Page.Size, backing);
+        using var engine = new FaultEngine(memory);
+        using var source = new AllocationMeter();
+        engine.Start(source);
+        using PageLane lane = engine.CreateLane();
+        source.Lane = lane;
+        for (ulong page = 0; page < Pages; page++)
+        {
+            _ = ReadWord(memory, page, 0);
+        }
+
+        Assert.Equal((int)Pages, source.Requests);
+        Assert.Equal(0, source.AllocatedBytes);
+    }
+
+    [Fact]
+    public void Starting_twice_and_lanes_before_the_start_are_refused()
+    {
+        using var memory = GuestMemory.Create(Page.Size);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        Assert.Throws<InvalidOperationException>(() => engine.CreateLane());
+        engine.Start(source);
+        Assert.Throws<InvalidOperationException>(() => engine.Start(source));
+        using PageLane lane = engine.CreateLane();
+        Assert.Throws<ArgumentOutOfRangeException>(() => lane.Begin(0, 0, out _));
+        Assert.Throws<ArgumentOutOfRangeException>(() => lane.Begin(0, 2, out _));
+        Assert.Throws<ArgumentOutOfRangeException>(() => lane.Zero(1, 1));
+        Assert.Equal(1, lane.Begin(0, 1, out _));
+        Assert.Throws<InvalidOperationException>(() => lane.Begin(0, 1, out _));
+    }
+
+    [Fact]
+    public void A_disposed_engine_leaves_the_guest_stalled_not_reading_zeros()
+    {
+        // The memory is left to the end of the process: its reader waits for ever, as it has to.
+        GuestMemory memory = GuestMemory.Create(2 * Page.Size);
+        var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        engine.Dispose();
+        var waiter = new Thread(() => ReadWord(memory, 1, 0)) { IsBackground = true };
+        waiter.Start();
+        Assert.False(waiter.Join(300));
+    }
+
+    private static ulong ReadWord(GuestMemory memory, ulong page, int offset)
+    {
+        Span<byte> word = stackalloc byte[sizeof(ulong)];
+        memory.ReadAsGuest((page * Page.Size) + (ulong)offset, word);
+        return BinaryPrimitives.ReadUInt64LittleEndian(word);
+    }
+
+    /// <summary>Answers on the reader thread itself and measures what that thread allocates from one request to the next.</summary>
+    private sealed class AllocationMeter : IPageSource, IDisposable
+    {
+        private long _before;
+
+        public PageLane? Lane { get; set; }
+
+        public long AllocatedBytes { get; private set; }
+
+        public int Requests { get; private set; }
+
+        public void Request(ReadOnlySpan<ulong> pages)
+        {
+            long now = GC.GetAllocatedBytesForCurrentThread();
+            AllocatedBytes = Requests++ == 0 ? 0 : now - _before;
+            _before = Requests == 1 ? now : _before;
+            foreach (ulong page in pages)
+            {
+                TestPageSource.Deliver(Lane!, page, 1);
+            }
+        }
+
+        public void Dispose() => Lane = null;
+    }
+}

@@ -1,0 +1,123 @@
+using CsCheck;
+
+namespace Pageferry.Memory.Tests;
+
+public class PageStatesTests
+{
+    [Fact]
+    public void All_pages_begin_absent()
+    {
+        using var states = new PageStates(100);
+        Assert.Equal(100UL, states.CountRun(0, 100, PageState.Absent));
+    }
+
+    [Fact]
+    public void Half_a_byte_is_kept_per_page()
+    {
+        using var states = new PageStates(1 << 18);
+        Assert.Equal((1UL << 18) / 2, states.MemoryBytes);
+    }
+
+    [Fact]
+    public void A_change_answers_with_the_state_found()
+    {
+        using var states = new PageStates(3);
+        Assert.Equal(PageState.Absent, states.Change(1, PageState.Absent, PageState.Requested));
+        Assert.Equal(PageState.Requested, states.Change(1, PageState.Absent, PageState.Present));
+        Assert.Equal(PageState.Requested, states[1]);
+        Assert.Equal(PageState.Absent, states[0]);
+        Assert.Equal(PageState.Absent, states[2]);
+    }
+
+    [Fact]
+    public void A_claim_stops_at_the_first_page_that_is_taken()
+    {
+        using var states = new PageStates(64);
+        _ = states.Change(20, PageState.Absent, PageState.Present);
+        _ = states.Change(7, PageState.Absent, PageState.Requested);
+        Assert.Equal(17UL, states.Claim(3, 61, PageState.Arriving, out ulong requested));
+        Assert.Equal(1UL, requested);
+        Assert.Equal(0UL, states.Claim(3, 1, PageState.Arriving, out _));
+        Assert.Equal(18UL, states.CountUnclaimable(3, 61));
+    }
+
+    [Fact]
+    public void Pages_outside_are_refused()
+    {
+        using var states = new PageStates(16);
+        Assert.Throws<ArgumentOutOfRangeException>(() => states[16]);
+        Assert.Throws<ArgumentOutOfRangeException>(() => states.Claim(15, 2, PageState.Arriving, out _));
+        Assert.Throws<ArgumentOutOfRangeException>(() => states.Claim(ulong.MaxValue, 2, PageState.Arriving, out _));
+        Assert.Throws<ArgumentOutOfRangeException>(() => states.CountRun(1, ulong.MaxValue, PageState.Absent));
+    }
+
+    [Fact]
+    public void Claims_behave_like_a_plain_array_of_states()
+    {
+        Gen<(int Page, int Count, int State)[]> steps =
+            Gen.Select(Gen.Int[0, 99], Gen.Int[0, 60], Gen.Int[0, 5]).Array[1, 60];
+        steps.Sample(
+            all =>
+            {
+                using var states = new PageStates(100);
+                var model = new PageState[100];
+                foreach ((int page, int count, int state) in all)
+                {
+                    int most = Math.Min(count, 100 - page);
+                    if (state % 2 == 0)
+                    {
+                        _ = states.Change((ulong)page, model[page], (PageState)state);
+                        model[page] = (PageState)state;
+                        continue;
+                    }
+
+                    ulong claimed = states.Claim((ulong)page, (ulong)most, PageState.Arriving, out ulong requested);
+                    int expected = 0;
+                    ulong expectedRequested = 0;
+                    while (expected < most && model[page + expected] is PageState.Absent or PageState.Requested)
+                    {
+                        expectedRequested += model[page + expected] == PageState.Requested ? 1UL : 0;
+                        model[page + expected++] = PageState.Arriving;
+                    }
+
+                    Assert.Equal((ulong)expected, claimed);
+                    Assert.Equal(expectedRequested, requested);
+                }
+
+                for (ulong page = 0; page < 100; page++)
+                {
+                    Assert.Equal(model[page], states[page]);
+                }
+            },
+            iter: 2_000);
+    }
+
+    [Fact]
+    public void Two_claimants_never_get_the_same_page()
+    {
+        const int Pages = 1 << 16;
+        using var states = new PageStates(Pages);
+        var owners = new int[Pages];
+        void Claim(int seed)
+        {
+            var random = new Random(seed);
+            for (int i = 0; i < 200_000; i++)
+            {
+                int page = random.Next(Pages);
+                ulong claimed = states.Claim((ulong)page, (ulong)Math.Min(random.Next(1, 40), Pages - page), PageState.Arriving, out _);
+                for (int k = 0; k < (int)claimed; k++)
+                {
+                    _ = Interlocked.Increment(ref owners[page + k]);
+                }
+            }
+        }
+
+        var threads = new[] { new Thread(() => Claim(1)), new Thread(() => Claim(2)) };
+        Array.ForEach(threads, thread => thread.Start());
+        Array.ForEach(threads, thread => thread.Join());
+        for (int page = 0; page < Pages; page++)
+        {
+            Assert.Equal(states[(ulong)page] == PageState.Arriving ? 1 : 0, owners[page]);
+        }
+    }
+}
