@@ -1,0 +1,68 @@
+// The ceiling of background fill: one process sends so many MiB over loopback TCP, from memory it has written, another receives them
+// into one buffer that it reuses. Prints the rate the receiver saw.
+// usage: stream MIB
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CHUNK (1UL << 20)
+
+static void fail(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+static uint64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000UL + t.tv_nsec;
+}
+
+int main(int argc, char **argv)
+{
+    unsigned long total = (argc > 1 ? strtoul(argv[1], 0, 0) : 512) << 20;
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    socklen_t length = sizeof at;
+    if (bind(listener, (struct sockaddr *)&at, length) != 0 || listen(listener, 1) != 0)
+        fail("listen");
+    getsockname(listener, (struct sockaddr *)&at, &length);
+    if (fork() == 0) {
+        char *memory = malloc(total);
+        memset(memory, 42, total);
+        int client = socket(AF_INET, SOCK_STREAM, 0);
+        if (connect(client, (struct sockaddr *)&at, length) != 0)
+            fail("connect");
+        for (unsigned long sent = 0; sent < total;) {
+            ssize_t bytes = send(client, memory + sent, total - sent < CHUNK ? total - sent : CHUNK, 0);
+            if (bytes <= 0)
+                fail("send");
+            sent += bytes;
+        }
+        _exit(0);
+    }
+    char *buffer = malloc(CHUNK);
+    int server = accept(listener, 0, 0);
+    uint64_t begin = 0;
+    unsigned long received = 0;
+    while (received < total) {
+        ssize_t bytes = recv(server, buffer, CHUNK, 0);
+        if (bytes <= 0)
+            fail("recv");
+        begin = begin ? begin : now();
+        received += bytes;
+    }
+    uint64_t took = now() - begin;
+    wait(0);
+    printf("{\"mib_per_s\":%.1f}\n", received / 1048576.0 / (took / 1e9));
+    return 0;
+}
