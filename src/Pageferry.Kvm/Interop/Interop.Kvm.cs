@@ -1,0 +1,75 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+[assembly: DisableRuntimeMarshalling]
+
+namespace Pageferry.Kvm;
+
+/// <summary>The ioctl numbers and constants of linux/kvm.h, by their C names.</summary>
+internal static partial class Interop
+{
+    internal const int KVM_API_VERSION = 12;
+
+    internal const nuint KVM_GET_API_VERSION = 0xae00;
+    internal const nuint KVM_CREATE_VM = 0xae01;
+    internal const nuint KVM_GET_MSR_INDEX_LIST = 0xc004ae02;
+    internal const nuint KVM_CHECK_EXTENSION = 0xae03;
+    internal const nuint KVM_GET_VCPU_MMAP_SIZE = 0xae04;
+    internal const nuint KVM_GET_SUPPORTED_CPUID = 0xc008ae05;
+
+    internal const nuint KVM_CREATE_VCPU = 0xae41;
+    internal const nuint KVM_GET_DIRTY_LOG = 0x4010ae42;
+    internal const nuint KVM_SET_USER_MEMORY_REGION = 0x4020ae46;
+    internal const nuint KVM_SET_TSS_ADDR = 0xae47;
+    internal const nuint KVM_SET_IDENTITY_MAP_ADDR = 0x4008ae48;
+
+    internal const nuint KVM_RUN = 0xae80;
+    internal const nuint KVM_GET_REGS = 0x8090ae81;
+    internal const nuint KVM_SET_REGS = 0x4090ae82;
+    internal const nuint KVM_GET_SREGS = 0x8138ae83;
+    internal const nuint KVM_SET_SREGS = 0x4138ae84;
+    internal const nuint KVM_GET_MSRS = 0xc008ae88;
+    internal const nuint KVM_SET_MSRS = 0x4008ae89;
+    internal const nuint KVM_SET_SIGNAL_MASK = 0x4004ae8b;
+    internal const nuint KVM_SET_CPUID2 = 0x4008ae90;
+    internal const nuint KVM_GET_CPUID2 = 0xc008ae91;
+    internal const nuint KVM_GET_MP_STATE = 0x8004ae98;
+    internal const nuint KVM_SET_MP_STATE = 0x4004ae99;
+    internal const nuint KVM_GET_VCPU_EVENTS = 0x8040ae9f;
+    internal const nuint KVM_SET_VCPU_EVENTS = 0x4040aea0;
+    internal const nuint KVM_GET_DEBUGREGS = 0x8080aea1;
+    internal const nuint KVM_SET_DEBUGREGS = 0x4080aea2;
+    internal const nuint KVM_GET_XSAVE = 0x9000aea4;
+    internal const nuint KVM_SET_XSAVE = 0x5000aea5;
+    internal const nuint KVM_GET_XCRS = 0x8188aea6;
+    internal const nuint KVM_SET_XCRS = 0x4188aea7;
+    internal const nuint KVM_GET_XSAVE2 = 0x9000aecf;
+
+    internal const uint KVM_EXIT_UNKNOWN = 0;
+    internal const uint KVM_EXIT_IO = 2;
+    internal const uint KVM_EXIT_HLT = 5;
+    internal const uint KVM_EXIT_MMIO = 6;
+    internal const uint KVM_EXIT_SHUTDOWN = 8;
+    internal const uint KVM_EXIT_FAIL_ENTRY = 9;
+    internal const uint KVM_EXIT_INTERNAL_ERROR = 17;
+    internal const uint KVM_EXIT_SYSTEM_EVENT = 24;
+    internal const uint KVM_EXIT_MEMORY_FAULT = 39;
+
+    internal const byte KVM_EXIT_IO_OUT = 1;
+
+    /// <summary>Offsets in struct kvm_run.</summary>
+    internal const int RunImmediateExit = 1;
+    internal const int RunExitReason = 8;
+    internal const int RunUnion = 32;
+
+    /// <summary>struct kvm_userspace_memory_region.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct kvm_userspace_memory_region
+    {
+        internal uint slot;
+        internal uint flags;
+        internal ulong guest_phys_addr;
+        internal ulong memory_size;
+        internal ulong userspace_addr;
+    }
+}

@@ -1,0 +1,47 @@
+namespace Pageferry.Kvm;
+
+/// <summary>What KVM is asked for by <c>KVM_CHECK_EXTENSION</c>: <c>KVM_CAP_</c>. Any other number can be asked by a cast.</summary>
+public enum KvmCapability
+{
+    /// <summary><c>KVM_CAP_IRQCHIP</c>.</summary>
+    IrqChip = 0,
+
+    /// <summary><c>KVM_CAP_NR_VCPUS</c>: the recommended most vCPUs.</summary>
+    RecommendedVcpus = 9,
+
+    /// <summary><c>KVM_CAP_NR_MEMSLOTS</c>.</summary>
+    MemorySlots = 10,
+
+    /// <summary><c>KVM_CAP_SYNC_MMU</c>: the kernel may unmap guest memory while vCPUs run, which userfaults need.</summary>
+    SyncMmu = 16,
+
+    /// <summary><c>KVM_CAP_XSAVE</c>.</summary>
+    Xsave = 55,
+
+    /// <summary><c>KVM_CAP_XCRS</c>.</summary>
+    Xcrs = 56,
+
+    /// <summary><c>KVM_CAP_MAX_VCPUS</c>: the most vCPUs.</summary>
+    MaxVcpus = 66,
+
+    /// <summary><c>KVM_CAP_IMMEDIATE_EXIT</c>.</summary>
+    ImmediateExit = 136,
+
+    /// <summary><c>KVM_CAP_SYNC_REGS</c>.</summary>
+    SyncRegisters = 74,
+
+    /// <summary><c>KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2</c>.</summary>
+    ManualDirtyLogProtect = 168,
+
+    /// <summary><c>KVM_CAP_DIRTY_LOG_RING</c>.</summary>
+    DirtyLogRing = 192,
+
+    /// <summary><c>KVM_CAP_XSAVE2</c>: the size of the XSAVE area in bytes, 0 where KVM_GET_XSAVE's 4096 are enough.</summary>
+    Xsave2 = 208,
+
+    /// <summary><c>KVM_CAP_MEMORY_FAULT_INFO</c>.</summary>
+    MemoryFaultInfo = 232,
+
+    /// <summary><c>KVM_CAP_GUEST_MEMFD</c>.</summary>
+    GuestMemfd = 234,
+}

@@ -1,0 +1,245 @@
+using System.Buffers.Binary;
+using System.Runtime.InteropServices;
+using Pageferry.Linux;
+
+namespace Pageferry.Kvm;
+
+/// <summary>A vCPU. One thread runs it and reads and writes its state; any thread may kick it.</summary>
+/// <remarks>
+/// A kick needs no signal handler in the process: its signal is blocked in the vCPU's thread, let through during <c>KVM_RUN</c> only
+/// (<c>KVM_SET_SIGNAL_MASK</c>), and taken off the queue afterwards.
+/// </remarks>
+public sealed class VirtualCpu : IDisposable
+{
+    /// <summary>
+    /// The kick's signal: a real-time signal that neither the C library (32, 33) nor the .NET runtime (34, SIGRTMIN) uses.
+    /// </summary>
+    private const int KickSignal = 50;
+
+    private const ulong KickMask = 1UL << (KickSignal - 1);
+
+    private const int XcrsBytes = 392;
+
+    private readonly MappedRegion _run;
+    private int _thread;
+
+    internal VirtualCpu(int id, FileDescriptor descriptor, int mapBytes)
+    {
+        Id = id;
+        Descriptor = descriptor;
+        _run = MappedRegion.MapShared(descriptor, 0, (ulong)mapBytes);
+    }
+
+    /// <summary>Its number.</summary>
+    public int Id { get; }
+
+    /// <summary>The vCPU's file descriptor.</summary>
+    public FileDescriptor Descriptor { get; }
+
+    /// <summary>The data of the last port or MMIO exit: what the guest wrote, or where what it reads is put before the next run.</summary>
+    /// <param name="exit">The exit that <see cref="Run"/> returned last.</param>
+    /// <returns>Count times size bytes for a port, size bytes for MMIO; valid until the next run.</returns>
+    public Span<byte> Data(in VcpuExit exit) => exit.Kind switch
+    {
+        VcpuExitKind.PortRead or VcpuExitKind.PortWrite =>
+            _run.Span(BinaryPrimitives.ReadUInt64LittleEndian(_run.Span(Interop.RunUnion + 8, sizeof(ulong))), exit.Size * exit.Count),
+        VcpuExitKind.MmioRead or VcpuExitKind.MmioWrite => _run.Span(Interop.RunUnion + 8, exit.Size),
+        _ => [],
+    };
+
+    /// <summary>Makes the calling thread the vCPU's own. Called once by the thread that is going to run it.</summary>
+    /// <exception cref="LinuxException">The kernel refused the signal mask.</exception>
+    public void BindToCurrentThread()
+    {
+        Span<byte> mask = stackalloc byte[sizeof(uint) + sizeof(ulong)];
+        BinaryPrimitives.WriteUInt32LittleEndian(mask, sizeof(ulong));
+
+        // SAFETY: both sets are local and as long as the C library's sigset_t.
+        unsafe
+        {
+            ulong* set = stackalloc ulong[Interop.SigsetWords];
+            ulong* old = stackalloc ulong[Interop.SigsetWords];
+            new Span<ulong>(set, Interop.SigsetWords).Clear();
+            set[0] = KickMask;
+            _ = Interop.PthreadSigmask(Interop.SIG_BLOCK, set, old);
+            BinaryPrimitives.WriteUInt64LittleEndian(mask[sizeof(uint)..], old[0] & ~KickMask);
+        }
+
+        if (Interop.Ioctl(Descriptor, Interop.KVM_SET_SIGNAL_MASK, mask) != 0)
+        {
+            throw LinuxException.FromLastError($"set the signal mask of vCPU {Id}");
+        }
+
+        Volatile.Write(ref _thread, Interop.Gettid());
+    }
+
+    /// <summary>
+    /// Makes the run that is under way, or else the next one, return <see cref="VcpuExitKind.Interrupted"/>. For any thread; never lost.
+    /// </summary>
+    public void Kick()
+    {
+        // Set first: a run that has not entered the guest yet sees it, and one that has gets the signal.
+        Volatile.Write(ref _run.Span(Interop.RunImmediateExit, 1)[0], 1);
+        int thread = Volatile.Read(ref _thread);
+        if (thread != 0)
+        {
+            _ = Interop.Tgkill(Environment.ProcessId, thread, KickSignal);
+        }
+    }
+
+    /// <summary>Runs the guest until it exits or is interrupted (<c>KVM_RUN</c>). Only the vCPU's own thread calls this.</summary>
+    /// <returns>Why it stopped.</returns>
+    /// <exception cref="LinuxException">The kernel refused to run the vCPU.</exception>
+    public VcpuExit Run()
+    {
+        if (Interop.Ioctl(Descriptor.Number, Interop.KVM_RUN, 0) == 0)
+        {
+            return ReadExit();
+        }
+
+        switch ((Errno)Marshal.GetLastPInvokeError())
+        {
+            case Errno.EINTR:
+                TakeKick();
+                return new VcpuExit(VcpuExitKind.Interrupted, 0);
+
+            // The one error that comes with an exit reason, where the kernel knows the address.
+            case Errno.EFAULT:
+                VcpuExit exit = ReadExit();
+                return exit.Kind == VcpuExitKind.MemoryFault ? exit : new VcpuExit(VcpuExitKind.Fault, exit.Reason);
+
+            default:
+                throw LinuxException.FromLastError($"run vCPU {Id}");
+        }
+    }
+
+    /// <summary>The general registers (<c>KVM_GET_REGS</c>, <c>KVM_SET_REGS</c>).</summary>
+    public VcpuRegisters Registers
+    {
+        get => Get<VcpuRegisters>(Interop.KVM_GET_REGS, "registers");
+        set => Set(Interop.KVM_SET_REGS, value, "registers");
+    }
+
+    /// <summary>The segments, tables and control registers (<c>KVM_GET_SREGS</c>, <c>KVM_SET_SREGS</c>).</summary>
+    public VcpuSystemRegisters SystemRegisters
+    {
+        get => Get<VcpuSystemRegisters>(Interop.KVM_GET_SREGS, "system registers");
+        set => Set(Interop.KVM_SET_SREGS, value, "system registers");
+    }
+
+    /// <summary>
+    /// The vector state that the guest may use (XCR0, by <c>KVM_GET_XCRS</c> and <c>KVM_SET_XCRS</c>): bit 0 x87, bit 1 SSE, bit 2 AVX.
+    /// </summary>
+    public ulong Xcr0
+    {
+        get
+        {
+            Span<byte> xcrs = stackalloc byte[XcrsBytes];
+            GetRaw(Interop.KVM_GET_XCRS, xcrs, "XCRs");
+            return BinaryPrimitives.ReadUInt64LittleEndian(xcrs[16..]);
+        }
+
+        set
+        {
+            // struct kvm_xcrs: one entry, XCR 0.
+            Span<byte> xcrs = stackalloc byte[XcrsBytes];
+            xcrs.Clear();
+            xcrs[0] = 1;
+            BinaryPrimitives.WriteUInt64LittleEndian(xcrs[16..], value);
+            SetRaw(Interop.KVM_SET_XCRS, xcrs, "XCRs");
+        }
+    }
+
+    /// <summary>Shows the guest CPUID leaves (<c>KVM_SET_CPUID2</c>); before the first run.</summary>
+    /// <param name="cpuid">A <c>struct kvm_cpuid2</c> with its entries.</param>
+    /// <exception cref="LinuxException">The kernel refused.</exception>
+    public void SetCpuid(byte[] cpuid) => SetRaw(Interop.KVM_SET_CPUID2, cpuid, "CPUID leaves");
+
+    /// <summary>Frees the vCPU.</summary>
+    public void Dispose()
+    {
+        _run.Dispose();
+        Descriptor.Dispose();
+    }
+
+    internal void GetRaw(nuint request, Span<byte> structure, string what)
+    {
+        if (Interop.Ioctl(Descriptor, request, structure) < 0)
+        {
+            throw LinuxException.FromLastError($"read the {what} of vCPU {Id}");
+        }
+    }
+
+    internal void SetRaw(nuint request, Span<byte> structure, string what)
+    {
+        if (Interop.Ioctl(Descriptor, request, structure) < 0)
+        {
+            throw LinuxException.FromLastError($"set the {what} of vCPU {Id}");
+        }
+    }
+
+    private T Get<T>(nuint request, string what)
+        where T : unmanaged
+    {
+        T value = default;
+        GetRaw(request, MemoryMarshal.AsBytes(new Span<T>(ref value)), what);
+        return value;
+    }
+
+    private void Set<T>(nuint request, T value, string what)
+        where T : unmanaged => SetRaw(request, MemoryMarshal.AsBytes(new Span<T>(ref value)), what);
+
+    private VcpuExit ReadExit()
+    {
+        ReadOnlySpan<byte> run = _run.Span(0, Interop.RunUnion + 64);
+        uint reason = BinaryPrimitives.ReadUInt32LittleEndian(run[Interop.RunExitReason..]);
+        ReadOnlySpan<byte> union = run[Interop.RunUnion..];
+        return reason switch
+        {
+            Interop.KVM_EXIT_IO => new VcpuExit(
+                union[0] == Interop.KVM_EXIT_IO_OUT ? VcpuExitKind.PortWrite : VcpuExitKind.PortRead,
+                reason,
+                BinaryPrimitives.ReadUInt16LittleEndian(union[2..]),
+                union[1],
+                BinaryPrimitives.ReadInt32LittleEndian(union[4..])),
+            Interop.KVM_EXIT_MMIO => new VcpuExit(
+                union[20] != 0 ? VcpuExitKind.MmioWrite : VcpuExitKind.MmioRead,
+                reason,
+                BinaryPrimitives.ReadUInt64LittleEndian(union),
+                BinaryPrimitives.ReadInt32LittleEndian(union[16..]),
+                1),
+            Interop.KVM_EXIT_HLT => new VcpuExit(VcpuExitKind.Halt, reason),
+            Interop.KVM_EXIT_SHUTDOWN => new VcpuExit(VcpuExitKind.Shutdown, reason),
+            Interop.KVM_EXIT_FAIL_ENTRY => new VcpuExit(VcpuExitKind.FailEntry, reason, Value: BinaryPrimitives.ReadUInt64LittleEndian(union)),
+            Interop.KVM_EXIT_INTERNAL_ERROR => new VcpuExit(VcpuExitKind.InternalError, reason, Value: BinaryPrimitives.ReadUInt32LittleEndian(union)),
+            Interop.KVM_EXIT_SYSTEM_EVENT => new VcpuExit(VcpuExitKind.SystemEvent, reason, Value: BinaryPrimitives.ReadUInt32LittleEndian(union)),
+            Interop.KVM_EXIT_MEMORY_FAULT => new VcpuExit(
+                VcpuExitKind.MemoryFault,
+                reason,
+                BinaryPrimitives.ReadUInt64LittleEndian(union[8..]),
+                Value: BinaryPrimitives.ReadUInt64LittleEndian(union),
+                Length: BinaryPrimitives.ReadUInt64LittleEndian(union[16..])),
+            _ => new VcpuExit(VcpuExitKind.Unknown, reason),
+        };
+    }
+
+    /// <summary>Takes the kick off: its flag first, so that a kick that comes now interrupts the next run.</summary>
+    private void TakeKick()
+    {
+        Volatile.Write(ref _run.Span(Interop.RunImmediateExit, 1)[0], 0);
+
+        // SAFETY: the set is local and as long as the C library's sigset_t; the timeout is two local words.
+        unsafe
+        {
+            ulong* set = stackalloc ulong[Interop.SigsetWords];
+            long* noTime = stackalloc long[2];
+            new Span<ulong>(set, Interop.SigsetWords).Clear();
+            set[0] = KickMask;
+            noTime[0] = 0;
+            noTime[1] = 0;
+            while (Interop.Sigtimedwait(set, null, noTime) == KickSignal)
+            {
+            }
+        }
+    }
+}
