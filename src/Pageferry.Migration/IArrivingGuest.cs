@@ -1,0 +1,19 @@
+using Pageferry.Memory;
+
+namespace Pageferry.Migration;
+
+/// <summary>A guest that arrives: first room for its memory, then its machine state, then it starts.</summary>
+public interface IArrivingGuest : IDisposable
+{
+    /// <summary>Its memory, which nobody has touched.</summary>
+    GuestMemory Memory { get; }
+
+    /// <summary>Loads the machine state without touching memory.</summary>
+    /// <param name="state">What the source's <see cref="IMigratingGuest.SaveState"/> gave.</param>
+    /// <exception cref="Exception">The state can't be loaded here; its message goes to the source, where the guest goes on.</exception>
+    void LoadState(ReadOnlySpan<byte> state);
+
+    /// <summary>Lets the vCPUs run.</summary>
+    /// <param name="executed">Called once when the guest is known to have executed an instruction, from any thread.</param>
+    void Start(Action executed);
+}

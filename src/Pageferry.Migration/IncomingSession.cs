@@ -1,0 +1,157 @@
+using System.Net.Sockets;
+using Microsoft.Extensions.Logging;
+using Pageferry.Memory;
+
+namespace Pageferry.Migration;
+
+/// <summary>One guest's arrival, from its first connection to its last page.</summary>
+internal sealed class IncomingSession(VersionRange versions, Func<MigrationLayout, IArrivingGuest> prepare, ILogger? logger) : IDisposable
+{
+    private readonly Guid _id = Guid.NewGuid();
+    private readonly List<PeerConnection> _connections = [];
+    private readonly Lock _controlSends = new();
+    private PeerConnection? _control;
+    private PeerConnection? _demand;
+    private PeerConnection? _background;
+    private IArrivingGuest? _guest;
+    private FaultEngine? _engine;
+
+    internal MigrationCounters Counters { get; } = new() { Phase = MigrationPhase.Waiting };
+
+    internal bool SwitchedOver { get; private set; }
+
+    internal Action<FaultEngine>? EngineStarted { get; set; }
+
+    /// <summary>Accepts the session's three connections: the control connection first, which is given the session's id, then the two that name it.</summary>
+    internal void Accept(Socket listener)
+    {
+        _control = AcceptOne(listener, Guid.Empty, ConnectionRole.Control);
+        long deadline = Environment.TickCount64 + (long)MigrationSource.Patience.TotalMilliseconds;
+        while (_demand is null || _background is null)
+        {
+            long left = deadline - Environment.TickCount64;
+            if (left <= 0 || !listener.Poll(TimeSpan.FromMilliseconds(left), SelectMode.SelectRead))
+            {
+                throw new ProtocolException($"The source did not open its demand and background connections within {MigrationSource.Patience.TotalSeconds:F0} s.");
+            }
+
+            if (_demand is null)
+            {
+                _demand = AcceptOne(listener, _id, ConnectionRole.Demand);
+            }
+            else
+            {
+                _background = AcceptOne(listener, _id, ConnectionRole.Background);
+            }
+        }
+    }
+
+    /// <summary>From the layout to the last page.</summary>
+    internal void Migrate(Action<IArrivingGuest> arrived)
+    {
+        Counters.Phase = MigrationPhase.Preparing;
+        var layout = MigrationLayout.Deserialize(_control!.Receive(MessageType.Layout, MigrationLayout.MostBytes));
+        _guest = prepare(layout);
+        Counters.PagesTotal = (long)_guest.Memory.PageCount;
+        var threads = new PageThreads(_connections);
+        _engine = new FaultEngine(_guest.Memory, logger);
+        _engine.Start(new DemandRequester(_demand!, threads.Fail));
+        EngineStarted?.Invoke(_engine);
+        var demand = new PageReceiver(_demand!, _engine, Counters, ConnectionRole.Demand);
+        var background = new PageReceiver(_background!, _engine, Counters, ConnectionRole.Background);
+        SendControl(MessageType.Armed);
+
+        byte[] state = _control.Receive(MessageType.MachineState, MigrationSource.MostStateBytes);
+        Counters.Phase = MigrationPhase.SwitchingOver;
+        _guest.LoadState(state);
+        SendControl(MessageType.StateLoaded);
+        _ = _control.Receive(MessageType.Start, 0);
+
+        SwitchedOver = true;
+        Counters.Phase = MigrationPhase.PostCopy;
+        _connections.ForEach(connection => connection.Patience = TimeSpan.Zero);
+        threads.Start("demand pages", demand.ReceiveAll);
+        _guest.Start(() => TellRunning(threads));
+        threads.Start("background pages", background.ReceiveAll);
+        arrived(_guest);
+        threads.Start("control", () => _ = _control.Receive(MessageType.Released, 0));
+        try
+        {
+            threads.Run(() => Complete(threads));
+            Counters.Phase = MigrationPhase.Completed;
+        }
+        catch
+        {
+            Counters.Phase = MigrationPhase.Stalled;
+            throw;
+        }
+    }
+
+    /// <summary>Tells the source why it is turned away.</summary>
+    internal void Part(string reason) => _connections.ForEach(connection => connection.TryPart(reason));
+
+    /// <summary>Closes the connections. A guest that has not switched over goes with them; one that has stays, and its engine with it.</summary>
+    public void Dispose()
+    {
+        _connections.ForEach(connection => connection.Dispose());
+        if (!SwitchedOver)
+        {
+            _engine?.Dispose();
+            _guest?.Dispose();
+        }
+    }
+
+    private void Complete(PageThreads threads)
+    {
+        if (Task.WaitAny(_engine!.Completed, threads.Failed, _engine.Failed) != 0)
+        {
+            if (_engine.Failed.IsCompleted)
+            {
+                threads.Fail(_engine.Failed.Result);
+            }
+
+            return;
+        }
+
+        // Every page is present or known to be zero. Whoever still waits touches its page again and finds it without us.
+        threads.Finish();
+        _engine.Dispose();
+        _guest!.Memory.Disarm();
+        SendControl(MessageType.Complete);
+        threads.Join("control");
+    }
+
+    private void TellRunning(PageThreads threads)
+    {
+        try
+        {
+            SendControl(MessageType.Running);
+        }
+        catch (Exception failure) when (failure is SocketException or ObjectDisposedException)
+        {
+            threads.Fail(failure);
+        }
+    }
+
+    private void SendControl(MessageType type)
+    {
+        lock (_controlSends)
+        {
+            _control!.Send(type, []);
+        }
+    }
+
+    private PeerConnection AcceptOne(Socket listener, Guid session, ConnectionRole role)
+    {
+        var connection = new PeerConnection(listener.Accept()) { Patience = MigrationSource.Patience };
+        _connections.Add(connection);
+        (ConnectionRole Role, Guid Session, ushort Version) hello = connection.ReceiveHello(versions);
+        if (hello.Role != role || hello.Session != session)
+        {
+            throw new ProtocolException($"A {hello.Role} connection of another session came where this session's {role} connection is due.");
+        }
+
+        connection.Welcome(versions, hello.Version, _id);
+        return connection;
+    }
+}

@@ -1,0 +1,103 @@
+using System.Net;
+using System.Net.Sockets;
+using Microsoft.Extensions.Logging;
+using Pageferry.Memory;
+
+namespace Pageferry.Migration;
+
+/// <summary>Waits for a guest and takes it in by post-copy: it runs as soon as its machine state is here.</summary>
+public sealed class MigrationDestination : IDisposable
+{
+    private readonly Func<MigrationLayout, IArrivingGuest> _prepare;
+    private readonly VersionRange _versions;
+    private readonly ILogger? _logger;
+    private readonly Socket _listener;
+    private MigrationCounters _counters = new() { Phase = MigrationPhase.Waiting };
+    private volatile FaultEngine? _engine;
+
+    /// <summary>Listens.</summary>
+    /// <param name="listen">A loopback address and a port, 0 for any.</param>
+    /// <param name="prepare">Makes room for a guest; an exception's message goes to the source, where the guest goes on.</param>
+    /// <param name="logger">Hears of sources that were turned away; null for nobody.</param>
+    /// <param name="versions">The protocol versions to speak; null for all this build knows.</param>
+    /// <exception cref="ArgumentException">The address is not a loopback address: this version neither authenticates nor encrypts.</exception>
+    /// <exception cref="SocketException">The port is in use.</exception>
+    public MigrationDestination(IPEndPoint listen, Func<MigrationLayout, IArrivingGuest> prepare, ILogger? logger = null, VersionRange? versions = null)
+    {
+        if (!IPAddress.IsLoopback(listen.Address))
+        {
+            throw new ArgumentException($"{listen} is not a loopback address. This version neither authenticates nor encrypts, so it listens on loopback only.", nameof(listen));
+        }
+
+        _prepare = prepare;
+        _versions = versions ?? VersionRange.Current;
+        _logger = logger;
+        _listener = new Socket(listen.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
+        try
+        {
+            _listener.Bind(listen);
+            _listener.Listen(8);
+        }
+        catch
+        {
+            _listener.Dispose();
+            throw;
+        }
+
+        EndPoint = (IPEndPoint)_listener.LocalEndPoint!;
+    }
+
+    /// <summary>Where it listens.</summary>
+    public IPEndPoint EndPoint { get; }
+
+    /// <summary>How far the migration is, from any thread.</summary>
+    public MigrationProgress Progress => _counters.Snapshot();
+
+    /// <summary>The engine that answers the guest's faults, once memory is armed: its statistics outlive the migration.</summary>
+    public FaultEngine? Engine => _engine;
+
+    /// <summary>Takes in one guest. Sources that fail before switchover are turned away and waited on again.</summary>
+    /// <param name="arrived">Called when the guest has been told to run, with the guest; from then on it belongs to who called this.</param>
+    /// <exception cref="MigrationException">The link was lost after switchover: the guest stalls on what is missing.</exception>
+    public void Receive(Action<IArrivingGuest> arrived)
+    {
+        while (true)
+        {
+            using var session = new IncomingSession(_versions, _prepare, _logger);
+            _counters = session.Counters;
+            session.EngineStarted = engine => _engine = engine;
+            try
+            {
+                session.Accept(_listener);
+                session.Migrate(arrived);
+                return;
+            }
+            catch (Exception failure) when (!session.SwitchedOver && failure is not ObjectDisposedException)
+            {
+                string reason = MigrationSource.Describe(failure);
+                session.Part(reason);
+                _counters = new MigrationCounters { Phase = MigrationPhase.Waiting };
+                _engine = null;
+                if (_logger is not null)
+                {
+                    MigrationLog.TurnedAway(_logger, reason);
+                }
+
+                if (!_listener.IsBound)
+                {
+                    throw;
+                }
+            }
+            catch (Exception failure) when (session.SwitchedOver)
+            {
+                throw new MigrationException(
+                    $"The link to the source was lost after switchover: {MigrationSource.Describe(failure)} The guest goes on with the pages it has and stalls on the {_engine?.UnknownPages ?? 0} that are missing.",
+                    switchedOver: true,
+                    failure);
+            }
+        }
+    }
+
+    /// <summary>Stops listening. A guest that has arrived is not touched.</summary>
+    public void Dispose() => _listener.Dispose();
+}

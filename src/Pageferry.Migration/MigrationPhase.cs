@@ -1,0 +1,26 @@
+namespace Pageferry.Migration;
+
+/// <summary>How far a migration is.</summary>
+public enum MigrationPhase
+{
+    /// <summary>Nothing has begun; a destination listens.</summary>
+    Waiting,
+
+    /// <summary>Connections are made, memory is mapped and armed at the destination. The guest runs at the source.</summary>
+    Preparing,
+
+    /// <summary>The guest stands still: its machine state is on the way.</summary>
+    SwitchingOver,
+
+    /// <summary>The guest runs at the destination, its pages follow.</summary>
+    PostCopy,
+
+    /// <summary>Every page is at the destination.</summary>
+    Completed,
+
+    /// <summary>It failed before switchover: the guest is the source's.</summary>
+    Failed,
+
+    /// <summary>The link was lost after switchover: the guest stalls on what is missing.</summary>
+    Stalled,
+}

@@ -1,0 +1,12 @@
+namespace Pageferry.Migration;
+
+/// <summary>A peer sent what the protocol does not allow, or parted with a reason.</summary>
+public sealed class ProtocolException : IOException
+{
+    /// <summary>Makes the exception.</summary>
+    /// <param name="message">What came and what is allowed.</param>
+    public ProtocolException(string message)
+        : base(message)
+    {
+    }
+}

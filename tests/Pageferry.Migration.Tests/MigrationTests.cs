@@ -1,0 +1,47 @@
+using System.Net;
+using Pageferry.Memory;
+
+namespace Pageferry.Migration.Tests;
+
+public class MigrationTests
+{
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
+
+    public static TheoryData<GuestBacking, GuestBacking> Backings => new MatrixTheoryData<GuestBacking, GuestBacking>(
+        Enum.GetValues<GuestBacking>(), Enum.GetValues<GuestBacking>());
+
+    [Theory]
+    [MemberData(nameof(Backings))]
+    public async Task A_running_guest_moves_and_finds_every_page_as_it_left_it(GuestBacking from, GuestBacking to)
+    {
+        const ulong Size = 64 << 20;
+        using var leaving = new TestGuest(GuestMemory.Create(Size, from));
+        leaving.Resume();
+        Assert.True(SpinWait.SpinUntil(() => leaving.Round > 2, s_patience));
+
+        TestGuest? arrived = null;
+        using var destination = new MigrationDestination(
+            new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions, to), layout.GuestId));
+        Task receiving = Task.Run(() => destination.Receive(guest => arrived = (TestGuest)guest), TestContext.Current.CancellationToken);
+        var source = new MigrationSource(leaving);
+        source.Run(destination.EndPoint);
+        await receiving.WaitAsync(s_patience, TestContext.Current.CancellationToken);
+
+        using TestGuest guest = arrived!;
+        ulong round = guest.Round;
+        Assert.True(SpinWait.SpinUntil(() => guest.Round > round + 3, s_patience));
+        Assert.Equal(0, leaving.Wrong);
+        Assert.Equal(0, guest.Wrong);
+        Assert.False(leaving.IsRunning);
+
+        MigrationProgress sent = source.Progress;
+        MigrationProgress received = destination.Progress;
+        Assert.Equal(MigrationPhase.Completed, sent.Phase);
+        Assert.Equal(MigrationPhase.Completed, received.Phase);
+        Assert.Equal((long)leaving.Memory.PageCount, sent.PagesDemand + sent.PagesBackground + sent.PagesZero);
+        Assert.Equal(sent.PagesDemand, received.PagesDemand);
+        Assert.Equal(sent.PagesZero, received.PagesZero);
+        Assert.True(sent.PagesZero > (long)leaving.Memory.PageCount / 4);
+        Assert.InRange(sent.Downtime, TimeSpan.FromTicks(1), TimeSpan.FromSeconds(5));
+    }
+}
