@@ -22,7 +22,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
 # One test project at a time: they measure time and share two cores.
-dotnet test --solution Pageferry.slnx --configuration Release --no-build --no-progress --max-parallel-test-modules 1 "$@" 2>&1 | tee "$log" || status=$?
+dotnet test --solution Pageferry.slnx --configuration Release --no-build --no-progress --max-parallel-test-modules 1 --ignore-exit-code 8 "$@" 2>&1 | tee "$log" || status=$?
 
 count() { sed -nE "s/^ *$1: *([0-9]+).*/\1/p" "$log" | tail -n 1; }
 passed=$(count succeeded) failed=$(count failed) skipped=$(count skipped)
