@@ -41,6 +41,12 @@ public sealed class KvmMachine : Machine
     public static KvmMachine Create(MachineConfiguration configuration, GuestImage image)
     {
         CheckMemory(configuration.MemorySize);
+        if (configuration.VcpuCount is < 1 or > BootLayout.MostVcpus)
+        {
+            // Before the boot layout is written: it has a place for each vCPU.
+            throw new ArgumentException($"A machine has 1 to {BootLayout.MostVcpus} vCPUs, not {configuration.VcpuCount}.", nameof(configuration));
+        }
+
         GuestMemory memory = GuestMemory.Create(configuration.MemorySize, configuration.Backing);
         try
         {
