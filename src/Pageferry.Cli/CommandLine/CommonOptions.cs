@@ -1,0 +1,122 @@
+using System.CommandLine;
+using System.CommandLine.Parsing;
+using System.Globalization;
+using System.Net;
+using System.Text;
+
+namespace Pageferry.Cli;
+
+/// <summary>Options that more than one command has, so that they mean the same everywhere.</summary>
+internal static class CommonOptions
+{
+    /// <summary>What a UNIX socket's path may have in bytes: <c>sun_path</c> of unix(7), less its closing zero.</summary>
+    private const int LongestControlPath = 107;
+
+    internal static Option<bool> Json() => new("--json") { Description = "Write JSON to standard output." };
+
+    internal static Option<MemorySize> Memory() => new("--memory")
+    {
+        Description = "Guest memory: a number and K, M, G or T; without a unit, MiB.",
+        HelpName = "SIZE",
+        DefaultValueFactory = _ => new MemorySize(512UL << 20),
+        CustomParser = result =>
+        {
+            if (!MemorySize.TryParse(Text(result), out MemorySize size, out string error))
+            {
+                result.AddError(error);
+            }
+
+            return size;
+        },
+    };
+
+    internal static Option<int> Vcpus() => new("--vcpus")
+    {
+        Description = "Number of virtual CPUs.",
+        HelpName = "N",
+        DefaultValueFactory = _ => 1,
+        CustomParser = result =>
+        {
+            if (!int.TryParse(Text(result), NumberStyles.None, CultureInfo.InvariantCulture, out int count) || count == 0)
+            {
+                result.AddError($"'{Text(result)}' is not a number of virtual CPUs. Write a whole number from 1 up.");
+            }
+
+            return count;
+        },
+    };
+
+    internal static Option<string> Backing() => new("--backing")
+    {
+        Description = "What holds the guest's memory: memfd or anonymous.",
+        HelpName = "KIND",
+        DefaultValueFactory = _ => BackingWord.Memfd,
+        CustomParser = result => Choice(result, BackingWord.Memfd, BackingWord.Anonymous),
+    };
+
+    internal static Option<string> Host() => new("--host")
+    {
+        Description = "What runs the guest: kvm, threads, or auto (kvm if it can).",
+        HelpName = "KIND",
+        DefaultValueFactory = _ => HostWord.Auto,
+        CustomParser = result => Choice(result, HostWord.Auto, HostWord.Kvm, HostWord.Threads),
+    };
+
+    internal static Option<string> Control(string description) => new("--control")
+    {
+        Description = description,
+        HelpName = "SOCKET",
+        Required = true,
+        CustomParser = result =>
+        {
+            string path = Text(result);
+            int bytes = Encoding.UTF8.GetByteCount(path);
+            if (bytes is 0 or > LongestControlPath)
+            {
+                result.AddError($"Control socket path '{path}' has {bytes} bytes; a UNIX socket's path has 1 to {LongestControlPath}. Use a shorter path, such as /tmp/guest.sock.");
+            }
+
+            return path;
+        },
+    };
+
+    /// <summary>An address on loopback.</summary>
+    /// <param name="name">The option's name.</param>
+    /// <param name="description">Its line of help.</param>
+    /// <param name="anyPort">Whether port 0 makes sense.</param>
+    internal static Option<IPEndPoint> Endpoint(string name, string description, bool anyPort) => new(name)
+    {
+        Description = description,
+        HelpName = "HOST:PORT",
+        Required = true,
+        CustomParser = result =>
+        {
+            if (!LoopbackEndpoint.TryParse(Text(result), anyPort, out IPEndPoint endpoint, out string error))
+            {
+                result.AddError(error);
+            }
+
+            return endpoint;
+        },
+    };
+
+    /// <summary>Ties a child process to its parent: the demo's processes end when the demo does, however it ends.</summary>
+    internal static Option<bool> EndWithInput() => new("--end-with-input") { Description = "End when standard input closes, and not before.", Hidden = true };
+
+    /// <summary>Reads one of several words.</summary>
+    /// <param name="result">What the user wrote.</param>
+    /// <param name="words">The words; the first one stands in where the user wrote another.</param>
+    internal static string Choice(ArgumentResult result, params string[] words)
+    {
+        string text = Text(result);
+        if (words.Contains(text, StringComparer.Ordinal))
+        {
+            return text;
+        }
+
+        result.AddError($"'{text}' is not a value of {(result.Parent as OptionResult)?.Option.Name}. Choose one of: {string.Join(", ", words)}.");
+        return words[0];
+    }
+
+    private static string Text(ArgumentResult result) => result.Tokens.Count > 0 ? result.Tokens[0].Value : string.Empty;
+}

@@ -1,0 +1,68 @@
+using System.CommandLine;
+using System.Text.Json;
+using Pageferry.Linux;
+
+namespace Pageferry.Cli;
+
+/// <summary><c>pageferry demo</c>: moves a guest between two processes and shows what happens.</summary>
+internal static class DemoCommand
+{
+    /// <summary>Makes the command.</summary>
+    /// <param name="examples">Where to put its examples.</param>
+    /// <returns>The command.</returns>
+    internal static Command Create(Dictionary<Command, string[]> examples)
+    {
+        Option<MemorySize> memory = CommonOptions.Memory();
+        Option<int> vcpus = CommonOptions.Vcpus();
+        var guest = new Option<string>("--guest")
+        {
+            Description = "What runs: stamp, random, or a guest image's path.",
+            HelpName = "GUEST",
+            DefaultValueFactory = _ => "stamp",
+        };
+        Option<string> backing = CommonOptions.Backing();
+        Option<string> host = CommonOptions.Host();
+        Option<bool> json = CommonOptions.Json();
+        var command = new Command("demo", "Move a running guest to another process and show what happens.") { memory, vcpus, guest, backing, host, json };
+        examples[command] = ["pageferry demo", "pageferry demo --memory 1G --vcpus 2 --guest random", "pageferry demo --memory 64M --json"];
+        command.SetAction((result, cancellation) => RunAsync(
+            new DemoOptions(
+                result.GetRequiredValue(guest),
+                result.GetRequiredValue(memory),
+                result.GetRequiredValue(vcpus),
+                result.GetRequiredValue(backing),
+                result.GetRequiredValue(host)),
+            result.GetValue(json),
+            cancellation));
+        return command;
+    }
+
+    private static async Task<int> RunAsync(DemoOptions options, bool json, CancellationToken cancellation)
+    {
+        UserfaultfdFeatures needed = UserfaultfdExamination.NeededFor(BackingWord.Parse(options.Backing));
+        if (UserfaultfdExamination.WhyNot(needed) is { } refusal)
+        {
+            throw new CommandException(refusal);
+        }
+
+        var display = new DemoDisplay(json ? Console.Error : Console.Out, json ? !Console.IsErrorRedirected : !Console.IsOutputRedirected);
+        if (options.Host is HostWord.Auto && KvmExamination.WhyNot() is { } reason)
+        {
+            display.Say("no KVM", $"The guest runs as ordinary threads: {reason}");
+        }
+
+        DemoReport report = await new DemoRun(options, display).RunAsync(cancellation);
+        display.Show(report);
+        if (json)
+        {
+            await Console.Out.WriteLineAsync(JsonSerializer.Serialize(report, CliJson.Indented.DemoReport));
+        }
+
+        if (report.Error is not null)
+        {
+            await Console.Error.WriteLineAsync($"pageferry: {report.Error}");
+        }
+
+        return report.Ok ? ExitCode.Done : ExitCode.Failure;
+    }
+}

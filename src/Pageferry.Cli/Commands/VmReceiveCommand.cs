@@ -1,0 +1,33 @@
+using System.CommandLine;
+using System.Net;
+
+namespace Pageferry.Cli;
+
+/// <summary><c>pageferry vm receive</c>: waits for a guest, and runs it when it arrives.</summary>
+internal static class VmReceiveCommand
+{
+    /// <summary>Makes the command.</summary>
+    /// <param name="examples">Where to put its examples.</param>
+    /// <returns>The command.</returns>
+    internal static Command Create(Dictionary<Command, string[]> examples)
+    {
+        Option<IPEndPoint> listen = CommonOptions.Endpoint("--listen", "Where to wait; loopback only. Port 0: the kernel picks one.", anyPort: true);
+        Option<string> control = CommonOptions.Control("Where to make the control socket.");
+        Option<bool> json = CommonOptions.Json();
+        Option<bool> endWithInput = CommonOptions.EndWithInput();
+        var command = new Command("receive", "Wait for a guest and run it when it arrives.") { listen, control, json, endWithInput };
+        examples[command] = ["pageferry vm receive --listen 127.0.0.1:4444 --control /tmp/b.sock"];
+        command.SetAction((result, cancellation) =>
+        {
+            string path = result.GetRequiredValue(control);
+            bool held = result.GetValue(endWithInput);
+            if (held)
+            {
+                Lifeline.Watch(path);
+            }
+
+            return VmProcess.ReceiveAsync(result.GetRequiredValue(listen), new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held), cancellation);
+        });
+        return command;
+    }
+}

@@ -1,0 +1,58 @@
+using System.CommandLine;
+
+namespace Pageferry.Cli;
+
+/// <summary><c>pageferry vm run</c>: runs a guest in the foreground.</summary>
+internal static class VmRunCommand
+{
+    /// <summary>Makes the command.</summary>
+    /// <param name="examples">Where to put its examples.</param>
+    /// <returns>The command.</returns>
+    internal static Command Create(Dictionary<Command, string[]> examples)
+    {
+        var guest = new Argument<string>("GUEST") { Description = "stamp, random, or a guest image's path (static ELF64 or flat binary)." };
+        Option<MemorySize> memory = CommonOptions.Memory();
+        Option<int> vcpus = CommonOptions.Vcpus();
+        Option<string> control = CommonOptions.Control("Where to make the guest's control socket.");
+        var privilege = new Option<string>("--privilege")
+        {
+            Description = "What the guest runs as: user (CPL 3) or kernel (CPL 0).",
+            HelpName = "LEVEL",
+            DefaultValueFactory = _ => GuestPrivilegeWord.User,
+            CustomParser = result => CommonOptions.Choice(result, GuestPrivilegeWord.User, GuestPrivilegeWord.Kernel),
+        };
+        Option<string> backing = CommonOptions.Backing();
+        Option<string> host = CommonOptions.Host();
+        var seed = new Option<ulong>("--seed") { Description = "What a built-in guest derives its contents from.", HelpName = "N", DefaultValueFactory = _ => 1 };
+        var passes = new Option<ulong>("--passes") { Description = "Passes after which a built-in guest ends; 0 for never.", HelpName = "N" };
+        Option<bool> json = CommonOptions.Json();
+        Option<bool> endWithInput = CommonOptions.EndWithInput();
+        var command = new Command("run", "Run a guest in the foreground.") { guest, memory, vcpus, control, privilege, backing, host, seed, passes, json, endWithInput };
+        examples[command] =
+        [
+            "pageferry vm run stamp --memory 1G --vcpus 2 --control /tmp/a.sock",
+            "pageferry vm run ./guest.elf --memory 64M --control /tmp/a.sock",
+        ];
+        command.SetAction((result, cancellation) =>
+        {
+            var options = new GuestOptions(
+                result.GetRequiredValue(guest),
+                result.GetRequiredValue(memory),
+                result.GetRequiredValue(vcpus),
+                result.GetRequiredValue(backing),
+                result.GetRequiredValue(host),
+                result.GetRequiredValue(privilege),
+                result.GetValue(seed),
+                result.GetValue(passes));
+            string path = result.GetRequiredValue(control);
+            bool held = result.GetValue(endWithInput);
+            if (held)
+            {
+                Lifeline.Watch(path);
+            }
+
+            return VmProcess.RunAsync(options, new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held), cancellation);
+        });
+        return command;
+    }
+}

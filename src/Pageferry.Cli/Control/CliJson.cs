@@ -1,0 +1,22 @@
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
+namespace Pageferry.Cli;
+
+/// <summary>The JSON that the command reads and writes; the code is generated, so that it works in the NativeAOT binary.</summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+[JsonSerializable(typeof(ControlRequest))]
+[JsonSerializable(typeof(ControlAnswer))]
+[JsonSerializable(typeof(VmStatus))]
+[JsonSerializable(typeof(VmEvent))]
+[JsonSerializable(typeof(DemoReport))]
+[JsonSerializable(typeof(DoctorReport))]
+[JsonSerializable(typeof(FailureReport))]
+internal sealed partial class CliJson : JsonSerializerContext
+{
+    private static CliJson? s_indented;
+
+    /// <summary>The same, written over several lines for a reader, and quotes as they are: nobody puts it into HTML.</summary>
+    internal static CliJson Indented => s_indented ??= new CliJson(new JsonSerializerOptions(Default.Options) { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });
+}

@@ -1,0 +1,20 @@
+namespace Pageferry.Cli;
+
+/// <summary>One line that a client writes to a control socket.</summary>
+internal sealed record ControlRequest
+{
+    /// <summary>Answers once with the guest's state.</summary>
+    internal const string Status = "status";
+
+    /// <summary>Ends the guest and its process.</summary>
+    internal const string Stop = "stop";
+
+    /// <summary>Moves the guest to <see cref="To"/>; answers with progress until it is done.</summary>
+    internal const string Migrate = "migrate";
+
+    /// <summary>What to do: one of the constants of this type.</summary>
+    public string? Command { get; init; }
+
+    /// <summary>Where a migration goes, <c>HOST:PORT</c>.</summary>
+    public string? To { get; init; }
+}

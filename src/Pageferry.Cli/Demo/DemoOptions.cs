@@ -1,0 +1,9 @@
+namespace Pageferry.Cli;
+
+/// <summary>What the demo is to move.</summary>
+/// <param name="Guest">A built-in guest's name or a guest image's path.</param>
+/// <param name="Memory">The guest's memory.</param>
+/// <param name="Vcpus">The guest's virtual CPUs.</param>
+/// <param name="Backing">One of the constants of <see cref="BackingWord"/>.</param>
+/// <param name="Host">One of the constants of <see cref="HostWord"/>.</param>
+internal sealed record DemoOptions(string Guest, MemorySize Memory, int Vcpus, string Backing, string Host);

@@ -1,0 +1,31 @@
+using System.Diagnostics;
+
+namespace Pageferry.Cli;
+
+/// <summary>Tells a guest that takes its time from one that stands still.</summary>
+internal sealed class Patience
+{
+    /// <summary>How long nothing may change.</summary>
+    private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(60);
+
+    private (ulong? Passes, ulong? PagesDone) _last;
+    private long _changedAt = Stopwatch.GetTimestamp();
+
+    /// <summary>Looks at a guest's state.</summary>
+    /// <param name="status">The state.</param>
+    /// <exception cref="CommandException">Nothing has changed for too long.</exception>
+    internal void Observe(VmStatus status)
+    {
+        (ulong?, ulong?) now = (status.Passes, status.Migration?.PagesDone);
+        if (now != _last)
+        {
+            _last = now;
+            _changedAt = Stopwatch.GetTimestamp();
+        }
+        else if (Stopwatch.GetElapsedTime(_changedAt) > s_limit)
+        {
+            throw new CommandException(
+                $"The guest made no progress for {s_limit.TotalSeconds:F0} s: state '{status.State}', {status.Passes ?? 0} passes, {status.Migration?.PagesDone ?? 0} pages arrived. {status.Error} Its processes were ended.");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+using System.Runtime.InteropServices;
+using Pageferry.Memory;
+
+namespace Pageferry.Cli;
+
+/// <summary>Examines the machine and draws the conclusions.</summary>
+internal static class Examination
+{
+    /// <summary>Examines this machine.</summary>
+    /// <returns>What was found.</returns>
+    internal static DoctorReport Examine()
+    {
+        (ulong total, ulong available) = MemoryInfo();
+        KvmExamination kvm = KvmExamination.Examine();
+        UserfaultfdExamination userfaultfd = UserfaultfdExamination.Examine();
+        string? kvmRefusal = kvm.Error;
+        string? memfdRefusal = userfaultfd.Error ?? UserfaultfdExamination.WhyNot(UserfaultfdExamination.NeededFor(GuestBacking.Memfd));
+        string? anonymousRefusal = userfaultfd.Error ?? UserfaultfdExamination.WhyNot(UserfaultfdExamination.NeededFor(GuestBacking.Anonymous));
+        return new DoctorReport
+        {
+            Ok = memfdRefusal is null,
+            Kernel = File.ReadAllText("/proc/sys/kernel/osrelease").Trim(),
+            Architecture = RuntimeInformation.ProcessArchitecture.ToString().ToLowerInvariant(),
+            Cores = Environment.ProcessorCount,
+            MemoryBytes = total,
+            MemoryAvailableBytes = available,
+            User = Environment.UserName,
+            Kvm = kvm,
+            Userfaultfd = userfaultfd,
+            Memory = MemoryExamination.Examine(),
+            Capabilities =
+            [
+                Conclude("run guests under KVM", kvmRefusal),
+                Conclude("run the built-in guests as threads", null),
+                Conclude("receive a guest into memfd memory (zero-copy)", memfdRefusal),
+                Conclude("receive a guest into anonymous memory", anonymousRefusal),
+                Conclude("demo", memfdRefusal),
+            ],
+        };
+    }
+
+    private static Capability Conclude(string name, string? refusal) => new(name, refusal is null, refusal);
+
+    private static (ulong Total, ulong Available) MemoryInfo()
+    {
+        ulong total = 0, available = 0;
+        foreach (string line in File.ReadLines("/proc/meminfo"))
+        {
+            // "MemTotal:       24682416 kB"
+            string[] words = line.Split(' ', StringSplitOptions.RemoveEmptyEntries);
+            if (words.Length >= 2 && ulong.TryParse(words[1], out ulong kibibytes))
+            {
+                total = words[0] is "MemTotal:" ? kibibytes << 10 : total;
+                available = words[0] is "MemAvailable:" ? kibibytes << 10 : available;
+            }
+        }
+
+        return (total, available);
+    }
+}

@@ -1,0 +1,33 @@
+using Pageferry.Memory;
+using Pageferry.Migration;
+using Pageferry.Vmm;
+
+namespace Pageferry.Cli;
+
+/// <summary>A machine as the destination of a migration sees it.</summary>
+/// <param name="id">Tells the guest apart from all others, wherever it runs.</param>
+/// <param name="machine">The machine that the guest is going to run on.</param>
+internal sealed class ArrivingGuest(Guid id, IMachine machine) : IArrivingGuest
+{
+    /// <summary>Tells the guest apart from all others, wherever it runs.</summary>
+    internal Guid Id => id;
+
+    /// <summary>The machine that the guest runs on.</summary>
+    internal IMachine Machine => machine;
+
+    /// <inheritdoc/>
+    public GuestMemory Memory => machine.Memory;
+
+    /// <inheritdoc/>
+    public void LoadState(ReadOnlySpan<byte> state) => machine.LoadState(state);
+
+    /// <inheritdoc/>
+    public void Start(Action executed)
+    {
+        machine.FirstInstruction += executed;
+        machine.Start();
+    }
+
+    /// <summary>Gives the machine back: the guest did not arrive.</summary>
+    public void Dispose() => machine.Dispose();
+}

@@ -1,0 +1,9 @@
+namespace Pageferry.Cli;
+
+/// <summary>Percentiles of fault latency in microseconds.</summary>
+/// <param name="P50">Half of the faults took at most this long.</param>
+/// <param name="P90">90 % took at most this long.</param>
+/// <param name="P99">99 % took at most this long.</param>
+/// <param name="P999">99.9 % took at most this long.</param>
+/// <param name="Max">The longest.</param>
+internal sealed record FaultLatency(double P50, double P90, double P99, double P999, double Max);

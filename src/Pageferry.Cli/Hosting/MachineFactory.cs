@@ -1,0 +1,57 @@
+using Pageferry.Memory;
+using Pageferry.Vmm;
+
+namespace Pageferry.Cli;
+
+/// <summary>Makes machines: new ones with a guest, and empty ones for a guest that arrives.</summary>
+internal static class MachineFactory
+{
+    /// <summary>Makes a machine with a guest, ready to start.</summary>
+    /// <param name="options">What guest, and how.</param>
+    /// <returns>The machine.</returns>
+    /// <exception cref="CommandException">It can't be made: the message says why and what to do.</exception>
+    internal static IMachine Create(GuestOptions options)
+    {
+        var configuration = new MachineConfiguration(
+            options.Memory.Bytes,
+            options.Vcpus,
+            BackingWord.Parse(options.Backing),
+            options.Privilege is GuestPrivilegeWord.Kernel ? GuestPrivilege.Kernel : GuestPrivilege.User,
+            options.Seed,
+            options.Passes);
+        bool threads = options.Host is HostWord.Threads || (options.Host is HostWord.Auto && KvmExamination.WhyNot() is not null);
+        try
+        {
+            return threads ? ThreadMachine.Create(configuration, options.Guest) : KvmMachine.Create(configuration, GuestImage.Find(options.Guest));
+        }
+        catch (Exception e) when (e is IOException or InvalidDataException or ArgumentException or NotSupportedException)
+        {
+            throw new CommandException($"Could not make a guest of '{options.Guest}': {Reason(e)}");
+        }
+    }
+
+    /// <summary>Makes a machine around memory that is empty yet.</summary>
+    /// <param name="kind">What ran the guest where it comes from, and on how many virtual CPUs.</param>
+    /// <param name="memory">The memory; owned by the machine.</param>
+    /// <returns>The machine, for a state to be loaded.</returns>
+    /// <exception cref="CommandException">This process can't run such a guest.</exception>
+    internal static IMachine CreateEmpty(MachineKind kind, GuestMemory memory)
+    {
+        if (kind.Host is HostWord.Threads)
+        {
+            return ThreadMachine.Create(memory, kind.Vcpus);
+        }
+
+        if (KvmExamination.WhyNot() is { } reason)
+        {
+            memory.Dispose();
+            throw new CommandException($"The guest needs KVM, which can't be used here. {reason}");
+        }
+
+        return KvmMachine.Create(memory, kind.Vcpus);
+    }
+
+    // What .NET adds about parameter names says nothing to a user.
+    private static string Reason(Exception e) =>
+        e is ArgumentException { ParamName: { } name } ? e.Message.Replace($" (Parameter '{name}')", string.Empty, StringComparison.Ordinal) : e.Message;
+}

@@ -1,0 +1,251 @@
+using System.Net;
+using Pageferry.Migration;
+using Pageferry.Vmm;
+
+namespace Pageferry.Cli;
+
+/// <summary>
+/// A process around one guest: runs it or waits for it, takes requests on the control socket, moves it away, and ends when the guest has
+/// ended or left.
+/// </summary>
+internal sealed class VmProcess
+{
+    private static readonly TimeSpan s_progressInterval = TimeSpan.FromMilliseconds(100);
+
+    private readonly VmProcessOptions _options;
+    private readonly Lock _lock = new();
+    private readonly TaskCompletionSource<int> _end = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private Guid _id;
+    private IMachine? _machine;
+    private Departure? _departure;
+    private Arrival? _arrival;
+    private string _state = VmState.Waiting;
+    private string? _error;
+
+    private VmProcess(VmProcessOptions options) => _options = options;
+
+    /// <summary>Runs a guest until it ends, leaves or is stopped.</summary>
+    /// <param name="guest">What to run.</param>
+    /// <param name="options">How the process behaves.</param>
+    /// <param name="cancellation">Ends the guest.</param>
+    /// <returns>The exit status.</returns>
+    /// <exception cref="CommandException">The guest can't be run as asked.</exception>
+    internal static async Task<int> RunAsync(GuestOptions guest, VmProcessOptions options, CancellationToken cancellation)
+    {
+        // A guest that can't be made leaves no socket behind, and a socket that can't be made costs no more than a guest that never ran.
+        IMachine machine = MachineFactory.Create(guest);
+        var process = new VmProcess(options);
+        await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
+        process.Adopt(Guid.NewGuid(), machine, VmState.Running);
+        // Said before the guest can say anything itself.
+        process.Say("started", $"Guest '{guest.Guest}' runs on {HostWord.Of(machine.Host)} with {MemorySize.Format(guest.Memory.Bytes)} of memory and {guest.Vcpus} vCPU; control socket {options.ControlPath}");
+        machine.Start();
+        return await process._end.Task.WaitAsync(cancellation);
+    }
+
+    /// <summary>Waits for a guest to arrive, and runs it until it ends, leaves or is stopped.</summary>
+    /// <param name="listen">Where to wait.</param>
+    /// <param name="options">How the process behaves.</param>
+    /// <param name="cancellation">Ends the waiting and the guest.</param>
+    /// <returns>The exit status.</returns>
+    /// <exception cref="CommandException">It can't wait there.</exception>
+    internal static async Task<int> ReceiveAsync(IPEndPoint listen, VmProcessOptions options, CancellationToken cancellation)
+    {
+        var process = new VmProcess(options);
+        var arrival = Arrival.Listen(listen, new OutputLogger(options.Output));
+        process._arrival = arrival;
+        await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
+        process.Say("listening", $"Waits for a guest on {arrival.Endpoint}; control socket {options.ControlPath}");
+        _ = process.WatchArrivalAsync(arrival);
+        return await process._end.Task.WaitAsync(cancellation);
+    }
+
+    private void Adopt(Guid id, IMachine machine, string state)
+    {
+        machine.ConsoleLine += line => _options.Output.Write("console", line);
+        lock (_lock)
+        {
+            _id = id;
+            _machine = machine;
+            _state = state;
+        }
+
+        _ = WatchGuestAsync(machine);
+    }
+
+    private async Task WatchGuestAsync(IMachine machine)
+    {
+        int code = await machine.Ended;
+        string text = machine.Progress.Failure ?? $"The guest ended with code {code}.";
+        lock (_lock)
+        {
+            _state = code == 0 ? VmState.Ended : VmState.Failed;
+            _error = code == 0 ? null : text;
+        }
+
+        Say("ended", text);
+        EndUnlessHeld(code == 0 ? ExitCode.Done : ExitCode.Failure);
+    }
+
+    private async Task WatchArrivalAsync(Arrival arrival)
+    {
+        try
+        {
+            await arrival.ReceiveAsync(guest =>
+            {
+                Adopt(guest.Id, guest.Machine, VmState.Arriving);
+                Say("state", $"The guest runs here on {HostWord.Of(guest.Machine.Host)}; its memory is arriving");
+            });
+            Become(VmState.Running, error: null);
+            Say("state", "The guest has all its memory");
+        }
+        catch (Exception e)
+        {
+            Become(VmState.Stalled, e.Message);
+            Say("state", e.Message);
+        }
+    }
+
+    private async Task HandleAsync(ControlRequest request, Func<ControlAnswer, Task> answer)
+    {
+        switch (request.Command)
+        {
+            case ControlRequest.Status:
+                await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
+                break;
+            case ControlRequest.Stop:
+                await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
+                _ = _end.TrySetResult(ExitCode.Done);
+                break;
+            case ControlRequest.Migrate:
+                await MigrateAsync(request.To ?? string.Empty, answer);
+                break;
+            default:
+                throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop or migrate.");
+        }
+    }
+
+    private async Task MigrateAsync(string to, Func<ControlAnswer, Task> answer)
+    {
+        if (!LoopbackEndpoint.TryParse(to, anyPort: false, out IPEndPoint endpoint, out string error))
+        {
+            throw new CommandException(error);
+        }
+
+        Departure departure = Depart(endpoint);
+        Say("state", $"The guest moves to {endpoint}");
+        Task moving = departure.RunAsync();
+        bool listening = true;
+        while (await Task.WhenAny(moving, Task.Delay(s_progressInterval)) != moving)
+        {
+            listening = listening && await TryAnswerAsync(answer, ControlAnswer.Progress);
+        }
+
+        try
+        {
+            await moving;
+        }
+        catch (Exception e)
+        {
+            Become(e is MigrationException { SwitchedOver: true } ? VmState.Stalled : VmState.Running, e.Message);
+            Say("state", e.Message);
+            throw new CommandException(e.Message);
+        }
+
+        Become(VmState.Moved, error: null);
+        Say("state", $"The guest runs at {endpoint} and has all its memory");
+        _ = await TryAnswerAsync(answer, ControlAnswer.Done);
+        EndUnlessHeld(ExitCode.Done);
+    }
+
+    private Departure Depart(IPEndPoint to)
+    {
+        lock (_lock)
+        {
+            if (_arrival is { IsListening: true } arrival && to.Equals(arrival.Endpoint))
+            {
+                throw new CommandException($"{to} is this process itself. Start another one to move to: pageferry vm receive --listen 127.0.0.1:0 --control SOCKET.");
+            }
+
+            if (_machine is null || _state != VmState.Running)
+            {
+                throw new CommandException($"Could not move the guest to {to}: {WhyNot()}");
+            }
+
+            _departure = new Departure(new LeavingGuest(_id, _machine), to);
+            _state = VmState.Leaving;
+            return _departure;
+        }
+    }
+
+    private string WhyNot() => _state switch
+    {
+        VmState.Waiting => "no guest has arrived here yet.",
+        VmState.Leaving => "it is being moved already; a guest moves once at a time. Follow that with: pageferry vm status.",
+        VmState.Arriving => "its memory is still arriving here. Wait until its state is 'running'.",
+        VmState.Moved => "it has left this process already.",
+        VmState.Stalled => "it stalls on pages that are missing.",
+        _ => $"it does not run (state '{_state}').",
+    };
+
+    // The migration goes on whether or not the client that asked for it still listens.
+    private async Task<bool> TryAnswerAsync(Func<ControlAnswer, Task> answer, string kind)
+    {
+        try
+        {
+            await answer(new ControlAnswer { Event = kind, Status = Status() });
+            return true;
+        }
+        catch (IOException)
+        {
+            return false;
+        }
+    }
+
+    private void Become(string state, string? error)
+    {
+        lock (_lock)
+        {
+            // A guest that has ended stays ended, whatever its last pages do.
+            if (_state is not (VmState.Ended or VmState.Failed))
+            {
+                _state = state;
+                _error = error;
+            }
+        }
+    }
+
+    private void EndUnlessHeld(int code)
+    {
+        if (!_options.IsHeld)
+        {
+            _ = _end.TrySetResult(code);
+        }
+    }
+
+    private void Say(string name, string text) => _options.Output.Write(name, text, Status());
+
+    private VmStatus Status()
+    {
+        lock (_lock)
+        {
+            MachineProgress? progress = _machine?.Progress;
+            return new VmStatus
+            {
+                State = _state,
+                Pid = Environment.ProcessId,
+                Listen = _arrival is { IsListening: true } ? _arrival.Endpoint.ToString() : null,
+                Host = _machine is null ? null : HostWord.Of(_machine.Host),
+                MemoryBytes = _machine?.Memory.Size,
+                Vcpus = _machine?.VcpuCount,
+                Backing = _machine is null ? null : BackingWord.Of(_machine.Memory.Backing),
+                Passes = progress?.Passes,
+                PagesChecked = progress?.PagesChecked,
+                PagesWrong = progress?.PagesWrong,
+                ExitCode = progress is { Ended: true } ended ? ended.ExitCode : null,
+                Error = _error,
+                Migration = _departure?.Status ?? _arrival?.Status,
+            };
+        }
+    }
+}

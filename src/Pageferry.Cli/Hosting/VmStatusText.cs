@@ -1,0 +1,52 @@
+using System.Globalization;
+using System.Text;
+
+namespace Pageferry.Cli;
+
+/// <summary>A guest's status for a reader: a fact per line.</summary>
+internal static class VmStatusText
+{
+    /// <summary>Writes a status.</summary>
+    /// <param name="status">The status.</param>
+    /// <returns>The lines, without a newline after the last.</returns>
+    internal static string Of(VmStatus status)
+    {
+        var text = new StringBuilder();
+        Line(text, "state", $"{status.State} (pid {status.Pid})");
+        if (status.Host is not null)
+        {
+            Line(text, "guest", $"{MemorySize.Format(status.MemoryBytes ?? 0)} of {status.Backing} memory, {status.Vcpus} vCPU, on {status.Host}");
+            Line(text, "progress", $"{status.Passes:N0} passes, {status.PagesChecked:N0} pages checked, {status.PagesWrong} wrong");
+        }
+
+        if (status.Listen is not null)
+        {
+            Line(text, "listens on", $"{status.Listen}");
+        }
+
+        if (status.Migration is { } migration)
+        {
+            Line(text, "migration", $"{migration.Role}, {migration.Phase}: {migration.PagesDone:N0} of {migration.PagesTotal:N0} pages, {migration.TotalMs:N0} ms");
+            Line(text, "pages", $"{migration.PagesDemand:N0} demand, {migration.PagesBackground:N0} background, {migration.PagesZero:N0} zero");
+            if (migration.FaultLatencyUs is { } us)
+            {
+                Line(text, "fault latency", $"p50 {us.P50:N0}, p90 {us.P90:N0}, p99 {us.P99:N0}, p99.9 {us.P999:N0}, max {us.Max:N0} µs");
+            }
+        }
+
+        if (status.ExitCode is not null)
+        {
+            Line(text, "exit code", $"{status.ExitCode}");
+        }
+
+        if (status.Error is not null)
+        {
+            Line(text, "error", $"{status.Error}");
+        }
+
+        return text.ToString().TrimEnd();
+    }
+
+    private static void Line(StringBuilder text, string label, FormattableString value) =>
+        text.Append(label.PadRight(14)).AppendLine(value.ToString(CultureInfo.InvariantCulture));
+}

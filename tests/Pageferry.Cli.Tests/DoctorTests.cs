@@ -1,0 +1,52 @@
+using System.Text.Json;
+
+namespace Pageferry.Cli.Tests;
+
+public sealed class DoctorTests
+{
+    [Fact]
+    public async Task Json_describes_the_machine_and_each_capability()
+    {
+        using PageferryProcess doctor = await PageferryProcess.RunAsync("doctor", "--json");
+        using var report = JsonDocument.Parse(doctor.Output);
+        JsonElement root = report.RootElement;
+        Assert.Equal(root.GetProperty("ok").GetBoolean() ? 0 : 1, doctor.ExitCode);
+        Assert.Equal(File.ReadAllText("/proc/sys/kernel/osrelease").Trim(), root.GetProperty("kernel").GetString());
+        Assert.Equal(File.Exists("/dev/kvm"), root.GetProperty("kvm").GetProperty("present").GetBoolean());
+        Assert.True(root.GetProperty("memory_bytes").GetUInt64() > root.GetProperty("memory_available_bytes").GetUInt64());
+        Assert.All(root.GetProperty("capabilities").EnumerateArray(), capability =>
+            Assert.NotEqual(capability.GetProperty("available").GetBoolean(), capability.TryGetProperty("reason", out _)));
+    }
+
+    [Fact]
+    public async Task Text_fits_80_columns_and_names_each_capability()
+    {
+        using PageferryProcess doctor = await PageferryProcess.RunAsync("doctor");
+        Assert.All(doctor.Output.Split('\n'), line => Assert.True(line.Length <= 80, line));
+        Assert.Contains("run guests under KVM", doctor.Output, StringComparison.Ordinal);
+        Assert.Contains("demo", doctor.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Without_permission_it_names_what_is_missing_and_what_grants_it()
+    {
+        using UnprivilegedPageferry unprivileged = UnprivilegedPageferry.OrSkip();
+        using PageferryProcess doctor = await unprivileged.RunAsync("doctor", "--json");
+        Assert.Equal(1, doctor.ExitCode);
+        using var report = JsonDocument.Parse(doctor.Output);
+        Assert.False(report.RootElement.GetProperty("userfaultfd").GetProperty("usable").GetBoolean());
+        Assert.False(report.RootElement.GetProperty("kvm").GetProperty("usable").GetBoolean());
+        string? error = report.RootElement.GetProperty("userfaultfd").GetProperty("error").GetString();
+        Assert.Contains("sysctl -w vm.unprivileged_userfaultfd=1", error, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Without_permission_the_demo_says_which_command_grants_it()
+    {
+        using UnprivilegedPageferry unprivileged = UnprivilegedPageferry.OrSkip();
+        using PageferryProcess demo = await unprivileged.RunAsync("demo", "--memory", "64M");
+        Assert.Equal(1, demo.ExitCode);
+        Assert.Contains("EPERM", demo.Errors, StringComparison.Ordinal);
+        Assert.Contains("sysctl -w vm.unprivileged_userfaultfd=1", demo.Errors, StringComparison.Ordinal);
+    }
+}

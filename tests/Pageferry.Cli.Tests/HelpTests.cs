@@ -1,0 +1,73 @@
+namespace Pageferry.Cli.Tests;
+
+public sealed class HelpTests
+{
+    public static TheoryData<string> Commands => ["", "demo", "doctor", "vm", "vm run", "vm receive", "vm migrate", "vm status", "vm stop"];
+
+    [Theory]
+    [MemberData(nameof(Commands))]
+    public async Task Every_command_has_help_of_80_columns_with_an_example(string command)
+    {
+        string[] words = command.Split(' ', StringSplitOptions.RemoveEmptyEntries);
+        using PageferryProcess help = await PageferryProcess.RunAsync([.. words, "--help"]);
+        Assert.Equal(0, help.ExitCode);
+        Assert.Contains($"Examples:\n  pageferry {command}".TrimEnd(), help.Output, StringComparison.Ordinal);
+        Assert.All(help.Output.Split('\n'), line => Assert.True(line.TrimEnd().Length <= 80, line));
+        Assert.Empty(help.Errors);
+    }
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("vm")]
+    public async Task A_command_without_its_subcommand_shows_help_and_is_a_usage_error(string command)
+    {
+        using PageferryProcess help = await PageferryProcess.RunAsync(command.Split(' ', StringSplitOptions.RemoveEmptyEntries));
+        Assert.Equal(2, help.ExitCode);
+        Assert.Contains("Commands:", help.Errors, StringComparison.Ordinal);
+        Assert.Empty(help.Output);
+    }
+
+    [Fact]
+    public async Task Version_is_told()
+    {
+        using PageferryProcess version = await PageferryProcess.RunAsync("--version");
+        Assert.Equal(0, version.ExitCode);
+        Assert.Matches(@"^\d+\.\d+\.\d+", version.Output);
+    }
+
+    [Theory]
+    [InlineData("destroy", "'destroy' is not a command of 'pageferry'")]
+    [InlineData("vm destroy", "'destroy' is not a command of 'pageferry vm'")]
+    [InlineData("demo --memory 0", "is zero")]
+    [InlineData("demo --memory 5000b", "not a multiple of the page size")]
+    [InlineData("demo --memory", "--memory")]
+    [InlineData("demo --vcpus 0", "is not a number of virtual CPUs")]
+    [InlineData("demo --vcpus many", "is not a number of virtual CPUs")]
+    [InlineData("demo --backing disk", "Choose one of: memfd, anonymous")]
+    [InlineData("demo --host cloud", "Choose one of: auto, kvm, threads")]
+    [InlineData("demo --wrong", "--wrong")]
+    [InlineData("vm run stamp", "'--control' is required")]
+    [InlineData("vm run --control /tmp/x.sock", "Required argument 'GUEST' missing")]
+    [InlineData("vm run stamp --control /tmp/x.sock --privilege god", "Choose one of: user, kernel")]
+    [InlineData("vm receive --control /tmp/x.sock", "'--listen' is required")]
+    [InlineData("vm receive --control /tmp/x.sock --listen 0.0.0.0:4444", "beyond loopback")]
+    [InlineData("vm migrate --control /tmp/x.sock --to 10.0.0.1:4444", "beyond loopback")]
+    [InlineData("vm migrate --control /tmp/x.sock --to nowhere", "is not HOST:PORT")]
+    public async Task Wrong_usage_says_what_is_wrong_and_where_help_is(string line, string reason)
+    {
+        using PageferryProcess wrong = await PageferryProcess.RunAsync(line.Split(' '));
+        Assert.Equal(2, wrong.ExitCode);
+        Assert.StartsWith("pageferry: ", wrong.Errors, StringComparison.Ordinal);
+        Assert.Contains(reason, wrong.Errors, StringComparison.Ordinal);
+        Assert.Contains("--help'", wrong.Errors, StringComparison.Ordinal);
+        Assert.Empty(wrong.Output);
+    }
+
+    [Fact]
+    public async Task A_control_path_too_long_for_a_socket_is_wrong_usage()
+    {
+        using PageferryProcess wrong = await PageferryProcess.RunAsync("vm", "status", "--control", "/tmp/" + new string('x', 120));
+        Assert.Equal(2, wrong.ExitCode);
+        Assert.Contains("has 125 bytes", wrong.Errors, StringComparison.Ordinal);
+    }
+}

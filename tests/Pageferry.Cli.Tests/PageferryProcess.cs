@@ -1,0 +1,142 @@
+using System.Diagnostics;
+using System.Text;
+
+namespace Pageferry.Cli.Tests;
+
+/// <summary>A process of the built command, killed when the test is done with it.</summary>
+internal sealed class PageferryProcess : IDisposable
+{
+    private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(120);
+
+    private readonly Process _process;
+    private readonly StringBuilder _output = new();
+    private readonly StringBuilder _errors = new();
+
+    private PageferryProcess(Process process) => _process = process;
+
+    /// <summary>The command as the build made it.</summary>
+    public static string Built => Path.Combine(AppContext.BaseDirectory, "pageferry");
+
+    public int Pid => _process.Id;
+
+    public bool HasExited => _process.HasExited;
+
+    public int ExitCode => _process.ExitCode;
+
+    public string Output
+    {
+        get
+        {
+            lock (_output)
+            {
+                return _output.ToString();
+            }
+        }
+    }
+
+    public string Errors
+    {
+        get
+        {
+            lock (_errors)
+            {
+                return _errors.ToString();
+            }
+        }
+    }
+
+    /// <summary>Runs the built command to its end.</summary>
+    public static Task<PageferryProcess> RunAsync(params string[] arguments) => RunProgramAsync(Built, arguments);
+
+    /// <summary>Runs a program to its end, or fails when that takes longer than any test may.</summary>
+    public static async Task<PageferryProcess> RunProgramAsync(string program, params string[] arguments)
+    {
+        PageferryProcess process = StartProgram(program, arguments);
+        await process.WaitForExitAsync();
+        return process;
+    }
+
+    /// <summary>Starts the built command.</summary>
+    public static PageferryProcess Start(params string[] arguments) => StartProgram(Built, arguments);
+
+    public static PageferryProcess StartProgram(string program, params string[] arguments)
+    {
+        var started = new PageferryProcess(new Process
+        {
+            StartInfo = new ProcessStartInfo(program, arguments)
+            {
+                UseShellExecute = false,
+                RedirectStandardInput = true,
+                RedirectStandardOutput = true,
+                RedirectStandardError = true,
+            },
+        });
+        started._process.OutputDataReceived += (_, line) => Append(started._output, line.Data);
+        started._process.ErrorDataReceived += (_, line) => Append(started._errors, line.Data);
+        _ = started._process.Start();
+        started._process.BeginOutputReadLine();
+        started._process.BeginErrorReadLine();
+        return started;
+    }
+
+    /// <summary>Waits for the process's end.</summary>
+    public async Task WaitForExitAsync()
+    {
+        using var limit = new CancellationTokenSource(s_limit);
+        try
+        {
+            await _process.WaitForExitAsync(limit.Token);
+        }
+        catch (OperationCanceledException)
+        {
+            _process.Kill(entireProcessTree: true);
+            Assert.Fail($"The process did not end within {s_limit}. Output: {Output} Errors: {Errors}");
+        }
+    }
+
+    /// <summary>Waits until something holds, or fails saying what the process wrote.</summary>
+    public async Task WaitUntilAsync(Func<bool> holds, string what)
+    {
+        var clock = Stopwatch.StartNew();
+        while (!holds())
+        {
+            Assert.True(clock.Elapsed < s_limit, $"Waited {s_limit} for: {what}. Output: {Output} Errors: {Errors}");
+            await Task.Delay(10);
+        }
+    }
+
+    /// <summary>Closes the process's standard input.</summary>
+    public void CloseInput() => _process.StandardInput.Close();
+
+    /// <summary>Sends a signal by its name: kill(1).</summary>
+    public void Signal(string name)
+    {
+        using Process kill = Process.Start("kill", [$"-{name}", $"{Pid}"]);
+        kill.WaitForExit();
+    }
+
+    /// <summary>kill -9.</summary>
+    public void Kill() => _process.Kill();
+
+    public void Dispose()
+    {
+        if (!_process.HasExited)
+        {
+            _process.Kill(entireProcessTree: true);
+            _process.WaitForExit();
+        }
+
+        _process.Dispose();
+    }
+
+    private static void Append(StringBuilder text, string? line)
+    {
+        if (line is not null)
+        {
+            lock (text)
+            {
+                text.Append(line).Append('\n');
+            }
+        }
+    }
+}
