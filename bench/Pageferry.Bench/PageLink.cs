@@ -20,7 +20,7 @@ internal static class PageLink
         byte[] content = [.. Enumerable.Repeat((byte)42, HugePageBytes)];
         for (ulong at = 0; at < pages * Page.Size; at += HugePageBytes)
         {
-            memory.Write(at, content);
+            memory.Write(at, content.AsSpan(0, (int)Math.Min(HugePageBytes, memory.Size - at)));
         }
 
         using var connection = new PeerConnection(new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp));
@@ -39,6 +39,7 @@ internal static class PageLink
         }
         else
         {
+            connection.Socket.SendBufferSize = MigrationSource.BackgroundQueueBytes;
             server.FillBackground(connection);
         }
 
