@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Pageferry.Linux;
 
 namespace Pageferry.Bench;
 
@@ -49,7 +50,14 @@ internal sealed class Comparison(string name, int rounds)
     }
 
     /// <summary>Alternates ours with its twins, round by round, and sets the median of one figure against the sum of the twins' medians.</summary>
-    public void Alternate(string title, string figure, string[] ours, params string[][] twins)
+    public void Alternate(string title, string figure, string[] ours, params string[][] twins) => Alternate(title, figure, populate: 0, ours, twins);
+
+    /// <summary>The same, with so many bytes of this machine's memory populated and given back before every run.</summary>
+    /// <remarks>
+    /// A virtual machine's memory that is free for some seconds may be taken back by its hypervisor, and is slow when it is used again. A program
+    /// that takes much new memory would measure that, not itself.
+    /// </remarks>
+    public void Alternate(string title, string figure, ulong populate, string[] ours, params string[][] twins)
     {
         string[][] programs = [ours, .. twins];
         JsonArray[] runs = [.. programs.Select(_ => new JsonArray())];
@@ -57,6 +65,7 @@ internal sealed class Comparison(string name, int rounds)
         {
             for (int i = 0; i < programs.Length; i++)
             {
+                Populate(populate);
                 runs[i].Add(JsonNode.Parse(Run(programs[i])));
             }
 
@@ -89,6 +98,16 @@ internal sealed class Comparison(string name, int rounds)
     {
         double[] sorted = [.. values.Order()];
         return (sorted[(sorted.Length - 1) / 2] + sorted[sorted.Length / 2]) / 2;
+    }
+
+    private static void Populate(ulong bytes)
+    {
+        if (bytes > 0)
+        {
+            using var memory = MappedRegion.MapAnonymous(bytes);
+            memory.Advise(0, bytes, MemoryAdvice.NoHugePage);
+            memory.Advise(0, bytes, MemoryAdvice.PopulateWrite);
+        }
     }
 
     private static string SourceFolder([CallerFilePath] string file = "") => Path.GetDirectoryName(file)!;

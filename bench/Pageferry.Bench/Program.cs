@@ -1,5 +1,6 @@
 // Benchmarks, each beside a twin in C or a peer, alternated in the same run. See docs/performance.md.
 using Pageferry.Bench;
+using Pageferry.Memory;
 
 return args switch
 {
@@ -10,7 +11,7 @@ return args switch
     ["engine-memory"] => EngineMemory.Measure(),
     ["local-fault-once", var pages] => LocalFault.RunOnce(ulong.Parse(pages)),
     ["remote-fault-once", var pages] => RemoteFault.RunOnce(ulong.Parse(pages)),
-    ["background-fill-once", var mebibytes] => BackgroundFill.RunOnce(ulong.Parse(mebibytes)),
+    ["background-fill-once", var mebibytes, var backing] => BackgroundFill.RunOnce(ulong.Parse(mebibytes), Enum.Parse<GuestBacking>(backing)),
     ["page-source", var kind, var port, var pages] => PageLink.RunSource(kind, int.Parse(port), ulong.Parse(pages)),
     _ => Usage(),
 };
