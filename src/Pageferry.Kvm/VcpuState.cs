@@ -30,6 +30,10 @@ public sealed class VcpuState
     private const int MpStateBytes = 4;
     private const int RegistersBytes = 144;
     private const int SystemRegistersBytes = 312;
+    private const int LapicBytes = 1024;
+
+    /// <summary>The sections that every state has: those up to the general registers.</summary>
+    private const int RequiredSections = (int)VcpuStateSection.Registers;
 
     private readonly SortedDictionary<VcpuStateSection, byte[]> _sections = [];
 
@@ -63,6 +67,12 @@ public sealed class VcpuState
         state._sections[VcpuStateSection.Msrs] = ReadMsrs(vcpu, virtualMachine.Kvm.GetMsrIndexList());
         state._sections[VcpuStateSection.DebugRegisters] = Read(vcpu, Interop.KVM_GET_DEBUGREGS, DebugRegistersBytes, "debug registers");
         state._sections[VcpuStateSection.Events] = Read(vcpu, Interop.KVM_GET_VCPU_EVENTS, EventsBytes, "events");
+        if (virtualMachine.HasIrqchip)
+        {
+            state._sections[VcpuStateSection.Lapic] = Read(vcpu, Interop.KVM_GET_LAPIC, LapicBytes, "local APIC");
+            state._sections[VcpuStateSection.Clock] = BitConverter.GetBytes(virtualMachine.GetClock());
+        }
+
         return state;
     }
 
@@ -70,9 +80,18 @@ public sealed class VcpuState
     /// <param name="virtualMachine">The vCPU's virtual machine.</param>
     /// <param name="vcpu">The vCPU; its own thread calls this, or it has none yet.</param>
     /// <exception cref="LinuxException">The kernel refused a part; it is named.</exception>
-    /// <exception cref="NotSupportedException">An MSR can't have the value here; it is named.</exception>
+    /// <exception cref="NotSupportedException">
+    /// An MSR can't have the value here; it is named. Or the state has a local APIC and the virtual machine has none, or the other way round.
+    /// </exception>
     public void Restore(VirtualMachine virtualMachine, VirtualCpu vcpu)
     {
+        if (virtualMachine.HasIrqchip != _sections.ContainsKey(VcpuStateSection.Lapic))
+        {
+            throw new NotSupportedException(virtualMachine.HasIrqchip
+                ? "The vCPU's state has no local APIC, and this virtual machine has the kernel's interrupt controllers."
+                : "The vCPU's state has a local APIC, and this virtual machine has no interrupt controllers of the kernel's.");
+        }
+
         // The order matters: what the processor is, before its registers; events and the registers that they change, last.
         Write(vcpu, Interop.KVM_SET_CPUID2, VcpuStateSection.Cpuid, "CPUID leaves");
         Write(vcpu, Interop.KVM_SET_SREGS, VcpuStateSection.SystemRegisters, "system registers");
@@ -88,6 +107,11 @@ public sealed class VcpuState
         Write(vcpu, Interop.KVM_SET_VCPU_EVENTS, VcpuStateSection.Events, "events");
         Write(vcpu, Interop.KVM_SET_MP_STATE, VcpuStateSection.MpState, "MP state");
         Write(vcpu, Interop.KVM_SET_REGS, VcpuStateSection.Registers, "registers");
+        if (virtualMachine.HasIrqchip)
+        {
+            Write(vcpu, Interop.KVM_SET_LAPIC, VcpuStateSection.Lapic, "local APIC");
+            virtualMachine.SetClock(BinaryPrimitives.ReadUInt64LittleEndian(_sections[VcpuStateSection.Clock]));
+        }
     }
 
     /// <summary>The binary form.</summary>
@@ -135,9 +159,11 @@ public sealed class VcpuState
             rest = state.TakeSection(rest);
         }
 
-        if (!rest.IsEmpty || sections != Enum.GetValues<VcpuStateSection>().Length)
+        bool whole = Enumerable.Range(1, RequiredSections).All(section => state._sections.ContainsKey((VcpuStateSection)section));
+        bool paired = state._sections.ContainsKey(VcpuStateSection.Lapic) == state._sections.ContainsKey(VcpuStateSection.Clock);
+        if (!rest.IsEmpty || !whole || !paired)
         {
-            throw new InvalidDataException($"The vCPU state has {sections} sections and {rest.Length} bytes behind them; it has {Enum.GetValues<VcpuStateSection>().Length} and none.");
+            throw new InvalidDataException($"The vCPU state has the sections {string.Join(", ", state._sections.Keys)} and {rest.Length} bytes behind them; a section is missing, or the bytes are too many.");
         }
 
         return state;
@@ -195,6 +221,8 @@ public sealed class VcpuState
             VcpuStateSection.Events => content.Length == EventsBytes,
             VcpuStateSection.MpState => content.Length == MpStateBytes,
             VcpuStateSection.Registers => content.Length == RegistersBytes,
+            VcpuStateSection.Lapic => content.Length == LapicBytes,
+            VcpuStateSection.Clock => content.Length == sizeof(ulong),
             _ => throw new InvalidDataException($"The vCPU state has a section {(uint)section} that is unknown here."),
         };
         if (!right)

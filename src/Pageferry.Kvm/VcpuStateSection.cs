@@ -29,4 +29,10 @@ public enum VcpuStateSection
 
     /// <summary><c>struct kvm_regs</c>.</summary>
     Registers = 9,
+
+    /// <summary><c>struct kvm_lapic_state</c>, where the virtual machine has the kernel's interrupt controllers.</summary>
+    Lapic = 10,
+
+    /// <summary>The virtual machine's clock in nanoseconds, the same for each of its vCPUs, where it has the kernel's interrupt controllers.</summary>
+    Clock = 11,
 }

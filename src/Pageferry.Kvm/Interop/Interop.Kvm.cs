@@ -18,10 +18,11 @@ internal static partial class Interop
     internal const nuint KVM_GET_SUPPORTED_CPUID = 0xc008ae05;
 
     internal const nuint KVM_CREATE_VCPU = 0xae41;
-    internal const nuint KVM_GET_DIRTY_LOG = 0x4010ae42;
     internal const nuint KVM_SET_USER_MEMORY_REGION = 0x4020ae46;
-    internal const nuint KVM_SET_TSS_ADDR = 0xae47;
-    internal const nuint KVM_SET_IDENTITY_MAP_ADDR = 0x4008ae48;
+
+    internal const nuint KVM_CREATE_IRQCHIP = 0xae60;
+    internal const nuint KVM_SET_CLOCK = 0x4030ae7b;
+    internal const nuint KVM_GET_CLOCK = 0x8030ae7c;
 
     internal const nuint KVM_RUN = 0xae80;
     internal const nuint KVM_GET_REGS = 0x8090ae81;
@@ -31,6 +32,8 @@ internal static partial class Interop
     internal const nuint KVM_GET_MSRS = 0xc008ae88;
     internal const nuint KVM_SET_MSRS = 0x4008ae89;
     internal const nuint KVM_SET_SIGNAL_MASK = 0x4004ae8b;
+    internal const nuint KVM_GET_LAPIC = 0x8400ae8e;
+    internal const nuint KVM_SET_LAPIC = 0x4400ae8f;
     internal const nuint KVM_SET_CPUID2 = 0x4008ae90;
     internal const nuint KVM_GET_CPUID2 = 0xc008ae91;
     internal const nuint KVM_GET_MP_STATE = 0x8004ae98;
@@ -45,7 +48,6 @@ internal static partial class Interop
     internal const nuint KVM_SET_XCRS = 0x4188aea7;
     internal const nuint KVM_GET_XSAVE2 = 0x9000aecf;
 
-    internal const uint KVM_EXIT_UNKNOWN = 0;
     internal const uint KVM_EXIT_IO = 2;
     internal const uint KVM_EXIT_HLT = 5;
     internal const uint KVM_EXIT_MMIO = 6;
