@@ -89,7 +89,7 @@ internal static class ExceptionTables
             frame = frame[sizeof(ulong)..];
         }
 
-        return $"met a {name} (vector {vector}{code}) at RIP 0x{BinaryPrimitives.ReadUInt64LittleEndian(frame):x} with RSP 0x{BinaryPrimitives.ReadUInt64LittleEndian(frame[24..]):x}. {RegisterText.Of(cpu)}";
+        return $"met exception {vector} ({name}{code}) at RIP 0x{BinaryPrimitives.ReadUInt64LittleEndian(frame):x} with RSP 0x{BinaryPrimitives.ReadUInt64LittleEndian(frame[24..]):x}. {RegisterText.Of(cpu)}";
     }
 
     private static ulong StackEnd(int vcpu) => BootLayout.ExceptionStackOf(vcpu) + BootLayout.ExceptionStackBytes;
