@@ -16,7 +16,24 @@ public class VcpuStateTests
         vcpu.SetCpuid(kvm.GetSupportedCpuid());
         vcpu.Registers = new VcpuRegisters
         {
-            Rax = 1, Rbx = 2, Rcx = 3, Rdx = 4, Rsi = 5, Rdi = 6, Rsp = 7, Rbp = 8, R8 = 9, R9 = 10, R10 = 11, R11 = 12, R12 = 13, R13 = 14, R14 = 15, R15 = 16, Rip = 17, Rflags = 0x202,
+            Rax = 1,
+            Rbx = 2,
+            Rcx = 3,
+            Rdx = 4,
+            Rsi = 5,
+            Rdi = 6,
+            Rsp = 7,
+            Rbp = 8,
+            R8 = 9,
+            R9 = 10,
+            R10 = 11,
+            R11 = 12,
+            R12 = 13,
+            R13 = 14,
+            R14 = 15,
+            R15 = 16,
+            Rip = 17,
+            Rflags = 0x202,
         };
         VcpuSystemRegisters system = vcpu.SystemRegisters;
         system.Cr2 = 0x1234_5678;
