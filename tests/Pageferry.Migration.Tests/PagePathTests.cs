@@ -14,12 +14,16 @@ public class PagePathTests
     [InlineData(GuestBacking.Anonymous)]
     public void Neither_side_allocates_for_a_page(GuestBacking backing)
     {
-        // The buffers of both ends, and the end of the connection, are the same for few pages and many.
+        // What is made once per process is made now.
+        _ = AllocatedFor(64, backing);
+
+        // The buffers of both ends, and the end of the connection, are the same for few pages and many. The runtime itself may allocate
+        // something once per thread; the least object per page would be 24 bytes times the pages.
         (long source, long reader, long receiver) few = AllocatedFor(64, backing);
         (long source, long reader, long receiver) many = AllocatedFor(4096, backing);
-        Assert.Equal(few.source, many.source);
-        Assert.Equal(few.reader, many.reader);
-        Assert.Equal(few.receiver, many.receiver);
+        Assert.InRange(many.source - few.source, -1000, 1000);
+        Assert.InRange(many.reader - few.reader, -1000, 1000);
+        Assert.InRange(many.receiver - few.receiver, -1000, 1000);
     }
 
     [Fact]
