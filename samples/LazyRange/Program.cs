@@ -12,12 +12,14 @@ source.DeliverTo(engine);
 // Whoever touches a page waits for it, and for nothing else: here ordinary code, in KVM a vCPU.
 var text = new byte[32];
 memory.ReadAsGuest(123_456_789 & ~4095UL, text);
-Console.WriteLine($"'{Encoding.ASCII.GetString(text).TrimEnd('\0')}', and {engine.UnknownPages} pages were never fetched");
+Console.WriteLine($"'{Encoding.ASCII.GetString(text).TrimEnd('\0')}', fetched {source.Fetched} of {memory.PageCount} pages");
 
 /// <summary>A page source: here a page's content is its number; it could come from a file, a peer or an object store.</summary>
 internal sealed class GeneratedPages : IPageSource
 {
     private readonly BlockingCollection<ulong> _wanted = [];
+
+    public int Fetched { get; private set; }
 
     // Called by the thread that reads faults: note what is wanted, and return.
     public void Request(ReadOnlySpan<ulong> pages)
@@ -28,7 +30,7 @@ internal sealed class GeneratedPages : IPageSource
         }
     }
 
-    // A lane is the way in: it lends the page's own memory to write to, then places it and wakes who waits.
+    // A lane is the way in: it lends a buffer for the content, then places the page and wakes who waits.
     public void DeliverTo(FaultEngine engine) => new Thread(() =>
     {
         using PageLane lane = engine.CreateLane();
@@ -38,6 +40,7 @@ internal sealed class GeneratedPages : IPageSource
             {
                 content.Clear();
                 _ = Encoding.ASCII.GetBytes($"I am page {page}", content);
+                Fetched++;
                 lane.Complete();
             }
         }
