@@ -13,7 +13,7 @@ public sealed class DemoEndTests
     {
         // Threads are slower, so the demo is sure to be in its middle.
         using PageferryProcess demo = PageferryProcess.Start("demo", "--memory", "1G", "--host", "threads");
-        await demo.WaitUntilAsync(() => demo.Output.Contains("destination  pid", StringComparison.Ordinal), "both processes");
+        await demo.WaitUntilAsync(() => demo.Output.Contains("destination   pid", StringComparison.Ordinal), "both processes");
         Assert.NotEmpty(Leftovers.Of(demo.Pid));
         demo.Signal(signal);
         await demo.WaitForExitAsync();

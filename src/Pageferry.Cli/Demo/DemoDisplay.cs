@@ -11,7 +11,7 @@ namespace Pageferry.Cli;
 internal sealed class DemoDisplay
 {
     private const int BarCells = 40;
-    private const int NameColumns = 13;
+    private const int NameColumns = 14;
     private const double MebiByte = 1 << 20;
 
     /// <summary>How often a display without a terminal writes a line.</summary>
@@ -109,28 +109,40 @@ internal sealed class DemoDisplay
     internal void Show(DemoReport report)
     {
         FaultLatency us = report.FaultLatencyUs;
-        var table = new Table
-        {
-            Border = IsLive ? TableBorder.Rounded : TableBorder.None,
-            ShowHeaders = false,
-        };
-        _ = table.AddColumn(string.Empty).AddColumn(string.Empty);
-        Row(table, "downtime", $"{report.DowntimeMs:F2} ms");
-        Row(table, "total time", $"{report.TotalMs:N0} ms");
-        Row(table, "pages", $"{report.PagesTotal:N0}: {report.PagesDemand:N0} demand, {report.PagesBackground:N0} background, {report.PagesZero:N0} zero");
-        Row(table, "demand faults", $"{report.DemandFaults:N0}");
-        Row(table, "fault latency", $"p50 {us.P50:N0}, p90 {us.P90:N0}, p99 {us.P99:N0}, p99.9 {us.P999:N0}, max {us.Max:N0} µs");
-        Row(table, "background", $"{report.BackgroundMibPerS:N0} MiB/s");
-        Row(table, "bytes sent", $"{report.BytesSent:N0} ({MemorySize.FormatMeasured(report.BytesSent)})");
+        (string Label, FormattableString Value)[] rows =
+        [
+            ("downtime", $"{report.DowntimeMs:F2} ms"),
+            ("total time", $"{report.TotalMs:N0} ms"),
+            ("pages", $"{report.PagesTotal:N0}: {report.PagesDemand:N0} demand, {report.PagesBackground:N0} background, {report.PagesZero:N0} zero"),
+            ("demand faults", $"{report.DemandFaults:N0}"),
+            ("fault latency", $"p50 {us.P50:N0}, p90 {us.P90:N0}, p99 {us.P99:N0}, p99.9 {us.P999:N0}, max {us.Max:N0} µs"),
+            ("background", $"{report.BackgroundMibPerS:N0} MiB/s"),
+            ("bytes sent", $"{report.BytesSent:N0} ({MemorySize.FormatMeasured(report.BytesSent)})"),
+        ];
         _console.WriteLine();
-        _console.Write(table);
+        Table table = new Table { Border = TableBorder.Rounded, ShowHeaders = false }.AddColumn(string.Empty).AddColumn(string.Empty);
+        foreach ((string label, FormattableString value) in rows)
+        {
+            string text = value.ToString(CultureInfo.InvariantCulture);
+            if (IsLive)
+            {
+                _ = table.AddRow(new Text(label), new Text(text));
+            }
+            else
+            {
+                Say(label, text);
+            }
+        }
+
+        if (IsLive)
+        {
+            _console.Write(table);
+        }
+
         Write(string.Create(CultureInfo.InvariantCulture, $"{report.PagesChecked:N0} pages checked by the guest, {report.PagesWrong} wrong"));
     }
 
     private void Write(string line) => _console.Profile.Out.Writer.WriteLine(line);
-
-    private static void Row(Table table, string label, FormattableString value) =>
-        _ = table.AddRow(new Text(label), new Text(value.ToString(CultureInfo.InvariantCulture)));
 
     private static Rows Picture(double done, string pages, string faults)
     {
