@@ -19,17 +19,6 @@ public sealed class VcpuState
     private const int HeaderBytes = 8;
     private const int SectionHeaderBytes = 8;
     private const int MostSectionBytes = 1 << 20;
-    private const int MsrsHeaderBytes = 8;
-    private const int MsrEntryBytes = 16;
-    private const int CpuidHeaderBytes = 8;
-    private const int CpuidEntryBytes = 40;
-    private const int XsaveBytes = 4096;
-    private const int XcrsBytes = 392;
-    private const int DebugRegistersBytes = 128;
-    private const int EventsBytes = 64;
-    private const int MpStateBytes = 4;
-    private const int RegistersBytes = 144;
-    private const int SystemRegistersBytes = 312;
 
     private readonly SortedDictionary<VcpuStateSection, byte[]> _sections = [];
 
@@ -52,17 +41,17 @@ public sealed class VcpuState
     {
         var state = new VcpuState();
         state._sections[VcpuStateSection.Cpuid] = ReadCpuid(vcpu);
-        state._sections[VcpuStateSection.MpState] = Read(vcpu, Interop.KVM_GET_MP_STATE, MpStateBytes, "MP state");
-        state._sections[VcpuStateSection.Registers] = Read(vcpu, Interop.KVM_GET_REGS, RegistersBytes, "registers");
-        state._sections[VcpuStateSection.SystemRegisters] = Read(vcpu, Interop.KVM_GET_SREGS, SystemRegistersBytes, "system registers");
-        state._sections[VcpuStateSection.Xcrs] = Read(vcpu, Interop.KVM_GET_XCRS, XcrsBytes, "XCRs");
+        state._sections[VcpuStateSection.MpState] = Read(vcpu, Interop.KVM_GET_MP_STATE, Interop.MpStateBytes, "MP state");
+        state._sections[VcpuStateSection.Registers] = Read(vcpu, Interop.KVM_GET_REGS, Interop.RegistersBytes, "registers");
+        state._sections[VcpuStateSection.SystemRegisters] = Read(vcpu, Interop.KVM_GET_SREGS, Interop.SystemRegistersBytes, "system registers");
+        state._sections[VcpuStateSection.Xcrs] = Read(vcpu, Interop.KVM_GET_XCRS, Interop.XcrsBytes, "XCRs");
         int xsave2 = virtualMachine.CheckExtension(KvmCapability.Xsave2);
-        state._sections[VcpuStateSection.Xsave] = xsave2 > XsaveBytes
+        state._sections[VcpuStateSection.Xsave] = xsave2 > Interop.XsaveBytes
             ? Read(vcpu, Interop.KVM_GET_XSAVE2, xsave2, "XSAVE area")
-            : Read(vcpu, Interop.KVM_GET_XSAVE, XsaveBytes, "XSAVE area");
+            : Read(vcpu, Interop.KVM_GET_XSAVE, Interop.XsaveBytes, "XSAVE area");
         state._sections[VcpuStateSection.Msrs] = ReadMsrs(vcpu, virtualMachine.Kvm.GetMsrIndexList());
-        state._sections[VcpuStateSection.DebugRegisters] = Read(vcpu, Interop.KVM_GET_DEBUGREGS, DebugRegistersBytes, "debug registers");
-        state._sections[VcpuStateSection.Events] = Read(vcpu, Interop.KVM_GET_VCPU_EVENTS, EventsBytes, "events");
+        state._sections[VcpuStateSection.DebugRegisters] = Read(vcpu, Interop.KVM_GET_DEBUGREGS, Interop.DebugRegistersBytes, "debug registers");
+        state._sections[VcpuStateSection.Events] = Read(vcpu, Interop.KVM_GET_VCPU_EVENTS, Interop.EventsBytes, "events");
         return state;
     }
 
@@ -153,26 +142,26 @@ public sealed class VcpuState
     private static byte[] ReadCpuid(VirtualCpu vcpu)
     {
         const int MostEntries = 512;
-        var cpuid = new byte[CpuidHeaderBytes + (MostEntries * CpuidEntryBytes)];
+        var cpuid = new byte[Interop.CpuidHeaderBytes + (MostEntries * Interop.CpuidEntryBytes)];
         BinaryPrimitives.WriteUInt32LittleEndian(cpuid, MostEntries);
         vcpu.GetRaw(Interop.KVM_GET_CPUID2, cpuid, "CPUID leaves");
-        return cpuid[..(CpuidHeaderBytes + (BinaryPrimitives.ReadInt32LittleEndian(cpuid) * CpuidEntryBytes))];
+        return cpuid[..(Interop.CpuidHeaderBytes + (BinaryPrimitives.ReadInt32LittleEndian(cpuid) * Interop.CpuidEntryBytes))];
     }
 
     /// <summary>Reads the MSRs of a list; the kernel stops at one that it can't read, which is left out.</summary>
     private static byte[] ReadMsrs(VirtualCpu vcpu, ReadOnlySpan<uint> indices)
     {
         var read = new MemoryStream();
-        var entry = new byte[MsrsHeaderBytes + MsrEntryBytes];
+        var entry = new byte[Interop.MsrsHeaderBytes + Interop.MsrEntryBytes];
         uint count = 0;
-        read.Write(new byte[MsrsHeaderBytes]);
+        read.Write(new byte[Interop.MsrsHeaderBytes]);
         foreach (uint index in indices)
         {
             BinaryPrimitives.WriteUInt32LittleEndian(entry, 1);
-            BinaryPrimitives.WriteUInt32LittleEndian(entry.AsSpan(MsrsHeaderBytes), index);
+            BinaryPrimitives.WriteUInt32LittleEndian(entry.AsSpan(Interop.MsrsHeaderBytes), index);
             if (Interop.Ioctl(vcpu.Descriptor, Interop.KVM_GET_MSRS, entry) == 1)
             {
-                read.Write(entry.AsSpan(MsrsHeaderBytes));
+                read.Write(entry.AsSpan(Interop.MsrsHeaderBytes));
                 count++;
             }
         }
@@ -186,15 +175,15 @@ public sealed class VcpuState
     {
         bool right = section switch
         {
-            VcpuStateSection.Cpuid => IsCounted(content, CpuidHeaderBytes, CpuidEntryBytes),
-            VcpuStateSection.Msrs => IsCounted(content, MsrsHeaderBytes, MsrEntryBytes),
-            VcpuStateSection.SystemRegisters => content.Length == SystemRegistersBytes,
-            VcpuStateSection.Xcrs => content.Length == XcrsBytes,
-            VcpuStateSection.Xsave => content.Length >= XsaveBytes,
-            VcpuStateSection.DebugRegisters => content.Length == DebugRegistersBytes,
-            VcpuStateSection.Events => content.Length == EventsBytes,
-            VcpuStateSection.MpState => content.Length == MpStateBytes,
-            VcpuStateSection.Registers => content.Length == RegistersBytes,
+            VcpuStateSection.Cpuid => IsCounted(content, Interop.CpuidHeaderBytes, Interop.CpuidEntryBytes),
+            VcpuStateSection.Msrs => IsCounted(content, Interop.MsrsHeaderBytes, Interop.MsrEntryBytes),
+            VcpuStateSection.SystemRegisters => content.Length == Interop.SystemRegistersBytes,
+            VcpuStateSection.Xcrs => content.Length == Interop.XcrsBytes,
+            VcpuStateSection.Xsave => content.Length >= Interop.XsaveBytes,
+            VcpuStateSection.DebugRegisters => content.Length == Interop.DebugRegistersBytes,
+            VcpuStateSection.Events => content.Length == Interop.EventsBytes,
+            VcpuStateSection.MpState => content.Length == Interop.MpStateBytes,
+            VcpuStateSection.Registers => content.Length == Interop.RegistersBytes,
             _ => throw new InvalidDataException($"The vCPU state has a section {(uint)section} that is unknown here."),
         };
         if (!right)
@@ -232,21 +221,21 @@ public sealed class VcpuState
     private void WriteMsrs(VirtualCpu vcpu)
     {
         ReadOnlySpan<byte> msrs = _sections[VcpuStateSection.Msrs];
-        var entry = new byte[MsrsHeaderBytes + MsrEntryBytes];
-        for (int at = MsrsHeaderBytes; at < msrs.Length; at += MsrEntryBytes)
+        var entry = new byte[Interop.MsrsHeaderBytes + Interop.MsrEntryBytes];
+        for (int at = Interop.MsrsHeaderBytes; at < msrs.Length; at += Interop.MsrEntryBytes)
         {
             BinaryPrimitives.WriteUInt32LittleEndian(entry, 1);
-            msrs.Slice(at, MsrEntryBytes).CopyTo(entry.AsSpan(MsrsHeaderBytes));
+            msrs.Slice(at, Interop.MsrEntryBytes).CopyTo(entry.AsSpan(Interop.MsrsHeaderBytes));
             if (Interop.Ioctl(vcpu.Descriptor, Interop.KVM_SET_MSRS, entry) == 1)
             {
                 continue;
             }
 
             // A read-only MSR can't be set, and needn't be where it has the value already.
-            uint index = BinaryPrimitives.ReadUInt32LittleEndian(entry.AsSpan(MsrsHeaderBytes));
-            ulong wanted = BinaryPrimitives.ReadUInt64LittleEndian(entry.AsSpan(MsrsHeaderBytes + 8));
+            uint index = BinaryPrimitives.ReadUInt32LittleEndian(entry.AsSpan(Interop.MsrsHeaderBytes));
+            ulong wanted = BinaryPrimitives.ReadUInt64LittleEndian(entry.AsSpan(Interop.MsrsHeaderBytes + Interop.MsrEntryData));
             bool readable = Interop.Ioctl(vcpu.Descriptor, Interop.KVM_GET_MSRS, entry) == 1;
-            ulong found = BinaryPrimitives.ReadUInt64LittleEndian(entry.AsSpan(MsrsHeaderBytes + 8));
+            ulong found = BinaryPrimitives.ReadUInt64LittleEndian(entry.AsSpan(Interop.MsrsHeaderBytes + Interop.MsrEntryData));
             if (!readable || found != wanted)
             {
                 throw new NotSupportedException(

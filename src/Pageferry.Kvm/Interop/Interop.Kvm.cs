@@ -57,10 +57,42 @@ internal static partial class Interop
 
     internal const byte KVM_EXIT_IO_OUT = 1;
 
-    /// <summary>Offsets in struct kvm_run.</summary>
+    /// <summary>Offsets in struct kvm_run, and the bytes of it that an exit is read from.</summary>
     internal const int RunImmediateExit = 1;
     internal const int RunExitReason = 8;
-    internal const int RunUnion = 32;
+    internal const int RunIoDirection = 32;
+    internal const int RunIoSize = 33;
+    internal const int RunIoPort = 34;
+    internal const int RunIoCount = 36;
+    internal const int RunIoDataOffset = 40;
+    internal const int RunMmioAddress = 32;
+    internal const int RunMmioData = 40;
+    internal const int RunMmioLength = 48;
+    internal const int RunMmioIsWrite = 52;
+    internal const int RunFailEntryReason = 32;
+    internal const int RunInternalSuberror = 32;
+    internal const int RunSystemEventType = 32;
+    internal const int RunMemoryFaultFlags = 32;
+    internal const int RunMemoryFaultAddress = 40;
+    internal const int RunMemoryFaultSize = 48;
+    internal const int RunExitBytes = 96;
+
+    /// <summary>Sizes of the structures that are kept as bytes: struct kvm_regs and so on.</summary>
+    internal const int RegistersBytes = 144;
+    internal const int SystemRegistersBytes = 312;
+    internal const int CpuidHeaderBytes = 8;
+    internal const int CpuidEntryBytes = 40;
+    internal const int MsrsHeaderBytes = 8;
+    internal const int MsrEntryBytes = 16;
+    internal const int MsrEntryData = 8;
+    internal const int MsrListHeaderBytes = 4;
+    internal const int SignalMaskHeaderBytes = 4;
+    internal const int XsaveBytes = 4096;
+    internal const int XcrsBytes = 392;
+    internal const int XcrsFirstValue = 16;
+    internal const int DebugRegistersBytes = 128;
+    internal const int EventsBytes = 64;
+    internal const int MpStateBytes = 4;
 
     /// <summary>struct kvm_userspace_memory_region.</summary>
     [StructLayout(LayoutKind.Sequential)]

@@ -1,0 +1,180 @@
+using System.Collections;
+using System.Reflection;
+using System.Runtime.InteropServices;
+
+namespace Pageferry.Kvm.Tests;
+
+/// <summary>
+/// Every number and layout that we share with the kernel is what the C compiler makes of the kernel's headers. A constant, field or structure that is
+/// added without a pin fails here.
+/// </summary>
+public class AbiTests
+{
+    /// <summary>Newer than the headers of some distributions: the values of linux/kvm.h in Linux 6.8.</summary>
+    private static readonly Dictionary<string, string> s_newer = new(StringComparer.Ordinal)
+    {
+        ["KVM_CAP_MEMORY_FAULT_INFO"] = "232",
+        ["KVM_CAP_GUEST_MEMFD"] = "234",
+        ["KVM_EXIT_MEMORY_FAULT"] = "39",
+    };
+
+    /// <summary>Our constants whose names are not the kernel's. All others are asked for by their own name.</summary>
+    private static readonly Dictionary<string, string> s_expressions = new(StringComparer.Ordinal)
+    {
+        ["RunImmediateExit"] = "offsetof(struct kvm_run, immediate_exit)",
+        ["RunExitReason"] = "offsetof(struct kvm_run, exit_reason)",
+        ["RunIoDirection"] = "offsetof(struct kvm_run, io.direction)",
+        ["RunIoSize"] = "offsetof(struct kvm_run, io.size)",
+        ["RunIoPort"] = "offsetof(struct kvm_run, io.port)",
+        ["RunIoCount"] = "offsetof(struct kvm_run, io.count)",
+        ["RunIoDataOffset"] = "offsetof(struct kvm_run, io.data_offset)",
+        ["RunMmioAddress"] = "offsetof(struct kvm_run, mmio.phys_addr)",
+        ["RunMmioData"] = "offsetof(struct kvm_run, mmio.data)",
+        ["RunMmioLength"] = "offsetof(struct kvm_run, mmio.len)",
+        ["RunMmioIsWrite"] = "offsetof(struct kvm_run, mmio.is_write)",
+        ["RunFailEntryReason"] = "offsetof(struct kvm_run, fail_entry.hardware_entry_failure_reason)",
+        ["RunInternalSuberror"] = "offsetof(struct kvm_run, internal.suberror)",
+        ["RunSystemEventType"] = "offsetof(struct kvm_run, system_event.type)",
+
+        // struct kvm_run's memory_fault is as new as its exit reason: flags, gpa and size lie one after the other in the union.
+        ["RunMemoryFaultFlags"] = "offsetof(struct kvm_run, hw)",
+        ["RunMemoryFaultAddress"] = "offsetof(struct kvm_run, hw) + 8",
+        ["RunMemoryFaultSize"] = "offsetof(struct kvm_run, hw) + 16",
+        ["RunExitBytes"] = "offsetof(struct kvm_run, hw) + 64",
+        ["RegistersBytes"] = "sizeof(struct kvm_regs)",
+        ["SystemRegistersBytes"] = "sizeof(struct kvm_sregs)",
+        ["CpuidHeaderBytes"] = "offsetof(struct kvm_cpuid2, entries)",
+        ["CpuidEntryBytes"] = "sizeof(struct kvm_cpuid_entry2)",
+        ["MsrsHeaderBytes"] = "offsetof(struct kvm_msrs, entries)",
+        ["MsrEntryBytes"] = "sizeof(struct kvm_msr_entry)",
+        ["MsrEntryData"] = "offsetof(struct kvm_msr_entry, data)",
+        ["MsrListHeaderBytes"] = "offsetof(struct kvm_msr_list, indices)",
+        ["SignalMaskHeaderBytes"] = "offsetof(struct kvm_signal_mask, sigset)",
+        ["XsaveBytes"] = "sizeof(struct kvm_xsave)",
+        ["XcrsBytes"] = "sizeof(struct kvm_xcrs)",
+        ["XcrsFirstValue"] = "offsetof(struct kvm_xcrs, xcrs[0].value)",
+        ["DebugRegistersBytes"] = "sizeof(struct kvm_debugregs)",
+        ["EventsBytes"] = "sizeof(struct kvm_vcpu_events)",
+        ["MpStateBytes"] = "sizeof(struct kvm_mp_state)",
+        ["SigsetWords"] = "sizeof(sigset_t) / sizeof(__u64)",
+    };
+
+    /// <summary>Our enumerations whose members are the kernel's.</summary>
+    private static readonly Dictionary<Enum, string> s_members = new()
+    {
+        [KvmCapability.IrqChip] = "KVM_CAP_IRQCHIP",
+        [KvmCapability.RecommendedVcpus] = "KVM_CAP_NR_VCPUS",
+        [KvmCapability.MemorySlots] = "KVM_CAP_NR_MEMSLOTS",
+        [KvmCapability.SyncMmu] = "KVM_CAP_SYNC_MMU",
+        [KvmCapability.Xsave] = "KVM_CAP_XSAVE",
+        [KvmCapability.Xcrs] = "KVM_CAP_XCRS",
+        [KvmCapability.MaxVcpus] = "KVM_CAP_MAX_VCPUS",
+        [KvmCapability.ImmediateExit] = "KVM_CAP_IMMEDIATE_EXIT",
+        [KvmCapability.SyncRegisters] = "KVM_CAP_SYNC_REGS",
+        [KvmCapability.ManualDirtyLogProtect] = "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
+        [KvmCapability.DirtyLogRing] = "KVM_CAP_DIRTY_LOG_RING",
+        [KvmCapability.Xsave2] = "KVM_CAP_XSAVE2",
+        [KvmCapability.MemoryFaultInfo] = "KVM_CAP_MEMORY_FAULT_INFO",
+        [KvmCapability.GuestMemfd] = "KVM_CAP_GUEST_MEMFD",
+        [MemoryRegionFlags.None] = "0",
+        [MemoryRegionFlags.LogDirtyPages] = "KVM_MEM_LOG_DIRTY_PAGES",
+        [MemoryRegionFlags.ReadOnly] = "KVM_MEM_READONLY",
+    };
+
+    /// <summary>Public structures that the kernel fills, and their C names.</summary>
+    private static readonly Dictionary<Type, string> s_structures = new()
+    {
+        [typeof(VcpuRegisters)] = "kvm_regs",
+        [typeof(VcpuSystemRegisters)] = "kvm_sregs",
+        [typeof(VcpuSegment)] = "kvm_segment",
+        [typeof(VcpuDescriptorTable)] = "kvm_dtable",
+    };
+
+    [Fact]
+    public void Every_constant_is_the_compilers() =>
+        Compare(Constants().Select(constant => (constant.Name, s_expressions.GetValueOrDefault(constant.Name, constant.Name), Bits(constant.GetRawConstantValue()!))));
+
+    [Fact]
+    public void No_pin_is_left_over()
+    {
+        HashSet<string> names = Constants().Select(constant => constant.Name).ToHashSet(StringComparer.Ordinal);
+        Assert.DoesNotContain(s_expressions.Keys, name => !names.Contains(name));
+    }
+
+    [Fact]
+    public void Every_member_of_a_kernel_enumeration_is_the_compilers()
+    {
+        IEnumerable<Type> enumerations = s_members.Keys.Select(member => member.GetType()).Distinct();
+        Enum[] members = [.. enumerations.SelectMany(type => ((IEnumerable)Enum.GetValues(type)).Cast<Enum>())];
+        Assert.DoesNotContain(members, member => !s_members.ContainsKey(member));
+        Compare(members.Select(member => ($"{member.GetType().Name}.{member}", s_members[member], Bits(Convert.ToInt64(member)))));
+    }
+
+    [Fact]
+    public void Every_structure_has_the_compilers_size_and_offsets()
+    {
+        IEnumerable<(Type Type, string Name)> structures = typeof(Interop)
+            .GetNestedTypes(BindingFlags.NonPublic | BindingFlags.Public)
+            .Where(type => type is { IsValueType: true, IsEnum: false } && !type.Name.StartsWith('<'))
+            .Select(type => (type, type.Name))
+            .Concat(s_structures.Select(pair => (pair.Key, pair.Value)));
+        Compare(structures.SelectMany(structure => Layout(structure.Type, structure.Name)));
+    }
+
+    [Fact]
+    public void Every_public_structure_with_a_layout_is_pinned()
+    {
+        IEnumerable<Type> unpinned = typeof(Kvm).Assembly.GetExportedTypes()
+            .Where(type => type is { IsValueType: true, IsEnum: false } && type.GetFields().Any(field => !field.IsStatic) && !s_structures.ContainsKey(type));
+        Assert.Empty(unpinned);
+    }
+
+    [Fact]
+    public void Sections_kept_as_bytes_are_as_long_as_their_structures()
+    {
+        Assert.Equal(Interop.RegistersBytes, Marshal.SizeOf<VcpuRegisters>());
+        Assert.Equal(Interop.SystemRegistersBytes, Marshal.SizeOf<VcpuSystemRegisters>());
+    }
+
+    private static IEnumerable<FieldInfo> Constants() => typeof(Interop)
+        .GetFields(BindingFlags.Static | BindingFlags.NonPublic | BindingFlags.Public | BindingFlags.DeclaredOnly)
+        .Where(field => field.IsLiteral || field.IsInitOnly);
+
+    private static IEnumerable<(string Name, string Expression, ulong Ours)> Layout(Type type, string structure)
+    {
+        yield return (structure, $"sizeof(struct {structure})", (ulong)Marshal.SizeOf(type));
+        foreach (FieldInfo field in type.GetFields(BindingFlags.Instance | BindingFlags.NonPublic | BindingFlags.Public))
+        {
+            // Padding has no name to ask for; the size and the fields behind it hold it in place.
+            if (field.Name.StartsWith("_pad", StringComparison.Ordinal))
+            {
+                continue;
+            }
+
+            yield return ($"{structure}.{field.Name}", $"offsetof(struct {structure}, {CName(type, field.Name)})", (ulong)Marshal.OffsetOf(type, field.Name));
+        }
+    }
+
+    private static string CName(Type type, string field) => field switch
+    {
+        _ when type.IsNested => field,
+        nameof(VcpuSystemRegisters.ApicBase) => "apic_base",
+        _ when field.StartsWith("InterruptBitmap", StringComparison.Ordinal) => $"interrupt_bitmap[{field[^1]}]",
+        _ => field.ToLowerInvariant(),
+    };
+
+    private static ulong Bits(object number) => number switch
+    {
+        nuint or ulong or uint or ushort or byte => Convert.ToUInt64(number is nuint native ? (ulong)native : number),
+        _ => (ulong)Convert.ToInt64(number),
+    };
+
+    private static void Compare(IEnumerable<(string Name, string Expression, ulong Ours)> pins)
+    {
+        (string Name, string Expression, ulong Ours)[] all = [.. pins];
+        Assert.NotEmpty(all);
+        Dictionary<string, ulong> answers = CAnswers.Of(all.Select(pin => pin.Expression), s_newer);
+        Assert.Empty(all.Where(pin => answers[pin.Expression] != pin.Ours)
+            .Select(pin => $"{pin.Name} is 0x{pin.Ours:x}; {pin.Expression} is 0x{answers[pin.Expression]:x}"));
+    }
+}
