@@ -6,7 +6,7 @@ namespace Pageferry.Kvm;
 
 /// <summary>
 /// All that a vCPU is, beside memory: CPUID, registers, FPU and vector registers (XSAVE), XCRs, MSRs by the kernel's own list, debug registers,
-/// pending events and MP state.
+/// pending events and MP state, and its local APIC where the virtual machine has interrupt controllers in the kernel.
 /// </summary>
 /// <remarks>
 /// Its parts are the kernel's own structures. The binary form is little-endian: magic, version, number of sections, then for each its number, its length
@@ -52,6 +52,11 @@ public sealed class VcpuState
         state._sections[VcpuStateSection.Msrs] = ReadMsrs(vcpu, virtualMachine.Kvm.GetMsrIndexList());
         state._sections[VcpuStateSection.DebugRegisters] = Read(vcpu, Interop.KVM_GET_DEBUGREGS, Interop.DebugRegistersBytes, "debug registers");
         state._sections[VcpuStateSection.Events] = Read(vcpu, Interop.KVM_GET_VCPU_EVENTS, Interop.EventsBytes, "events");
+        if (virtualMachine.HasIrqchip)
+        {
+            state._sections[VcpuStateSection.Lapic] = vcpu.GetLapic();
+        }
+
         return state;
     }
 
@@ -59,9 +64,17 @@ public sealed class VcpuState
     /// <param name="virtualMachine">The vCPU's virtual machine.</param>
     /// <param name="vcpu">The vCPU; its own thread calls this, or it has none yet.</param>
     /// <exception cref="LinuxException">The kernel refused a part; it is named.</exception>
-    /// <exception cref="NotSupportedException">An MSR can't have the value here; it is named.</exception>
+    /// <exception cref="NotSupportedException">
+    /// An MSR can't have the value here; it is named. Or one of the two virtual machines has interrupt controllers in the kernel and the other has not.
+    /// </exception>
     public void Restore(VirtualMachine virtualMachine, VirtualCpu vcpu)
     {
+        bool hasLapic = _sections.ContainsKey(VcpuStateSection.Lapic);
+        if (hasLapic != virtualMachine.HasIrqchip)
+        {
+            throw new NotSupportedException($"The state of vCPU {vcpu.Id} {(hasLapic ? "has a" : "has no")} local APIC; this virtual machine {(hasLapic ? "has none" : "needs one")}.");
+        }
+
         // The order matters: what the processor is, before its registers; events and the registers that they change, last.
         Write(vcpu, Interop.KVM_SET_CPUID2, VcpuStateSection.Cpuid, "CPUID leaves");
         Write(vcpu, Interop.KVM_SET_SREGS, VcpuStateSection.SystemRegisters, "system registers");
@@ -72,6 +85,12 @@ public sealed class VcpuState
         var xsave = new byte[Math.Max(saved.Length, virtualMachine.CheckExtension(KvmCapability.Xsave2))];
         saved.CopyTo(xsave, 0);
         vcpu.SetRaw(Interop.KVM_SET_XSAVE, xsave, "XSAVE area");
+        if (hasLapic)
+        {
+            // Before the MSRs: the TSC deadline is kept only where the APIC's timer is in that mode.
+            vcpu.SetLapic(_sections[VcpuStateSection.Lapic]);
+        }
+
         WriteMsrs(vcpu);
         Write(vcpu, Interop.KVM_SET_DEBUGREGS, VcpuStateSection.DebugRegisters, "debug registers");
         Write(vcpu, Interop.KVM_SET_VCPU_EVENTS, VcpuStateSection.Events, "events");
@@ -124,9 +143,17 @@ public sealed class VcpuState
             rest = state.TakeSection(rest);
         }
 
-        if (!rest.IsEmpty || sections != Enum.GetValues<VcpuStateSection>().Length)
+        if (!rest.IsEmpty)
         {
-            throw new InvalidDataException($"The vCPU state has {sections} sections and {rest.Length} bytes behind them; it has {Enum.GetValues<VcpuStateSection>().Length} and none.");
+            throw new InvalidDataException($"The vCPU state has {rest.Length} bytes behind its {sections} sections.");
+        }
+
+        foreach (VcpuStateSection section in Enum.GetValues<VcpuStateSection>())
+        {
+            if (section != VcpuStateSection.Lapic && !state._sections.ContainsKey(section))
+            {
+                throw new InvalidDataException($"The vCPU state lacks the section {section}.");
+            }
         }
 
         return state;
@@ -184,6 +211,7 @@ public sealed class VcpuState
             VcpuStateSection.Events => content.Length == Interop.EventsBytes,
             VcpuStateSection.MpState => content.Length == Interop.MpStateBytes,
             VcpuStateSection.Registers => content.Length == Interop.RegistersBytes,
+            VcpuStateSection.Lapic => content.Length == Interop.LapicBytes,
             _ => throw new InvalidDataException($"The vCPU state has a section {(uint)section} that is unknown here."),
         };
         if (!right)

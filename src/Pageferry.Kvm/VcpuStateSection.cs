@@ -29,4 +29,7 @@ public enum VcpuStateSection
 
     /// <summary><c>struct kvm_regs</c>.</summary>
     Registers = 9,
+
+    /// <summary><c>struct kvm_lapic_state</c>; only where the virtual machine has interrupt controllers in the kernel.</summary>
+    Lapic = 10,
 }

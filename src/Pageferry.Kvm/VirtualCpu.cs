@@ -18,6 +18,8 @@ public sealed class VirtualCpu : IDisposable
 
     private const ulong KickMask = 1UL << (KickSignal - 1);
 
+    private const string LapicName = "local APIC";
+
     private readonly MappedRegion _run;
     private int _thread;
 
@@ -73,6 +75,7 @@ public sealed class VirtualCpu : IDisposable
 
     /// <summary>
     /// Makes the run that is under way, or else the next one, return <see cref="VcpuExitKind.Interrupted"/>. For any thread; never lost.
+    /// One kick may interrupt two runs: one by its flag and the next by its signal.
     /// </summary>
     public void Kick()
     {
@@ -152,6 +155,30 @@ public sealed class VirtualCpu : IDisposable
     /// <param name="cpuid">A <c>struct kvm_cpuid2</c> with its entries.</param>
     /// <exception cref="LinuxException">The kernel refused.</exception>
     public void SetCpuid(byte[] cpuid) => SetRaw(Interop.KVM_SET_CPUID2, cpuid, "CPUID leaves");
+
+    /// <summary>Reads the local APIC (<c>KVM_GET_LAPIC</c>).</summary>
+    /// <returns>A <c>struct kvm_lapic_state</c>: the APIC's register page, 1024 bytes.</returns>
+    /// <exception cref="LinuxException">EINVAL: the virtual machine has no interrupt controllers in the kernel.</exception>
+    public byte[] GetLapic()
+    {
+        var lapic = new byte[Interop.LapicBytes];
+        GetRaw(Interop.KVM_GET_LAPIC, lapic, LapicName);
+        return lapic;
+    }
+
+    /// <summary>Sets the local APIC (<c>KVM_SET_LAPIC</c>), after the system registers: their APIC base says in which mode its id is.</summary>
+    /// <param name="lapic">What <see cref="GetLapic"/> returned.</param>
+    /// <exception cref="ArgumentException">It has another length.</exception>
+    /// <exception cref="LinuxException">EINVAL: the virtual machine has no interrupt controllers in the kernel, or the APIC is another vCPU's.</exception>
+    public void SetLapic(byte[] lapic)
+    {
+        if (lapic.Length != Interop.LapicBytes)
+        {
+            throw new ArgumentException($"A local APIC has {Interop.LapicBytes} bytes, not {lapic.Length}.", nameof(lapic));
+        }
+
+        SetRaw(Interop.KVM_SET_LAPIC, lapic, LapicName);
+    }
 
     /// <summary>Frees the vCPU.</summary>
     public void Dispose()

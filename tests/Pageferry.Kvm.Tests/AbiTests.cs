@@ -56,6 +56,7 @@ public class AbiTests
         ["DebugRegistersBytes"] = "sizeof(struct kvm_debugregs)",
         ["EventsBytes"] = "sizeof(struct kvm_vcpu_events)",
         ["MpStateBytes"] = "sizeof(struct kvm_mp_state)",
+        ["LapicBytes"] = "sizeof(struct kvm_lapic_state)",
         ["SigsetWords"] = "sizeof(sigset_t) / sizeof(__u64)",
     };
 
@@ -66,6 +67,7 @@ public class AbiTests
         [KvmCapability.RecommendedVcpus] = "KVM_CAP_NR_VCPUS",
         [KvmCapability.MemorySlots] = "KVM_CAP_NR_MEMSLOTS",
         [KvmCapability.SyncMmu] = "KVM_CAP_SYNC_MMU",
+        [KvmCapability.AdjustClock] = "KVM_CAP_ADJUST_CLOCK",
         [KvmCapability.Xsave] = "KVM_CAP_XSAVE",
         [KvmCapability.Xcrs] = "KVM_CAP_XCRS",
         [KvmCapability.MaxVcpus] = "KVM_CAP_MAX_VCPUS",
@@ -76,6 +78,10 @@ public class AbiTests
         [KvmCapability.Xsave2] = "KVM_CAP_XSAVE2",
         [KvmCapability.MemoryFaultInfo] = "KVM_CAP_MEMORY_FAULT_INFO",
         [KvmCapability.GuestMemfd] = "KVM_CAP_GUEST_MEMFD",
+        [ClockFlags.None] = "0",
+        [ClockFlags.TscStable] = "KVM_CLOCK_TSC_STABLE",
+        [ClockFlags.Realtime] = "KVM_CLOCK_REALTIME",
+        [ClockFlags.HostTsc] = "KVM_CLOCK_HOST_TSC",
         [MemoryRegionFlags.None] = "0",
         [MemoryRegionFlags.LogDirtyPages] = "KVM_MEM_LOG_DIRTY_PAGES",
         [MemoryRegionFlags.ReadOnly] = "KVM_MEM_READONLY",

@@ -22,6 +22,11 @@ internal static partial class Interop
     internal const nuint KVM_SET_USER_MEMORY_REGION = 0x4020ae46;
     internal const nuint KVM_SET_TSS_ADDR = 0xae47;
     internal const nuint KVM_SET_IDENTITY_MAP_ADDR = 0x4008ae48;
+    internal const nuint KVM_CREATE_IRQCHIP = 0xae60;
+    internal const nuint KVM_SET_CLOCK = 0x4030ae7b;
+    internal const nuint KVM_GET_CLOCK = 0x8030ae7c;
+    internal const nuint KVM_ENABLE_CAP = 0x4068aea3;
+    internal const nuint KVM_CLEAR_DIRTY_LOG = 0xc018aec0;
 
     internal const nuint KVM_RUN = 0xae80;
     internal const nuint KVM_GET_REGS = 0x8090ae81;
@@ -31,6 +36,8 @@ internal static partial class Interop
     internal const nuint KVM_GET_MSRS = 0xc008ae88;
     internal const nuint KVM_SET_MSRS = 0x4008ae89;
     internal const nuint KVM_SET_SIGNAL_MASK = 0x4004ae8b;
+    internal const nuint KVM_GET_LAPIC = 0x8400ae8e;
+    internal const nuint KVM_SET_LAPIC = 0x4400ae8f;
     internal const nuint KVM_SET_CPUID2 = 0x4008ae90;
     internal const nuint KVM_GET_CPUID2 = 0xc008ae91;
     internal const nuint KVM_GET_MP_STATE = 0x8004ae98;
@@ -44,6 +51,8 @@ internal static partial class Interop
     internal const nuint KVM_GET_XCRS = 0x8188aea6;
     internal const nuint KVM_SET_XCRS = 0x4188aea7;
     internal const nuint KVM_GET_XSAVE2 = 0x9000aecf;
+
+    internal const uint KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE = 1;
 
     internal const uint KVM_EXIT_UNKNOWN = 0;
     internal const uint KVM_EXIT_IO = 2;
@@ -93,6 +102,7 @@ internal static partial class Interop
     internal const int DebugRegistersBytes = 128;
     internal const int EventsBytes = 64;
     internal const int MpStateBytes = 4;
+    internal const int LapicBytes = 1024;
 
     /// <summary>struct kvm_userspace_memory_region.</summary>
     [StructLayout(LayoutKind.Sequential)]
@@ -103,5 +113,47 @@ internal static partial class Interop
         internal ulong guest_phys_addr;
         internal ulong memory_size;
         internal ulong userspace_addr;
+    }
+
+    /// <summary>struct kvm_dirty_log.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct kvm_dirty_log
+    {
+        internal uint slot;
+        internal uint padding1;
+        internal ulong dirty_bitmap;
+    }
+
+    /// <summary>struct kvm_clear_dirty_log.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct kvm_clear_dirty_log
+    {
+        internal uint slot;
+        internal uint num_pages;
+        internal ulong first_page;
+        internal ulong dirty_bitmap;
+    }
+
+    /// <summary>struct kvm_clock_data.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct kvm_clock_data
+    {
+        internal ulong clock;
+        internal uint flags;
+        internal uint pad0;
+        internal ulong realtime;
+        internal ulong host_tsc;
+        private readonly ulong _pad1;
+        private readonly ulong _pad2;
+    }
+
+    /// <summary>struct kvm_enable_cap.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal unsafe struct kvm_enable_cap
+    {
+        internal uint cap;
+        internal uint flags;
+        internal fixed ulong args[4];
+        internal fixed byte pad[64];
     }
 }
