@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Diagnostics;
 using System.Runtime.InteropServices;
 using Pageferry.Linux;
 
@@ -212,7 +213,7 @@ public sealed class VcpuState
             VcpuStateSection.MpState => content.Length == Interop.MpStateBytes,
             VcpuStateSection.Registers => content.Length == Interop.RegistersBytes,
             VcpuStateSection.Lapic => content.Length == Interop.LapicBytes,
-            _ => throw new InvalidDataException($"The vCPU state has a section {(uint)section} that is unknown here."),
+            _ => throw new UnreachableException(),
         };
         if (!right)
         {
@@ -231,6 +232,11 @@ public sealed class VcpuState
         }
 
         var section = (VcpuStateSection)BinaryPrimitives.ReadUInt32LittleEndian(rest);
+        if (!Enum.IsDefined(section))
+        {
+            throw new InvalidDataException($"The vCPU state has a section {(uint)section} that is unknown here.");
+        }
+
         uint length = BinaryPrimitives.ReadUInt32LittleEndian(rest[4..]);
         if (length > MostSectionBytes || length > rest.Length - SectionHeaderBytes)
         {
