@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Pageferry.Linux;
 
 namespace Pageferry.Kvm;
@@ -187,9 +188,14 @@ public sealed class VirtualMachine : IDisposable
     public VirtualCpu CreateVcpu(int id)
     {
         int fd = Interop.Ioctl(Descriptor.Number, Interop.KVM_CREATE_VCPU, id);
-        return fd >= 0
-            ? new VirtualCpu(id, new FileDescriptor(fd), Kvm.VcpuMapBytes)
-            : throw LinuxException.FromLastError($"create vCPU {id}", $"KVM allows {Kvm.MaxVcpus} vCPUs here.");
+        if (fd >= 0)
+        {
+            return new VirtualCpu(id, new FileDescriptor(fd), Kvm.VcpuMapBytes);
+        }
+
+        // Before the limit is asked for: that leaves an errno of its own.
+        var errno = (Errno)Marshal.GetLastPInvokeError();
+        throw new LinuxException($"create vCPU {id}", errno, $"KVM allows {Kvm.MaxVcpus} vCPUs here.");
     }
 
     /// <summary>Closes the virtual machine.</summary>
