@@ -16,7 +16,10 @@ internal sealed class TestMachine : IDisposable
     public const ulong StackTop = 0x30_0000;
 
     private const ulong Gdt = 0x1000;
+
+    /// <summary>All zeros, so that it is an I/O bitmap too: a software KVM that does not see IOPL 3 allows the ports below 0x340 by it.</summary>
     private const ulong Tss = 0x2000;
+
     private const ulong Pml4 = 0x3000;
     private const ulong Pdpt = 0x4000;
     private const ulong PageDirectory = 0x5000;
@@ -76,6 +79,9 @@ internal sealed class TestMachine : IDisposable
 
     /// <summary>Loads the guest's code.</summary>
     public void Load(ReadOnlySpan<byte> code) => code.CopyTo(Memory.Span(CodeAddress, code.Length));
+
+    /// <summary>Maps a page of the guest to another guest physical address.</summary>
+    public void Map(ulong address, ulong gpa) => Put(PageTables + (address / PageSize * 8), gpa | PresentWritableUser);
 
     /// <summary>Runs to the guest's next <c>out</c>, and completes that instruction, so that the state is whole.</summary>
     /// <param name="port">The port that is expected.</param>
