@@ -8,6 +8,8 @@ using Pageferry.Memory;
 return args switch
 {
     ["managed-load"] => ManagedLoad(),
+    ["kvm-run"] => Vcpu(WaitingVcpu.Run),
+    ["kvm-run-without-transition"] => Vcpu(WaitingVcpu.RunWithoutTransition),
     ["read-as-guest", var backing] => Guest(backing, (memory, gpa) => memory.ReadAsGuest(gpa, new byte[8])),
     ["write-as-guest", var backing] => Guest(backing, (memory, gpa) => memory.WriteAsGuest(gpa, new byte[8])),
     ["read", var backing] => Guest(backing, (memory, gpa) => memory.Read(gpa, new byte[8])),
@@ -19,7 +21,7 @@ return args switch
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: managed-load | host-view | {read-as-guest|write-as-guest|read|write|read-pages} {Memfd|Anonymous}");
+    Console.Error.WriteLine("usage: managed-load | kvm-run | kvm-run-without-transition | host-view | {read-as-guest|write-as-guest|read|write|read-pages} {Memfd|Anonymous}");
     return 2;
 }
 
@@ -59,6 +61,12 @@ static int Guest(string backing, Action<GuestMemory, ulong> touch)
     waiting.Start();
     touch(memory, 8 * Page.Size);
     waiting.Join();
+    return Survived();
+}
+
+static int Vcpu(Action run)
+{
+    run();
     return Survived();
 }
 
