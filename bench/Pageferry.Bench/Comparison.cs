@@ -1,15 +1,17 @@
 using System.Diagnostics;
+using System.Runtime.CompilerServices;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Pageferry.Linux;
 
 namespace Pageferry.Bench;
 
-/// <summary>Runs two programs alternately, each printing one JSON object, and stores both sides' raw results with the ratio of the medians.</summary>
+/// <summary>Runs programs alternately, each printing one JSON object, and stores all raw results with the ratio of the medians.</summary>
 internal sealed class Comparison(string name, int rounds)
 {
     private static readonly JsonSerializerOptions s_indented = new() { WriteIndented = true };
 
-    private static readonly string s_bench = Path.GetFullPath(Path.Combine(AppContext.BaseDirectory, "../../../.."));
+    private static readonly string s_bench = Path.GetFullPath(Path.Combine(SourceFolder(), ".."));
 
     private readonly JsonObject _result = new()
     {
@@ -20,7 +22,7 @@ internal sealed class Comparison(string name, int rounds)
             ["kernel"] = File.ReadAllText("/proc/sys/kernel/osrelease").Trim(),
             ["cpu"] = File.ReadLines("/proc/cpuinfo").First(line => line.StartsWith("model name", StringComparison.Ordinal)).Split(": ")[1],
             ["cores"] = Environment.ProcessorCount,
-            ["runtime"] = Environment.Version.ToString(),
+            ["runtime"] = $"{Environment.Version} {(RuntimeFeature.IsDynamicCodeCompiled ? "JIT" : "NativeAOT")}",
         },
     };
 
@@ -32,7 +34,7 @@ internal sealed class Comparison(string name, int rounds)
     {
         string folder = Directory.CreateDirectory(Path.Combine(Path.GetTempPath(), "pageferry-twins")).FullName;
         string program = Path.Combine(folder, source);
-        Run(["gcc", "-O2", "-Wall", "-Wextra", "-pthread", "-o", program, Path.Combine(s_bench, "twins", $"{source}.c")]);
+        _ = Run(["gcc", "-O2", "-Wall", "-Wextra", "-pthread", "-o", program, Path.Combine(s_bench, "twins", $"{source}.c")]);
         return [program, .. arguments];
     }
 
@@ -47,44 +49,66 @@ internal sealed class Comparison(string name, int rounds)
         return process.ExitCode == 0 ? output : throw new InvalidOperationException($"{string.Join(' ', command)} ended with {process.ExitCode}.");
     }
 
-    /// <summary>Alternates the two and adds their raw results and the ratio of the medians of one figure.</summary>
-    /// <returns>Ours divided by the twin's.</returns>
-    public double Alternate(string title, string[] ours, string[] twin, string figure)
+    /// <summary>Alternates ours with its twins, round by round, and sets the median of one figure against the sum of the twins' medians.</summary>
+    public void Alternate(string title, string figure, string[] ours, params string[][] twins) => Alternate(title, figure, populate: 0, ours, twins);
+
+    /// <summary>The same, with so many bytes of this machine's memory populated and given back before every run.</summary>
+    /// <remarks>
+    /// A virtual machine's memory that is free for some seconds may be taken back by its hypervisor, and is slow when it is used again. A program
+    /// that takes much new memory would measure that, not itself.
+    /// </remarks>
+    public void Alternate(string title, string figure, ulong populate, string[] ours, params string[][] twins)
     {
-        var ourRuns = new JsonArray();
-        var twinRuns = new JsonArray();
+        string[][] programs = [ours, .. twins];
+        JsonArray[] runs = [.. programs.Select(_ => new JsonArray())];
         for (int round = 0; round < rounds; round++)
         {
-            ourRuns.Add(JsonNode.Parse(Run(ours)));
-            twinRuns.Add(JsonNode.Parse(Run(twin)));
+            for (int i = 0; i < programs.Length; i++)
+            {
+                Populate(populate);
+                runs[i].Add(JsonNode.Parse(Run(programs[i])));
+            }
+
             Console.Error.Write('.');
         }
 
         Console.Error.WriteLine();
-        double our = Median(ourRuns, figure);
-        double other = Median(twinRuns, figure);
+        double[] medians = [.. runs.Select(of => Median([.. of.Select(run => run![figure]!.GetValue<double>())]))];
+        double twin = medians[1..].Sum();
         _result[title] = new JsonObject
         {
-            ["ours"] = ourRuns,
-            ["twin"] = twinRuns,
             ["figure"] = figure,
-            ["ours_median"] = our,
-            ["twin_median"] = other,
-            ["ratio"] = Math.Round(our / other, 3),
+            ["ours_median"] = medians[0],
+            ["twin_median"] = twin,
+            ["ratio"] = Math.Round(medians[0] / twin, 3),
+            ["ours"] = runs[0],
+            ["twins"] = new JsonArray([.. runs.Skip(1)]),
         };
-        Console.WriteLine($"{name}, {title}: {figure} ours {our}, twin {other}, ratio {our / other:F3}");
-        return our / other;
+        Console.WriteLine($"{name}, {title}: {figure} ours {medians[0]}, twin {twin}, ratio {medians[0] / twin:F3}");
     }
 
     /// <summary>Adds a figure that has no twin.</summary>
     public void Add(string title, JsonNode value) => _result[title] = value;
 
-    /// <summary>Stores the results beside the earlier ones.</summary>
+    /// <summary>Stores the results in place of the earlier ones.</summary>
     public void Store() => File.WriteAllText(Path.Combine(s_bench, "results", $"{name}.json"), _result.ToJsonString(s_indented) + "\n");
 
-    private static double Median(JsonArray runs, string figure)
+    /// <summary>The middle value; of an even number of values the mean of the two in the middle.</summary>
+    public static double Median(IReadOnlyCollection<double> values)
     {
-        double[] values = [.. runs.Select(run => run![figure]!.GetValue<double>()).Order()];
-        return (values[(values.Length - 1) / 2] + values[values.Length / 2]) / 2;
+        double[] sorted = [.. values.Order()];
+        return (sorted[(sorted.Length - 1) / 2] + sorted[sorted.Length / 2]) / 2;
     }
+
+    private static void Populate(ulong bytes)
+    {
+        if (bytes > 0)
+        {
+            using var memory = MappedRegion.MapAnonymous(bytes);
+            memory.Advise(0, bytes, MemoryAdvice.NoHugePage);
+            memory.Advise(0, bytes, MemoryAdvice.PopulateWrite);
+        }
+    }
+
+    private static string SourceFolder([CallerFilePath] string file = "") => Path.GetDirectoryName(file)!;
 }

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Pageferry.Memory;
 
 namespace Pageferry.Bench;
@@ -14,8 +13,8 @@ internal static class LocalFault
         var comparison = new Comparison("local-fault", rounds);
         string[] twin = Comparison.Twin("local_fault", Pages);
         string[] ours = Comparison.Ours("local-fault-once", Pages);
-        _ = comparison.Alternate("one_cpu", ["taskset", "-c", "0", .. ours], ["taskset", "-c", "0", .. twin], "mean_ns");
-        _ = comparison.Alternate("free", ours, twin, "mean_ns");
+        comparison.Alternate("one_cpu", "mean_ns", ["taskset", "-c", "0", .. ours], ["taskset", "-c", "0", .. twin]);
+        comparison.Alternate("free", "mean_ns", ours, twin);
         comparison.Store();
         return 0;
     }
@@ -30,19 +29,7 @@ internal static class LocalFault
         using PageLane lane = engine.CreateLane();
         source.Lane = lane;
 
-        var waits = new long[pages];
-        Span<byte> touched = stackalloc byte[1];
-        long begin = Stopwatch.GetTimestamp();
-        for (ulong page = 0; page < pages; page++)
-        {
-            long start = Stopwatch.GetTimestamp();
-            memory.ReadAsGuest(page * Page.Size, touched);
-            waits[page] = Stopwatch.GetTimestamp() - start;
-        }
-
-        long total = Stopwatch.GetTimestamp() - begin;
-        Array.Sort(waits);
-        Console.WriteLine($$"""{"mean_ns":{{total / (long)pages}},"p50_ns":{{waits[pages / 2]}},"p99_ns":{{waits[pages * 99 / 100]}}}""");
+        Waits.Print(memory, pages);
         return 0;
     }
 

@@ -1,10 +1,18 @@
 // Benchmarks, each beside a twin in C or a peer, alternated in the same run. See docs/performance.md.
 using Pageferry.Bench;
+using Pageferry.Memory;
 
 return args switch
 {
     ["local-fault", .. var options] => LocalFault.Compare(Rounds(options)),
+    ["remote-fault", .. var options] => RemoteFault.Compare(Rounds(options)),
+    ["background-fill", .. var options] => BackgroundFill.Compare(Rounds(options)),
+    ["downtime", var pageferry, .. var options] => Downtime.Measure(Rounds(options), pageferry),
+    ["engine-memory"] => EngineMemory.Measure(),
     ["local-fault-once", var pages] => LocalFault.RunOnce(ulong.Parse(pages)),
+    ["remote-fault-once", var pages] => RemoteFault.RunOnce(ulong.Parse(pages)),
+    ["background-fill-once", var mebibytes, var backing] => BackgroundFill.RunOnce(ulong.Parse(mebibytes), Enum.Parse<GuestBacking>(backing)),
+    ["page-source", var kind, var port, var pages] => PageLink.RunSource(kind, int.Parse(port), ulong.Parse(pages)),
     _ => Usage(),
 };
 
@@ -12,6 +20,6 @@ static int Rounds(string[] options) => options is [var rounds] ? int.Parse(round
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: Pageferry.Bench local-fault [ROUNDS]");
+    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill [ROUNDS] | downtime PAGEFERRY [ROUNDS] | engine-memory");
     return 2;
 }

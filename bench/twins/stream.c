@@ -1,12 +1,14 @@
 // The ceiling of background fill: one process sends so many MiB over loopback TCP, from memory it has written, another receives them
-// into one buffer that it reuses. Prints the rate the receiver saw.
-// usage: stream MIB
+// into one buffer that it reuses or, with "fresh", into a memfd of that size that nobody has touched: what any destination has to pay.
+// Prints the rate the receiver saw.
+// usage: stream MIB [fresh]
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -50,12 +52,19 @@ int main(int argc, char **argv)
         }
         _exit(0);
     }
-    char *buffer = malloc(CHUNK);
+    int fresh = argc > 2;
+    int file = memfd_create("stream", 0);
+    if (file < 0 || ftruncate(file, total) != 0)
+        fail("memfd");
+    char *buffer = mmap(0, total, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (buffer == MAP_FAILED)
+        fail("mmap");
     int server = accept(listener, 0, 0);
     uint64_t begin = 0;
     unsigned long received = 0;
     while (received < total) {
-        ssize_t bytes = recv(server, buffer, CHUNK, 0);
+        unsigned long room = fresh && total - received < CHUNK ? total - received : CHUNK;
+        ssize_t bytes = recv(server, fresh ? buffer + received : buffer, room, 0);
         if (bytes <= 0)
             fail("recv");
         begin = begin ? begin : now();

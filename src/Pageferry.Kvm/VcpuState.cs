@@ -7,7 +7,8 @@ namespace Pageferry.Kvm;
 
 /// <summary>
 /// All that a vCPU is, beside memory: CPUID, registers, FPU and vector registers (XSAVE), XCRs, MSRs by the kernel's own list, debug registers,
-/// pending events and MP state, and its local APIC where the virtual machine has interrupt controllers in the kernel.
+/// pending events and MP state, its local APIC and the virtual machine's
+/// clock where the virtual machine has interrupt controllers in the kernel.
 /// </summary>
 /// <remarks>
 /// Its parts are the kernel's own structures. The binary form is little-endian: magic, version, number of sections, then for each its number, its length
@@ -20,6 +21,7 @@ public sealed class VcpuState
     private const int HeaderBytes = 8;
     private const int SectionHeaderBytes = 8;
     private const int MostSectionBytes = 1 << 20;
+    private const int ClockBytes = sizeof(ulong);
 
     private readonly SortedDictionary<VcpuStateSection, byte[]> _sections = [];
 
@@ -56,6 +58,9 @@ public sealed class VcpuState
         if (virtualMachine.HasIrqchip)
         {
             state._sections[VcpuStateSection.Lapic] = vcpu.GetLapic();
+            var clock = new byte[ClockBytes];
+            BinaryPrimitives.WriteUInt64LittleEndian(clock, virtualMachine.GetClock().Nanoseconds);
+            state._sections[VcpuStateSection.Clock] = clock;
         }
 
         return state;
@@ -97,6 +102,11 @@ public sealed class VcpuState
         Write(vcpu, Interop.KVM_SET_VCPU_EVENTS, VcpuStateSection.Events, "events");
         Write(vcpu, Interop.KVM_SET_MP_STATE, VcpuStateSection.MpState, "MP state");
         Write(vcpu, Interop.KVM_SET_REGS, VcpuStateSection.Registers, "registers");
+        if (hasLapic)
+        {
+            ulong nanoseconds = BinaryPrimitives.ReadUInt64LittleEndian(_sections[VcpuStateSection.Clock]);
+            virtualMachine.SetClock(new MachineClock(nanoseconds, ClockFlags.None, 0, 0));
+        }
     }
 
     /// <summary>The binary form.</summary>
@@ -149,9 +159,11 @@ public sealed class VcpuState
             throw new InvalidDataException($"The vCPU state has {rest.Length} bytes behind its {sections} sections.");
         }
 
+        bool withIrqchip = state._sections.ContainsKey(VcpuStateSection.Lapic) || state._sections.ContainsKey(VcpuStateSection.Clock);
         foreach (VcpuStateSection section in Enum.GetValues<VcpuStateSection>())
         {
-            if (section != VcpuStateSection.Lapic && !state._sections.ContainsKey(section))
+            bool optional = !withIrqchip && section is (VcpuStateSection.Lapic or VcpuStateSection.Clock);
+            if (!optional && !state._sections.ContainsKey(section))
             {
                 throw new InvalidDataException($"The vCPU state lacks the section {section}.");
             }
@@ -213,6 +225,7 @@ public sealed class VcpuState
             VcpuStateSection.MpState => content.Length == Interop.MpStateBytes,
             VcpuStateSection.Registers => content.Length == Interop.RegistersBytes,
             VcpuStateSection.Lapic => content.Length == Interop.LapicBytes,
+            VcpuStateSection.Clock => content.Length == ClockBytes,
             _ => throw new UnreachableException(),
         };
         if (!right)

@@ -25,29 +25,56 @@ public sealed class Userfaultfd : IDisposable
     /// <exception cref="LinuxException">EPERM or EACCES: not permitted. EINVAL: this kernel lacks a feature.</exception>
     public static Userfaultfd Open(UserfaultfdFeatures features)
     {
-        var descriptor = new FileDescriptor(OpenAny());
-        if (descriptor.IsInvalid)
+        FileDescriptor descriptor = OpenAny();
+        try
         {
-            throw LinuxException.FromLastError("open a userfaultfd that sees the kernel's own faults", PermissionAdvice);
+            _ = Agree(descriptor, features);
+            return new Userfaultfd(descriptor);
         }
-
-        var api = new Interop.uffdio_api { api = Interop.UFFD_API, features = (ulong)features };
-        int result;
-
-        // SAFETY: the kernel reads and fills a structure of the size that the request's number states.
-        unsafe
+        catch
         {
-            result = Interop.Ioctl(descriptor.Number, Interop.UFFDIO_API, &api);
-        }
-
-        if (result != 0)
-        {
-            LinuxException failure = LinuxException.FromLastError($"agree with the kernel on the userfaultfd features {features}");
             descriptor.Dispose();
-            throw failure;
+            throw;
         }
+    }
 
-        return new Userfaultfd(descriptor);
+    /// <summary>Opens a userfaultfd that sees the faults of user space only (<c>UFFD_USER_MODE_ONLY</c>), which needs no permission.</summary>
+    /// <remarks>A page that the kernel itself touches, KVM among it, is EFAULT there and not a message.</remarks>
+    /// <param name="features">What it has to be able to do.</param>
+    /// <returns>The userfaultfd, which the caller disposes.</returns>
+    /// <exception cref="LinuxException">ENOSYS: the kernel was built without it. EINVAL: this kernel lacks a feature.</exception>
+    public static Userfaultfd OpenUserModeOnly(UserfaultfdFeatures features)
+    {
+        var descriptor = new FileDescriptor(SystemCall(Interop.UFFD_USER_MODE_ONLY));
+        try
+        {
+            if (descriptor.IsInvalid)
+            {
+                throw LinuxException.FromLastError("open a userfaultfd for user space's faults");
+            }
+
+            _ = Agree(descriptor, features);
+            return new Userfaultfd(descriptor);
+        }
+        catch
+        {
+            descriptor.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Takes over a userfaultfd that another process opened and handed over; it watches that process's memory.</summary>
+    /// <param name="descriptor">The userfaultfd, its features agreed on; owned by the result.</param>
+    /// <returns>The userfaultfd, which the caller disposes.</returns>
+    public static Userfaultfd FromDescriptor(FileDescriptor descriptor) => new(descriptor);
+
+    /// <summary>What the kernel's userfaultfd can do here.</summary>
+    /// <returns>All features that the kernel offers, those unknown here among them.</returns>
+    /// <exception cref="LinuxException">EPERM or EACCES: not permitted; the message says what grants it. ENOSYS: the kernel was built without it.</exception>
+    public static UserfaultfdFeatures Probe()
+    {
+        using FileDescriptor descriptor = OpenAny();
+        return Agree(descriptor, UserfaultfdFeatures.None);
     }
 
     /// <summary>Registers a range (<c>UFFDIO_REGISTER</c>).</summary>
@@ -119,6 +146,55 @@ public sealed class Userfaultfd : IDisposable
     public UserfaultfdResult Continue(ulong address, ulong length, UserfaultfdCopyFlags flags, out long done) =>
         Place(Interop.UFFDIO_CONTINUE, address, length, flags, out done);
 
+    /// <summary>Moves pages of private anonymous memory without a copy (<c>UFFDIO_MOVE</c>, Linux 6.8). Both ranges are this process's.</summary>
+    /// <param name="destination">The first address to place; a page multiple.</param>
+    /// <param name="source">The first address to move from, which has no content afterwards; a page multiple.</param>
+    /// <param name="length">Bytes; a page multiple.</param>
+    /// <param name="flags">How.</param>
+    /// <param name="done">Bytes moved, or a negative errno.</param>
+    /// <returns>The outcome; NotRegistered also when the source has no content, Busy when it is shared or pinned.</returns>
+    public UserfaultfdResult Move(ulong destination, ulong source, ulong length, UserfaultfdMoveFlags flags, out long done)
+    {
+        var move = new Interop.uffdio_copy { dst = destination, src = source, len = length, mode = (ulong)flags };
+
+        // SAFETY: the kernel reads and fills a structure of the size that the request's number states; it checks both addresses.
+        unsafe
+        {
+            int result = Interop.Ioctl(Descriptor.Number, Interop.UFFDIO_MOVE, &move);
+            done = move.copy;
+            return Outcome(result);
+        }
+    }
+
+    /// <summary>Makes pages whose content is lost fail when touched (<c>UFFDIO_POISON</c>, Linux 6.6): SIGBUS, EFAULT in the kernel.</summary>
+    /// <param name="address">The first address to poison; a page multiple.</param>
+    /// <param name="length">Bytes; a page multiple.</param>
+    /// <param name="flags">How.</param>
+    /// <param name="done">Bytes poisoned, or a negative errno.</param>
+    /// <returns>The outcome.</returns>
+    public UserfaultfdResult Poison(ulong address, ulong length, UserfaultfdCopyFlags flags, out long done) =>
+        Place(Interop.UFFDIO_POISON, address, length, flags, out done);
+
+    /// <summary>Protects pages against writes, or lets writes through and wakes who waits (<c>UFFDIO_WRITEPROTECT</c>).</summary>
+    /// <param name="address">The first address; a page multiple, registered for write-protect faults.</param>
+    /// <param name="length">Bytes; a page multiple.</param>
+    /// <param name="isProtected">Whether a write is a fault from now on.</param>
+    /// <returns>The outcome; Retry while an event is unread.</returns>
+    public UserfaultfdResult WriteProtect(ulong address, ulong length, bool isProtected)
+    {
+        var protect = new Interop.uffdio_writeprotect
+        {
+            range = new() { start = address, len = length },
+            mode = isProtected ? Interop.UFFDIO_WRITEPROTECT_MODE_WP : 0,
+        };
+
+        // SAFETY: the kernel reads a structure of the size that the request's number states.
+        unsafe
+        {
+            return Outcome(Interop.Ioctl(Descriptor.Number, Interop.UFFDIO_WRITEPROTECT, &protect));
+        }
+    }
+
     /// <summary>Reads the messages that wait, as many as fit, without waiting for one.</summary>
     /// <param name="buffer">Where to.</param>
     /// <returns>How many messages were read; 0 when none waits.</returns>
@@ -147,20 +223,37 @@ public sealed class Userfaultfd : IDisposable
     /// <summary>Closes the userfaultfd: the threads that wait go on with pages of zeros.</summary>
     public void Dispose() => Descriptor.Dispose();
 
-    private static int OpenAny()
+    private static FileDescriptor OpenAny()
     {
         int device = Interop.Open("/dev/userfaultfd", Interop.O_RDWR | Interop.O_CLOEXEC);
+        int fd = device >= 0 ? Interop.Ioctl(device, Interop.USERFAULTFD_IOC_NEW, (nint)(Interop.O_CLOEXEC | Interop.O_NONBLOCK)) : -1;
         if (device >= 0)
         {
-            int fd = Interop.Ioctl(device, Interop.USERFAULTFD_IOC_NEW, (nint)(Interop.O_CLOEXEC | Interop.O_NONBLOCK));
             _ = Interop.Close(device);
-            if (fd >= 0)
-            {
-                return fd;
-            }
         }
 
-        return (int)Interop.Syscall(Interop.SYS_userfaultfd, Interop.O_CLOEXEC | Interop.O_NONBLOCK);
+        fd = fd >= 0 ? fd : SystemCall(flags: 0);
+        return fd >= 0
+            ? new FileDescriptor(fd)
+            : throw LinuxException.FromLastError("open a userfaultfd that sees the kernel's own faults", PermissionAdvice);
+    }
+
+    private static int SystemCall(int flags) =>
+        (int)Interop.Syscall(Interop.SYS_userfaultfd, Interop.O_CLOEXEC | Interop.O_NONBLOCK | flags);
+
+    /// <summary><c>UFFDIO_API</c>.</summary>
+    /// <returns>All features that the kernel offers.</returns>
+    private static UserfaultfdFeatures Agree(FileDescriptor descriptor, UserfaultfdFeatures features)
+    {
+        var api = new Interop.uffdio_api { api = Interop.UFFD_API, features = (ulong)features };
+
+        // SAFETY: the kernel reads and fills a structure of the size that the request's number states.
+        unsafe
+        {
+            return Interop.Ioctl(descriptor.Number, Interop.UFFDIO_API, &api) == 0
+                ? (UserfaultfdFeatures)api.features
+                : throw LinuxException.FromLastError($"agree with the kernel on the userfaultfd features {features}");
+        }
     }
 
     private static UserfaultfdResult Outcome(int result) => result == 0
@@ -173,6 +266,7 @@ public sealed class Userfaultfd : IDisposable
             Errno.EFAULT => UserfaultfdResult.BadSource,
             Errno.ESRCH => UserfaultfdResult.ProcessGone,
             Errno.ENOMEM => UserfaultfdResult.NoMemory,
+            Errno.EBUSY => UserfaultfdResult.Busy,
             Errno.EINVAL => UserfaultfdResult.Invalid,
             _ => UserfaultfdResult.Other,
         };

@@ -24,6 +24,9 @@ public enum UserfaultfdResult
     /// <summary>ENOMEM: no memory for the page.</summary>
     NoMemory,
 
+    /// <summary>EBUSY: the page is shared or pinned (UFFDIO_MOVE).</summary>
+    Busy,
+
     /// <summary>EINVAL: the request makes no sense for this memory.</summary>
     Invalid,
 

@@ -35,7 +35,7 @@ public sealed class FaultEngine : IDisposable
     private readonly Lock _placing = new();
 
     private Thread? _reader;
-    private IPagePlacer? _placer;
+    private PagePlacer? _placer;
     private IPageSource? _source;
     private long _unknownPages;
 
@@ -120,15 +120,20 @@ public sealed class FaultEngine : IDisposable
         }
 
         _source = source;
-        _placer = Memory.HasHostView ? new ContinuePlacer(Memory) : new CopyPlacer(Memory);
+        _placer = new PagePlacer(Memory);
         _reader = new Thread(ReadUntilStopped) { IsBackground = true, Name = "fault reader" };
-        _reader.Start();
+        lock (_placing)
+        {
+            // A lock makes its event when it is waited for the first time: now, and not on the fault path.
+            _reader.Start();
+            _ = SpinWait.SpinUntil(() => _reader.ThreadState.HasFlag(System.Threading.ThreadState.WaitSleepJoin), millisecondsTimeout: 100);
+        }
     }
 
     /// <summary>Places a run of pages that a lane claimed and filled.</summary>
     /// <param name="page">The first page.</param>
     /// <param name="count">How many pages.</param>
-    /// <param name="content">The address of the content, for memory without a host view.</param>
+    /// <param name="content">The address of the content.</param>
     /// <param name="requested">How many of them were asked for.</param>
     internal void PlaceArrived(ulong page, ulong count, ulong content, ulong requested)
     {
@@ -196,11 +201,7 @@ public sealed class FaultEngine : IDisposable
         {
             if (States.Change(page + i, PageState.Arriving, PageState.Absent) == PageState.ArrivingRemoved)
             {
-                lock (_placing)
-                {
-                    DropRemoved(page + i);
-                }
-
+                _ = States.Change(page + i, PageState.ArrivingRemoved, PageState.Zero);
                 AddKnown(1);
             }
         }
@@ -211,7 +212,6 @@ public sealed class FaultEngine : IDisposable
     /// <summary>Drops what arrived of a page that was removed meanwhile, and sends who waits for it back to touch it again.</summary>
     private void DropRemoved(ulong page)
     {
-        Memory.DropContent(page);
         _ = States.Change(page, PageState.ArrivingRemoved, PageState.Zero);
         Memory.Userfaultfd.Wake(Memory.GuestViewOfPage(page), Page.Size);
     }
@@ -257,18 +257,15 @@ public sealed class FaultEngine : IDisposable
         try
         {
             var poll = new Poll(Memory.Userfaultfd.Descriptor, _stop.Descriptor);
-            while (true)
+            do
             {
-                poll.Wait(Timeout.Infinite);
-                if (poll.IsReadable(1))
-                {
-                    return;
-                }
-
                 while (ReadBatch())
                 {
                 }
+
+                poll.Wait(Timeout.Infinite);
             }
+            while (!poll.IsReadable(1));
         }
         catch (Exception failure)
         {

@@ -299,15 +299,6 @@ public sealed class GuestMemory : IDisposable
     internal void RemoveFromGuest(ulong page, ulong count) =>
         _guestView.Advise(page * Page.Size, count * Page.Size, HasHostView ? MemoryAdvice.Remove : MemoryAdvice.DontNeed);
 
-    /// <summary>Makes a page a hole again, so that nothing of a content that was dropped can be seen.</summary>
-    internal void DropContent(ulong page)
-    {
-        if (_file is not null)
-        {
-            _file.PunchHole(page * Page.Size, Page.Size);
-        }
-    }
-
     private static ulong CheckedSize(IReadOnlyList<GuestRegion> regions)
     {
         if (regions.Count is 0 or > MaxRegions)

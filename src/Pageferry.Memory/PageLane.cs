@@ -6,8 +6,7 @@ namespace Pageferry.Memory;
 /// The way in for the pages that one thread receives. It claims pages, lends a buffer for their content, and has them placed.
 /// </summary>
 /// <remarks>
-/// With a host view the buffer is guest memory itself, so that bytes go from a socket to where the guest reads them without a copy.
-/// A lane is used by one thread.
+/// The buffer stays in the CPU's cache from the socket to the copy into guest memory. A lane is used by one thread.
 /// </remarks>
 public sealed class PageLane : IDisposable
 {
@@ -15,7 +14,7 @@ public sealed class PageLane : IDisposable
     public const int MaxPages = 256;
 
     private readonly FaultEngine _engine;
-    private readonly MappedRegion _bounce;
+    private readonly MappedRegion _buffer;
     private ulong _page;
     private ulong _count;
     private ulong _requested;
@@ -24,8 +23,9 @@ public sealed class PageLane : IDisposable
     {
         _engine = engine;
 
-        // Its pages are populated when first used: with a host view that is only when content is drained.
-        _bounce = MappedRegion.MapAnonymous(MaxPages * Page.Size);
+        // Populated now: the first page to arrive is one that a guest waits for.
+        _buffer = MappedRegion.MapAnonymous(MaxPages * Page.Size);
+        _buffer.Advise(0, _buffer.Length, MemoryAdvice.PopulateWrite);
     }
 
     /// <summary>Claims pages whose content is about to be received.</summary>
@@ -56,7 +56,7 @@ public sealed class PageLane : IDisposable
             if (_count != 0)
             {
                 int claimed = (int)_count;
-                buffer = _engine.Memory.HasHostView ? _engine.Memory.HostViewOfPages(page, claimed) : _bounce.Span(0, claimed * Page.Size);
+                buffer = _buffer.Span(0, claimed * Page.Size);
                 return claimed;
             }
 
@@ -65,7 +65,7 @@ public sealed class PageLane : IDisposable
         }
         while (unwanted == 0);
 
-        buffer = _bounce.Span(0, unwanted * Page.Size);
+        buffer = _buffer.Span(0, unwanted * Page.Size);
         return -unwanted;
     }
 
@@ -74,7 +74,7 @@ public sealed class PageLane : IDisposable
     {
         ulong count = _count;
         _count = 0;
-        _engine.PlaceArrived(_page, count, _bounce.Address, _requested);
+        _engine.PlaceArrived(_page, count, _buffer.Address, _requested);
     }
 
     /// <summary>Gives the pages claimed back: their content did not arrive, and whatever is in the buffer is never shown to the guest.</summary>
@@ -112,6 +112,6 @@ public sealed class PageLane : IDisposable
             Abandon();
         }
 
-        _bounce.Dispose();
+        _buffer.Dispose();
     }
 }

@@ -3,16 +3,19 @@ namespace Pageferry.Memory;
 /// <summary>
 /// The faults that were read and not answered yet, with the time each was read. Few at any time: one per thread that touches guest memory.
 /// </summary>
-/// <remarks>Its lock is taken by the engine's own threads for some nanoseconds and never by a thread that touches guest memory.</remarks>
+/// <remarks>
+/// Its lock is taken by the engine's own threads for some nanoseconds and never by a thread that touches guest memory. It is one that spins: the
+/// others allocate when they are first waited for.
+/// </remarks>
 internal sealed class PendingFaults
 {
     /// <summary>More waiting threads than this are answered like the others; only their latency goes unrecorded.</summary>
     internal const int Capacity = 1024;
 
-    private readonly Lock _lock = new();
     private readonly ulong[] _pages = new ulong[Capacity];
     private readonly long[] _readAt = new long[Capacity];
     private readonly FaultCause[] _causes = new FaultCause[Capacity];
+    private SpinLock _lock = new(enableThreadOwnerTracking: false);
     private int _count;
 
     /// <summary>How many faults are pending.</summary>
@@ -24,8 +27,10 @@ internal sealed class PendingFaults
     /// <param name="cause">What it waits for.</param>
     public void Add(ulong page, long readAt, FaultCause cause)
     {
-        lock (_lock)
+        bool taken = false;
+        try
         {
+            _lock.Enter(ref taken);
             if (_count < Capacity && Array.IndexOf(_pages, page, 0, _count) < 0)
             {
                 _pages[_count] = page;
@@ -33,6 +38,10 @@ internal sealed class PendingFaults
                 _causes[_count] = cause;
                 Volatile.Write(ref _count, _count + 1);
             }
+        }
+        finally
+        {
+            Exit(taken);
         }
     }
 
@@ -44,8 +53,10 @@ internal sealed class PendingFaults
     /// <returns>Whether there was one.</returns>
     public bool TryTake(ulong page, ulong count, out long readAt, out FaultCause cause)
     {
-        lock (_lock)
+        bool taken = false;
+        try
         {
+            _lock.Enter(ref taken);
             for (int i = 0; i < _count; i++)
             {
                 if (_pages[i] - page < count)
@@ -61,9 +72,21 @@ internal sealed class PendingFaults
                 }
             }
         }
+        finally
+        {
+            Exit(taken);
+        }
 
         readAt = 0;
         cause = default;
         return false;
+    }
+
+    private void Exit(bool taken)
+    {
+        if (taken)
+        {
+            _lock.Exit();
+        }
     }
 }

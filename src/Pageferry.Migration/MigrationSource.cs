@@ -8,6 +8,12 @@ namespace Pageferry.Migration;
 /// <summary>Moves a guest away by post-copy: it stops here, goes on at the destination, and its pages follow.</summary>
 public sealed class MigrationSource
 {
+    /// <summary>
+    /// How much background content may be queued between the two sides. A page that the guest touches while it is queued waits for all
+    /// before it, and a queue that outgrows the CPU's cache makes both sides slower. Enough for loopback, which has no delay to fill.
+    /// </summary>
+    internal const int BackgroundQueueBytes = 128 << 10;
+
     /// <summary>The most bytes of a machine state: 16 MiB.</summary>
     public const int MostStateBytes = 16 << 20;
 
@@ -91,14 +97,17 @@ public sealed class MigrationSource
         // From here on the guest's truth is at the destination, and the rest of it here: no deadline ends that.
         demand.Patience = TimeSpan.Zero;
         background.Patience = TimeSpan.Zero;
+        background.Socket.SendBufferSize = BackgroundQueueBytes;
         control.Patience = TimeSpan.Zero;
         var failures = new PageThreads(connections);
         failures.Start("demand pages", () => server.ServeDemand(demand));
-        failures.Start("background pages", () => server.FillBackground(background));
         failures.Run(() =>
         {
             _ = control.Receive(MessageType.Running, 0);
             _counters.Downtime = Stopwatch.GetElapsedTime(stopped);
+
+            // Not earlier: it would compete with the first pages the guest asks for.
+            failures.Start("background pages", () => server.FillBackground(background));
             _ = control.Receive(MessageType.Complete, 0);
             failures.Finish();
             Send(control, MessageType.Released, []);

@@ -5,6 +5,9 @@ namespace Pageferry.Migration;
 /// <summary>The destination's end of one page connection: from the socket into guest memory, and placed.</summary>
 internal sealed class PageReceiver(PeerConnection connection, FaultEngine engine, MigrationCounters counters, ConnectionRole role)
 {
+    /// <summary>64 KiB are received, then placed: whoever waits for a page of a run does not wait for the whole run.</summary>
+    private const ulong PagesPerPlacing = 16;
+
     private readonly byte[] _run = new byte[PageFrames.RunBytes];
 
     /// <summary>Receives until the source says that all is sent, or the connection ends.</summary>
@@ -39,7 +42,7 @@ internal sealed class PageReceiver(PeerConnection connection, FaultEngine engine
         (ulong page, ulong count) = PageFrames.ReadRun(MessageType.Pages, _run, bytes, engine.States.PageCount);
         for (ulong done = 0; done < count;)
         {
-            int begun = lane.Begin(page + done, (int)(count - done), out Span<byte> buffer);
+            int begun = lane.Begin(page + done, (int)Math.Min(PagesPerPlacing, count - done), out Span<byte> buffer);
             connection.ReceiveAll(buffer);
             if (begun > 0)
             {

@@ -13,6 +13,9 @@ internal sealed class PeerConnection : IDisposable
     /// <summary>"PAGEFERY" in memory: the first bytes of every hello and welcome.</summary>
     private const ulong Magic = 0x5952_4546_4547_4150;
 
+    /// <summary>Holds a page's whole frame, so that one receive gets it.</summary>
+    private const int BufferBytes = 8 << 10;
+
     private const int HelloBytes = 32;
     private const int WelcomeBytes = 32;
     private const int MostErrorBytes = 1024;
@@ -20,6 +23,9 @@ internal sealed class PeerConnection : IDisposable
     private readonly Socket _socket;
     private readonly byte[] _sendHeader = new byte[HeaderBytes];
     private readonly byte[] _receiveHeader = new byte[HeaderBytes];
+    private readonly byte[] _buffer = new byte[BufferBytes];
+    private int _buffered;
+    private int _bufferTaken;
 
     internal PeerConnection(Socket socket)
     {
@@ -70,8 +76,23 @@ internal sealed class PeerConnection : IDisposable
     {
         while (!bytes.IsEmpty)
         {
-            int received = _socket.Receive(bytes);
-            bytes = received > 0 ? bytes[received..] : throw new EndOfStreamException("The peer closed the connection.");
+            if (_bufferTaken < _buffered)
+            {
+                int taken = Math.Min(bytes.Length, _buffered - _bufferTaken);
+                _buffer.AsSpan(_bufferTaken, taken).CopyTo(bytes);
+                _bufferTaken += taken;
+                bytes = bytes[taken..];
+            }
+            else if (bytes.Length >= BufferBytes)
+            {
+                bytes = bytes[ReceiveSome(bytes)..];
+            }
+            else
+            {
+                _bufferTaken = 0;
+                _buffered = 0;
+                _buffered = ReceiveSome(_buffer);
+            }
         }
     }
 
@@ -206,6 +227,12 @@ internal sealed class PeerConnection : IDisposable
 
         var versions = new VersionRange(BinaryPrimitives.ReadUInt16LittleEndian(message[8..]), BinaryPrimitives.ReadUInt16LittleEndian(message[10..]));
         return versions.Lowest <= versions.Highest ? versions : throw new ProtocolException($"The peer states the version range {versions}, which is empty.");
+    }
+
+    private int ReceiveSome(Span<byte> bytes)
+    {
+        int received = _socket.Receive(bytes);
+        return received > 0 ? received : throw new EndOfStreamException("The peer closed the connection.");
     }
 
     private string ReceiveError(uint bytes)

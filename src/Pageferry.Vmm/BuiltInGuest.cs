@@ -7,6 +7,7 @@ namespace Pageferry.Vmm;
 /// <remarks>
 /// Each vCPU owns a slice of the memory behind the image and goes over it pass after pass: `stamp` in order, `random` in a pseudo-random order
 /// with reads and writes mixed. A page that is not as it was left is reported with its address and both words, and ends the guest with code 1.
+/// After the last pass, if there is one, vCPUs wait for the others; the last one ends the guest with code 0.
 /// <see cref="GuestWords"/> says what a page holds.
 /// </remarks>
 internal sealed class BuiltInGuest
@@ -14,9 +15,10 @@ internal sealed class BuiltInGuest
     private readonly Assembler _asm = new(64);
     private readonly bool _random;
     private Label _wrongStamp;
+    private Label _wrongEndStamp;
     private Label _wrongHash;
-    private Label _text;
     private Label _hex;
+    private Label _finishedVcpus;
 
     // What lives in registers while the guest runs.
     private static readonly AssemblerRegister64 s_info = r15;
@@ -50,13 +52,15 @@ internal sealed class BuiltInGuest
     private byte[] Assemble(ulong address)
     {
         _wrongStamp = _asm.CreateLabel();
+        _wrongEndStamp = _asm.CreateLabel();
         _wrongHash = _asm.CreateLabel();
-        _text = _asm.CreateLabel();
         _hex = _asm.CreateLabel();
+        _finishedVcpus = _asm.CreateLabel();
         FindSlice();
         Passes();
-        Report();
-        Helpers();
+        ReportWrongPage();
+        Hexadecimal();
+        Data();
         using var code = new MemoryStream();
         _ = _asm.Assemble(new StreamCodeWriter(code), address);
         return code.ToArray();
@@ -144,6 +148,8 @@ internal sealed class BuiltInGuest
         Expect();
         _asm.cmp(__qword_ptr[s_address + GuestWords.StampOffset], s_expected);
         _asm.jne(_wrongStamp);
+        _asm.cmp(__qword_ptr[s_address + GuestWords.EndStampOffset], s_expected);
+        _asm.jne(_wrongEndStamp);
         _asm.cmp(__qword_ptr[s_address + GuestWords.HashOffset], s_hash);
         _asm.jne(_wrongHash);
         if (_random)
@@ -156,6 +162,7 @@ internal sealed class BuiltInGuest
 
         _asm.Label(ref write);
         _asm.mov(__qword_ptr[s_address + GuestWords.StampOffset], s_pass);
+        _asm.mov(__qword_ptr[s_address + GuestWords.EndStampOffset], s_pass);
 
         _asm.Label(ref skip);
         if (_random)
@@ -190,7 +197,16 @@ internal sealed class BuiltInGuest
         _asm.jmp(pass);
 
         _asm.Label(ref finished);
+        Label wait = _asm.CreateLabel();
+        _asm.mov(eax, 1);
+        _asm.@lock.xadd(__dword_ptr[_finishedVcpus], eax);
+        _asm.inc(eax);
+        _asm.cmp(eax, __dword_ptr[s_info + BootLayout.InfoVcpuCount]);
+        _asm.jne(wait);
         End(0);
+        _asm.Label(ref wait);
+        _asm.pause();
+        _asm.jmp(wait);
     }
 
     /// <summary>Leaves the page's address and its hash; clobbers rax.</summary>
@@ -233,51 +249,62 @@ internal sealed class BuiltInGuest
         _asm.nop();
     }
 
-    private void Report()
+    /// <summary>Writes one line, made on the stack so that it takes one exit, reports one wrong page and ends the guest.</summary>
+    private void ReportWrongPage()
     {
         Label tell = _asm.CreateLabel();
-        Label stamp = _asm.CreateLabel();
-        Label hash = _asm.CreateLabel();
-        Label expected = _asm.CreateLabel();
-        Label found = _asm.CreateLabel();
-        Label end = _asm.CreateLabel();
-
-        _asm.Label(ref _wrongStamp);
-        _asm.lea(rsi, __[stamp]);
-        _asm.mov(r8, __qword_ptr[s_address + GuestWords.StampOffset]);
-        _asm.jmp(tell);
+        Wrong(ref _wrongStamp, GuestWords.StampOffset, "wrong stamp in page 0x", tell);
+        Wrong(ref _wrongEndStamp, GuestWords.EndStampOffset, "wrong end stamp in page 0x", tell);
         _asm.Label(ref _wrongHash);
-        _asm.lea(rsi, __[hash]);
         _asm.mov(s_expected, s_hash);
-        _asm.mov(r8, __qword_ptr[s_address + GuestWords.HashOffset]);
+        Label hash = _asm.CreateLabel();
+        Wrong(ref hash, GuestWords.HashOffset, "wrong hash in page 0x", tell);
 
+        // rdi: behind the line so far, which begins at rsp. The pieces of text come with their ends.
         _asm.Label(ref tell);
-        _asm.call(_text);
-        _asm.mov(rdi, s_address);
+        _asm.mov(rdx, s_address);
         _asm.call(_hex);
-        _asm.lea(rsi, __[expected]);
-        _asm.call(_text);
-        _asm.mov(rdi, s_expected);
+        Append(": expected 0x");
+        _asm.mov(rdx, s_expected);
         _asm.call(_hex);
-        _asm.lea(rsi, __[found]);
-        _asm.call(_text);
-        _asm.mov(rdi, r8);
+        Append(", found 0x");
+        _asm.mov(rdx, r8);
         _asm.call(_hex);
-        _asm.lea(rsi, __[end]);
-        _asm.call(_text);
+        _asm.mov(__byte_ptr[rdi], '\n');
+        _asm.lea(rcx, __[rdi + 1]);
+        _asm.sub(rcx, rsp);
+        _asm.mov(rsi, rsp);
+        _asm.mov(edx, GuestPort.Console);
+        _asm.rep.outsb();
+        _asm.mov(eax, unchecked((int)(GuestPort.ReportWrong | 1)));
+        _asm.mov(edx, GuestPort.Report);
+        _asm.@out(dx, eax);
         End(1);
-
-        Text(ref stamp, "wrong stamp in page 0x");
-        Text(ref hash, "wrong hash in page 0x");
-        Text(ref expected, ": expected 0x");
-        Text(ref found, ", found 0x");
-        Text(ref end, "\n");
     }
 
-    private void Text(ref Label label, string text)
+    private void Wrong(ref Label label, int offset, string text, Label tell)
     {
+        const int LongestLine = 128;
         _asm.Label(ref label);
-        _asm.db([.. System.Text.Encoding.ASCII.GetBytes(text), 0]);
+        _asm.mov(r8, __qword_ptr[s_address + offset]);
+        _asm.sub(rsp, LongestLine);
+        _asm.mov(rdi, rsp);
+        Append(text);
+        _asm.jmp(tell);
+    }
+
+    /// <summary>Copies a text that stands in the code to rdi, and moves rdi behind it; clobbers rsi, rcx.</summary>
+    private void Append(string text)
+    {
+        Label bytes = _asm.CreateLabel();
+        Label after = _asm.CreateLabel();
+        _asm.jmp(after);
+        _asm.Label(ref bytes);
+        _asm.db(System.Text.Encoding.ASCII.GetBytes(text));
+        _asm.Label(ref after);
+        _asm.lea(rsi, __[bytes]);
+        _asm.mov(ecx, text.Length);
+        _asm.rep.movsb();
     }
 
     private void End(int code)
@@ -290,41 +317,33 @@ internal sealed class BuiltInGuest
         _asm.jmp(stay);
     }
 
-    private void Helpers()
+    /// <summary>Writes rdx as 16 hexadecimal digits to rdi, and moves rdi behind them; clobbers rax, rcx.</summary>
+    private void Hexadecimal()
     {
-        // Writes the text at rsi, up to its 0, to the console; clobbers al, dx.
-        Label character = _asm.CreateLabel();
-        Label ended = _asm.CreateLabel();
-        _asm.Label(ref _text);
-        _asm.mov(edx, GuestPort.Console);
-        _asm.Label(ref character);
-        _asm.mov(al, __byte_ptr[rsi]);
-        _asm.test(al, al);
-        _asm.je(ended);
-        _asm.@out(dx, al);
-        _asm.inc(rsi);
-        _asm.jmp(character);
-        _asm.Label(ref ended);
-        _asm.ret();
-
-        // Writes rdi as 16 hexadecimal digits; clobbers al, rcx, dx.
         Label digit = _asm.CreateLabel();
         Label decimalDigit = _asm.CreateLabel();
         _asm.Label(ref _hex);
         _asm.mov(ecx, 16);
-        _asm.mov(edx, GuestPort.Console);
         _asm.Label(ref digit);
-        _asm.rol(rdi, 4);
-        _asm.mov(eax, edi);
+        _asm.rol(rdx, 4);
+        _asm.mov(eax, edx);
         _asm.and(eax, 15);
         _asm.add(eax, '0');
         _asm.cmp(eax, '9');
         _asm.jbe(decimalDigit);
         _asm.add(eax, 'a' - '0' - 10);
         _asm.Label(ref decimalDigit);
-        _asm.@out(dx, al);
+        _asm.mov(__byte_ptr[rdi], al);
+        _asm.inc(rdi);
         _asm.dec(ecx);
         _asm.jne(digit);
         _asm.ret();
+    }
+
+    /// <summary>What the vCPUs share.</summary>
+    private void Data()
+    {
+        _asm.Label(ref _finishedVcpus);
+        _asm.dd(0);
     }
 }

@@ -1,13 +1,16 @@
 namespace Pageferry.Vmm;
 
 /// <summary>
-/// What the built-in guests keep in each page, so that a lost, stale, torn or foreign page can't go unseen: at its beginning the number of the pass
-/// that wrote it, at its end a hash of its number and the boot seed. Both guests and both hosts use the same.
+/// What the built-in guests keep in each page, so that a lost, stale, torn or foreign page can't go unseen: at its beginning and near its end the number of
+/// the pass that wrote it, in its last word a hash of its number and the boot seed. Both guests and both hosts use the same.
 /// </summary>
 internal static class GuestWords
 {
     /// <summary>Where the pass's number lies in a page.</summary>
     internal const int StampOffset = 0;
+
+    /// <summary>Where the pass's number lies once more: a page of which one part is older than the other has two different ones.</summary>
+    internal const int EndStampOffset = 4080;
 
     /// <summary>Where the hash lies in a page: the last word.</summary>
     internal const int HashOffset = 4088;

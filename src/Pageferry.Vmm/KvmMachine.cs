@@ -41,32 +41,25 @@ public sealed class KvmMachine : Machine
     public static KvmMachine Create(MachineConfiguration configuration, GuestImage image)
     {
         CheckMemory(configuration.MemorySize);
-        if (configuration.VcpuCount is < 1 or > BootLayout.MostVcpus)
-        {
-            // Before the boot layout is written: it has a place for each vCPU.
-            throw new ArgumentException($"A machine has 1 to {BootLayout.MostVcpus} vCPUs, not {configuration.VcpuCount}.", nameof(configuration));
-        }
-
-        GuestMemory memory = GuestMemory.Create(configuration.MemorySize, configuration.Backing);
+        KvmMachine machine = Make(GuestMemory.Create(configuration.MemorySize, configuration.Backing), configuration.VcpuCount);
         try
         {
-            image.Load(memory);
-            BootLayout.Write(memory, configuration, image.End);
+            image.Load(machine.Memory);
+            BootLayout.Write(machine.Memory, configuration, image.End);
+            byte[] cpuid = machine._kvm.GetSupportedCpuid();
+            foreach (VirtualCpu vcpu in machine._vcpus)
+            {
+                BootLayout.Prepare(vcpu, cpuid, configuration.Privilege, image.Entry);
+            }
+
+            machine.Prepare();
+            return machine;
         }
         catch
         {
-            memory.Dispose();
+            machine.Dispose();
             throw;
         }
-
-        KvmMachine machine = Create(memory, configuration.VcpuCount);
-        byte[] cpuid = machine._kvm.GetSupportedCpuid();
-        foreach (VirtualCpu vcpu in machine._vcpus)
-        {
-            BootLayout.Prepare(vcpu, cpuid, configuration.Privilege, image.Entry);
-        }
-
-        return machine;
     }
 
     /// <summary>Makes a machine around memory, for a state that is loaded next.</summary>
@@ -77,25 +70,15 @@ public sealed class KvmMachine : Machine
     /// <exception cref="LinuxException">KVM is refused.</exception>
     public static KvmMachine Create(GuestMemory memory, int vcpuCount)
     {
-        Kvm.Kvm? kvm = null;
-        VirtualMachine? virtualMachine = null;
+        KvmMachine machine = Make(memory, vcpuCount);
         try
         {
-            kvm = Kvm.Kvm.Open();
-            int most = Math.Min(kvm.MaxVcpus, BootLayout.MostVcpus);
-            if (vcpuCount < 1 || vcpuCount > most)
-            {
-                throw new ArgumentException($"A machine has 1 to {most} vCPUs here, not {vcpuCount}.", nameof(vcpuCount));
-            }
-
-            virtualMachine = kvm.CreateVirtualMachine();
-            return new KvmMachine(kvm, virtualMachine, memory, vcpuCount);
+            machine.Prepare();
+            return machine;
         }
         catch
         {
-            virtualMachine?.Dispose();
-            kvm?.Dispose();
-            memory.Dispose();
+            machine.Dispose();
             throw;
         }
     }
@@ -112,30 +95,29 @@ public sealed class KvmMachine : Machine
         }
     }
 
+    private protected override void Enter(int vcpu)
+    {
+        _vcpus[vcpu].BindToCurrentThread();
+
+        // A run that is over before it has begun, so that the first real one finds its code compiled.
+        _vcpus[vcpu].Kick();
+        _ = _vcpus[vcpu].Run();
+    }
+
     private protected override void Run(int vcpu)
     {
         VirtualCpu cpu = _vcpus[vcpu];
-        cpu.BindToCurrentThread();
-        while (true)
+
+        // Only an interrupted run ends here: it has completed the exit before it, so that the state is whole.
+        for (VcpuExit exit = cpu.Run(); exit.Kind != VcpuExitKind.Interrupted; exit = cpu.Run())
         {
-            VcpuExit exit = cpu.Run();
-            if (exit.Kind != VcpuExitKind.Interrupted)
-            {
-                SeeFirstInstruction();
-                Handle(vcpu, cpu, exit);
-                continue;
-            }
+            SeeFirstInstruction();
+            Handle(vcpu, cpu, exit);
+        }
 
-            if (AwaitsFirstInstruction && cpu.Registers != _loaded[vcpu])
-            {
-                SeeFirstInstruction();
-            }
-
-            // Here and nowhere else: a run that was interrupted has completed the exit before it, so the state is whole.
-            if (!Park(vcpu))
-            {
-                return;
-            }
+        if (AwaitsFirstInstruction && cpu.Registers != _loaded[vcpu])
+        {
+            SeeFirstInstruction();
         }
     }
 
@@ -161,48 +143,73 @@ public sealed class KvmMachine : Machine
         _kvm.Dispose();
     }
 
+    private static KvmMachine Make(GuestMemory memory, int vcpuCount)
+    {
+        Kvm.Kvm? kvm = null;
+        VirtualMachine? virtualMachine = null;
+        try
+        {
+            kvm = Kvm.Kvm.Open();
+            int most = Math.Min(kvm.MaxVcpus, BootLayout.MostVcpus);
+            if (vcpuCount < 1 || vcpuCount > most)
+            {
+                throw new ArgumentException($"A machine has 1 to {most} vCPUs here, not {vcpuCount}.", nameof(vcpuCount));
+            }
+
+            virtualMachine = kvm.CreateVirtualMachine();
+            return new KvmMachine(kvm, virtualMachine, memory, vcpuCount);
+        }
+        catch
+        {
+            virtualMachine?.Dispose();
+            kvm?.Dispose();
+            memory.Dispose();
+            throw;
+        }
+    }
+
     private void Handle(int vcpu, VirtualCpu cpu, in VcpuExit exit)
     {
         switch (exit.Kind)
         {
             case VcpuExitKind.PortWrite when exit is { Address: GuestPort.Console, Size: 1 }:
-                foreach (byte character in cpu.Data(exit))
-                {
-                    Print(vcpu, character);
-                }
-
+                Print(vcpu, cpu.Data(exit));
                 break;
 
             case VcpuExitKind.PortWrite when exit is { Address: GuestPort.Report, Size: 4 }:
                 Report(vcpu, BinaryPrimitives.ReadUInt32LittleEndian(cpu.Data(exit)));
                 break;
 
+            // The kick that comes with the end interrupts the next run, which completes the instruction.
             case VcpuExitKind.PortWrite when exit is { Address: GuestPort.Exit, Size: 4 }:
-                int code = BinaryPrimitives.ReadInt32LittleEndian(cpu.Data(exit));
-                if (code == 1)
-                {
-                    ReportWrong();
-                }
-
-                End(vcpu, code);
-
-                // The exit's instruction is completed by the run that the kick interrupts.
-                cpu.Kick();
+                End(vcpu, BinaryPrimitives.ReadInt32LittleEndian(cpu.Data(exit)));
                 break;
 
-            // Nobody is there: as on a PC's bus, reads are all ones and writes are lost.
-            case VcpuExitKind.PortRead or VcpuExitKind.MmioRead:
+            case VcpuExitKind.PortRead:
                 cpu.Data(exit).Fill(0xFF);
                 break;
 
-            case VcpuExitKind.PortWrite or VcpuExitKind.MmioWrite:
+            case VcpuExitKind.PortWrite:
+                break;
+
+            // An access outside memory, or one to memory that KVM's emulator could not make: what it reads must not be made up.
+            case VcpuExitKind.MmioRead or VcpuExitKind.MmioWrite:
+                Fail(vcpu, $"{(IsMemory(exit.Address) ? "could not access its memory" : "accessed what is not memory")}: {exit.Size} bytes at guest physical address 0x{exit.Address:x}. {RegisterText.Of(cpu)}");
+                break;
+
+            case VcpuExitKind.Halt when ExceptionTables.TryDescribe(Memory, cpu) is { } exception:
+                Fail(vcpu, exception);
+                break;
+
+            case VcpuExitKind.Halt:
+                Fail(vcpu, $"halted, and there are no interrupts to wake it. {RegisterText.Of(cpu)}");
                 break;
 
             default:
-                VcpuRegisters at = cpu.Registers;
-                Fail(vcpu, $"stopped: {exit.Kind} (exit reason {exit.Reason}, value 0x{exit.Value:x}, address 0x{exit.Address:x}) at RIP 0x{at.Rip:x}, RSP 0x{at.Rsp:x}, RAX 0x{at.Rax:x}, RFLAGS 0x{at.Rflags:x}.");
-                cpu.Kick();
+                Fail(vcpu, $"stopped: {exit.Kind} (exit reason {exit.Reason}, value 0x{exit.Value:x}, address 0x{exit.Address:x}). {RegisterText.Of(cpu)}");
                 break;
         }
     }
+
+    private bool IsMemory(ulong gpa) => Memory.Regions.Any(region => gpa - region.Gpa < region.Length);
 }

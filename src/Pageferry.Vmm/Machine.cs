@@ -1,25 +1,37 @@
-using System.Diagnostics;
 using System.Text;
 using Pageferry.Memory;
 
 namespace Pageferry.Vmm;
 
 /// <summary>What machines have in common, whatever runs them: threads that pause and go on, the guest's reports, its console and its end.</summary>
+/// <remarks>
+/// The vCPU threads exist from the beginning and wait, so that starting a guest that has arrived costs a wake-up and nothing else.
+/// </remarks>
 public abstract class Machine : IMachine
 {
     private const int LongestLine = 1024;
+
+    /// <summary>How often vCPUs are kicked to see whether they have executed, and after how many kicks it becomes half as often each time.</summary>
+    private const long FirstKickNanoseconds = 250_000;
+    private const long RarestKickNanoseconds = 16_000_000;
     private const int QuickKicks = 40;
 
-    private static readonly TimeSpan s_quickKick = TimeSpan.FromMicroseconds(250);
-
+    /// <summary>Guards all below it up to the empty line, and is pulsed at each change.</summary>
     private readonly object _gate = new();
+    private Thread? _kicker;
+    private int _running; // threads that have not parked
+    private bool _started;
+
+    private readonly Lock _console = new();
     private readonly TaskCompletionSource<int> _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly VcpuRecord[] _vcpus;
     private readonly Thread[] _threads;
-    private int _running;
     private ulong _pagesWrong;
     private volatile string? _failure;
-    private volatile bool _pausing;
+
+    // Changed under the gate, read anywhere.
+    private volatile bool _pausing = true;
+    private volatile bool _over;
     private volatile bool _stopping;
     private volatile bool _awaitingFirst;
 
@@ -69,22 +81,23 @@ public abstract class Machine : IMachine
     /// <summary>Whether the first instruction after a loaded state has not been seen yet.</summary>
     private protected bool AwaitsFirstInstruction => _awaitingFirst;
 
+    /// <summary>Whether a vCPU may go on without parking.</summary>
+    private protected bool MayRun => !_pausing && !_over && !_stopping;
+
     /// <inheritdoc/>
     public void Start()
     {
-        _running = _threads.Length;
-        _pausing = false;
-        for (int i = 0; i < _threads.Length; i++)
+        lock (_gate)
         {
-            int index = i;
-            _threads[i] = new Thread(() => RunVcpu(index)) { IsBackground = true, Name = $"vCPU {index}" };
-            _threads[i].Start();
+            if (_started)
+            {
+                throw new InvalidOperationException("The machine was started before; Resume lets a paused one go on.");
+            }
+
+            _started = true;
         }
 
-        if (_awaitingFirst)
-        {
-            LookForFirstInstruction();
-        }
+        Resume();
     }
 
     /// <inheritdoc/>
@@ -94,10 +107,7 @@ public abstract class Machine : IMachine
         {
             _pausing = true;
             KickAll();
-            while (_running > 0)
-            {
-                _ = Monitor.Wait(_gate);
-            }
+            WaitUntilParked();
         }
     }
 
@@ -106,49 +116,121 @@ public abstract class Machine : IMachine
     {
         lock (_gate)
         {
+            if (!_started)
+            {
+                throw new InvalidOperationException("The machine has not been started.");
+            }
+
             _pausing = false;
             Monitor.PulseAll(_gate);
+
+            // After the vCPUs: they need the processor more.
+            if (_awaitingFirst && _kicker is null)
+            {
+                _kicker = new Thread(KickUntilFirstInstruction) { IsBackground = true, Name = "first instruction" };
+                _kicker.Start();
+            }
         }
     }
 
     /// <inheritdoc/>
-    public byte[] SaveState() =>
-        MachineState.Write(Host, [.. _vcpus.Select((vcpu, i) => new MachineState.Vcpu(vcpu.Passes, vcpu.PagesChecked, vcpu.Ended, SaveVcpu(i)))]);
+    public byte[] SaveState()
+    {
+        lock (_gate)
+        {
+            if (!_pausing || _running > 0)
+            {
+                throw new InvalidOperationException("The state of a machine that runs can't be saved; pause it first.");
+            }
+
+            if (_over)
+            {
+                throw new InvalidOperationException("The guest has ended: there is no state to go on from.");
+            }
+
+            return MachineState.Write(Host, _pagesWrong, [.. _vcpus.Select((vcpu, i) => new MachineState.Vcpu(vcpu.Passes, vcpu.PagesChecked, SaveVcpu(i)))]);
+        }
+    }
 
     /// <inheritdoc/>
     public void LoadState(ReadOnlySpan<byte> state)
     {
-        MachineState.Vcpu[] saved = MachineState.Read(state, Host, VcpuCount);
-        for (int i = 0; i < saved.Length; i++)
+        lock (_gate)
         {
-            LoadVcpu(i, saved[i].State);
-            _vcpus[i].Passes = saved[i].Passes;
-            _vcpus[i].PagesChecked = saved[i].PagesChecked;
-            _vcpus[i].Ended = saved[i].Ended;
-        }
+            if (_started)
+            {
+                throw new InvalidOperationException("A state is loaded before the machine's start.");
+            }
 
-        _awaitingFirst = true;
+            MachineState.Vcpu[] saved = MachineState.Read(state, Host, VcpuCount, out _pagesWrong);
+            for (int i = 0; i < saved.Length; i++)
+            {
+                LoadVcpu(i, saved[i].State);
+                _vcpus[i].Passes = saved[i].Passes;
+                _vcpus[i].PagesChecked = saved[i].PagesChecked;
+            }
+
+            _awaitingFirst = true;
+        }
     }
 
     /// <summary>Stops the vCPUs for good, then gives everything back, memory last.</summary>
     public void Dispose()
     {
-        _stopping = true;
-        Pause();
-        Resume();
+        lock (_gate)
+        {
+            _stopping = true;
+            KickAll();
+            Monitor.PulseAll(_gate);
+        }
+
         foreach (Thread? thread in _threads)
         {
             thread?.Join();
         }
 
+        _kicker?.Join();
         DisposeVcpus();
         Memory.Dispose();
     }
 
-    /// <summary>Runs a vCPU, on its own thread, until <see cref="Park"/> says that it is over.</summary>
+    /// <summary>
+    /// Makes the vCPU threads, and saves and loads a state once: its code is compiled now and not while a guest is stopped, and a host that
+    /// can't load a state says so before a guest depends on it. The last step of making a machine.
+    /// </summary>
+    /// <exception cref="NotSupportedException">A vCPU can't be run or its state not be loaded.</exception>
+    /// <exception cref="Linux.LinuxException">The kernel refused a part of the state.</exception>
+    private protected void Prepare()
+    {
+        _running = _threads.Length;
+        for (int i = 0; i < _threads.Length; i++)
+        {
+            int vcpu = i;
+            _threads[i] = new Thread(() => RunVcpu(vcpu)) { IsBackground = true, Name = $"vCPU {vcpu}" };
+            _threads[i].Start();
+        }
+
+        lock (_gate)
+        {
+            WaitUntilParked();
+        }
+
+        if (_failure is not null)
+        {
+            throw new NotSupportedException($"The machine can't be made: {_failure}");
+        }
+
+        LoadState(SaveState());
+        _awaitingFirst = false;
+    }
+
+    /// <summary>What a vCPU's thread does before all else.</summary>
+    private protected abstract void Enter(int vcpu);
+
+    /// <summary>Runs a vCPU, on its own thread, until it is to look whether it may go on.</summary>
     private protected abstract void Run(int vcpu);
 
-    /// <summary>Makes a vCPU that runs come back to where it parks.</summary>
+    /// <summary>Makes a vCPU look whether it may go on.</summary>
     private protected abstract void Kick(int vcpu);
 
     private protected abstract byte[] SaveVcpu(int vcpu);
@@ -157,54 +239,35 @@ public abstract class Machine : IMachine
 
     private protected abstract void DisposeVcpus();
 
-    /// <summary>Whether a vCPU may go on without parking.</summary>
-    private protected bool MayRun(int vcpu) => !_pausing && !_stopping && !_vcpus[vcpu].Ended;
-
-    /// <summary>Waits on the vCPU's thread as long as the machine is paused.</summary>
-    /// <returns>Whether the vCPU is to go on.</returns>
-    private protected bool Park(int vcpu)
+    /// <summary>The vCPU has completed a pass, or found wrong pages; <see cref="GuestPort.Report"/>.</summary>
+    private protected void Report(int vcpu, uint report)
     {
-        lock (_gate)
+        if ((report & GuestPort.ReportWrong) != 0)
         {
-            if (_pausing || _vcpus[vcpu].Ended)
-            {
-                _running--;
-                Monitor.PulseAll(_gate);
-                while (!_stopping && (_pausing || _vcpus[vcpu].Ended))
-                {
-                    _ = Monitor.Wait(_gate);
-                }
-
-                _running++;
-            }
-
-            return !_stopping;
+            _ = Interlocked.Add(ref _pagesWrong, report & ~GuestPort.ReportWrong);
+            return;
         }
-    }
 
-    /// <summary>The vCPU has completed a pass.</summary>
-    private protected void Report(int vcpu, ulong pagesChecked)
-    {
-        Volatile.Write(ref _vcpus[vcpu].PagesChecked, _vcpus[vcpu].PagesChecked + pagesChecked);
+        Volatile.Write(ref _vcpus[vcpu].PagesChecked, _vcpus[vcpu].PagesChecked + report);
         Volatile.Write(ref _vcpus[vcpu].Passes, _vcpus[vcpu].Passes + 1);
     }
 
-    /// <summary>The vCPU has found a page that is not as it was left.</summary>
-    private protected void ReportWrong() => Interlocked.Increment(ref _pagesWrong);
-
-    /// <summary>The vCPU's work has ended with a code: not 0 ends the guest, 0 when all vCPUs have ended.</summary>
+    /// <summary>The guest has ended: no vCPU runs any more.</summary>
     private protected void End(int vcpu, int code)
     {
-        _vcpus[vcpu].Ended = true;
-        if (code != 0)
+        lock (_gate)
         {
-            _pausing = true;
-            _ = _ended.TrySetResult(code);
+            if (_over)
+            {
+                return;
+            }
+
+            _over = true;
+            KickAll();
         }
-        else if (Array.TrueForAll(_vcpus, record => record.Ended))
-        {
-            _ = _ended.TrySetResult(0);
-        }
+
+        EndLine(_vcpus[vcpu]);
+        _ = _ended.TrySetResult(code);
     }
 
     /// <summary>The vCPU can't go on: the machine stands still and says why.</summary>
@@ -214,19 +277,21 @@ public abstract class Machine : IMachine
         End(vcpu, 1);
     }
 
-    /// <summary>A byte of the guest's console.</summary>
-    private protected void Print(int vcpu, byte character)
+    /// <summary>Bytes of the guest's console. Each vCPU has its own line.</summary>
+    private protected void Print(int vcpu, ReadOnlySpan<byte> text)
     {
-        StringBuilder line = _vcpus[vcpu].Line;
-        if (character != '\n')
+        VcpuRecord record = _vcpus[vcpu];
+        foreach (byte character in text)
         {
-            _ = line.Append((char)character);
-        }
+            if (character == '\n' || record.LineLength == LongestLine)
+            {
+                EndLine(record);
+            }
 
-        if (character == '\n' || line.Length == LongestLine)
-        {
-            ConsoleLine?.Invoke(line.ToString());
-            _ = line.Clear();
+            if (character != '\n')
+            {
+                record.Line[record.LineLength++] = character;
+            }
         }
     }
 
@@ -249,6 +314,19 @@ public abstract class Machine : IMachine
         }
     }
 
+    private void EndLine(VcpuRecord vcpu)
+    {
+        if (vcpu.LineLength > 0)
+        {
+            string line = Encoding.UTF8.GetString(vcpu.Line, 0, vcpu.LineLength);
+            vcpu.LineLength = 0;
+            lock (_console)
+            {
+                ConsoleLine?.Invoke(line);
+            }
+        }
+    }
+
     private void KickAll()
     {
         for (int i = 0; i < _vcpus.Length; i++)
@@ -257,11 +335,23 @@ public abstract class Machine : IMachine
         }
     }
 
+    private void WaitUntilParked()
+    {
+        while (_running > 0)
+        {
+            _ = Monitor.Wait(_gate);
+        }
+    }
+
     private void RunVcpu(int vcpu)
     {
         try
         {
-            Run(vcpu);
+            Enter(vcpu);
+            while (Park())
+            {
+                Run(vcpu);
+            }
         }
         catch (Exception failure)
         {
@@ -275,34 +365,48 @@ public abstract class Machine : IMachine
         }
     }
 
-    /// <summary>Kicks the vCPUs, so that each compares its registers with those loaded: often at first, then every millisecond.</summary>
-    private void LookForFirstInstruction() => new Thread(KickUntilFirstInstruction) { IsBackground = true, Name = "first instruction" }.Start();
+    /// <summary>Waits on a vCPU's thread as long as it may not run.</summary>
+    /// <returns>Whether the vCPU is to go on; false when the machine is given back.</returns>
+    private bool Park()
+    {
+        lock (_gate)
+        {
+            _running--;
+            Monitor.PulseAll(_gate);
+            while (!_stopping && (_pausing || _over))
+            {
+                _ = Monitor.Wait(_gate);
+            }
 
+            _running++;
+            return !_stopping;
+        }
+    }
+
+    /// <summary>Kicks the vCPUs, so that each compares its registers with those loaded: often at first, then ever more rarely.</summary>
     private void KickUntilFirstInstruction()
     {
-        for (int kicks = 0; _awaitingFirst && !_pausing; kicks++)
+        var pause = new Interop.timespec { tv_nsec = FirstKickNanoseconds };
+        for (int kicks = 0; _awaitingFirst && !_over && !_stopping; kicks++)
         {
-            KickAll();
-            if (kicks < QuickKicks)
+            _ = Interop.Nanosleep(pause, 0);
+            if (!_pausing)
             {
-                long until = Stopwatch.GetTimestamp() + (s_quickKick.Ticks * Stopwatch.Frequency / TimeSpan.TicksPerSecond);
-                while (_awaitingFirst && Stopwatch.GetTimestamp() < until)
-                {
-                    _ = Thread.Yield();
-                }
+                KickAll();
             }
-            else
+
+            if (kicks >= QuickKicks)
             {
-                Thread.Sleep(1);
+                pause.tv_nsec = Math.Min(pause.tv_nsec * 2, RarestKickNanoseconds);
             }
         }
     }
 
     private sealed class VcpuRecord
     {
-        internal readonly StringBuilder Line = new();
+        internal readonly byte[] Line = new byte[LongestLine];
+        internal int LineLength;
         internal ulong Passes;
         internal ulong PagesChecked;
-        internal volatile bool Ended;
     }
 }

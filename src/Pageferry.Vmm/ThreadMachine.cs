@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Text;
 using Pageferry.Memory;
 
 namespace Pageferry.Vmm;
@@ -33,7 +34,7 @@ public sealed class ThreadMachine : Machine
         }
 
         KvmMachine.CheckMemory(configuration.MemorySize);
-        ThreadMachine machine = Create(GuestMemory.Create(configuration.MemorySize, configuration.Backing), configuration.VcpuCount);
+        ThreadMachine machine = Make(GuestMemory.Create(configuration.MemorySize, configuration.Backing), configuration.VcpuCount);
         ulong pages = machine.Memory.PageCount;
         for (int i = 0; i < machine._workers.Length; i++)
         {
@@ -45,6 +46,7 @@ public sealed class ThreadMachine : Machine
             machine._workers[i].Random = guest == "random";
         }
 
+        machine.Prepare();
         return machine;
     }
 
@@ -55,25 +57,22 @@ public sealed class ThreadMachine : Machine
     /// <exception cref="ArgumentException">Too many or too few threads.</exception>
     public static ThreadMachine Create(GuestMemory memory, int vcpuCount)
     {
-        if (vcpuCount is < 1 or > BootLayout.MostVcpus)
-        {
-            memory.Dispose();
-            throw new ArgumentException($"A machine has 1 to {BootLayout.MostVcpus} vCPUs, not {vcpuCount}.", nameof(vcpuCount));
-        }
+        ThreadMachine machine = Make(memory, vcpuCount);
+        machine.Prepare();
+        return machine;
+    }
 
-        return new ThreadMachine(memory, vcpuCount);
+    private protected override void Enter(int vcpu)
+    {
     }
 
     private protected override void Run(int vcpu)
     {
         Worker worker = _workers[vcpu];
-        while (Park(vcpu))
+        while (MayRun)
         {
-            while (MayRun(vcpu))
-            {
-                Step(vcpu, worker);
-                SeeFirstInstruction();
-            }
+            Step(vcpu, worker);
+            SeeFirstInstruction();
         }
     }
 
@@ -120,57 +119,116 @@ public sealed class ThreadMachine : Machine
     {
     }
 
+    private static ThreadMachine Make(GuestMemory memory, int vcpuCount)
+    {
+        if (vcpuCount is < 1 or > BootLayout.MostVcpus)
+        {
+            memory.Dispose();
+            throw new ArgumentException($"A machine has 1 to {BootLayout.MostVcpus} vCPUs, not {vcpuCount}.", nameof(vcpuCount));
+        }
+
+        return new ThreadMachine(memory, vcpuCount);
+    }
+
     /// <summary>One page, or the end of a pass.</summary>
     private void Step(int vcpu, Worker worker)
     {
-        if (worker.Step == worker.Count)
+        if (worker.Step < worker.Count)
         {
-            Report(vcpu, worker.Pass == 1 ? 0 : worker.Count);
-            if (worker.Pass == worker.LastPass)
+            if (Visit(vcpu, worker, worker.Random ? Scatter(worker) : worker.Step))
             {
-                End(vcpu, 0);
-                return;
+                worker.Step++;
             }
 
-            worker.Pass++;
-            worker.Step = 0;
             return;
         }
 
-        ulong page = worker.Random ? Scatter(worker.Step, worker.Pass, worker.Count) : worker.Step;
-        ulong gpa = Memory.GpaOf(worker.First + page);
-        ulong hash = GuestWords.Hash(gpa / Page.Size, worker.Seed);
-        if (worker.Pass == 1)
+        if (worker.Pass > worker.LastPass && worker.LastPass != 0)
         {
-            WriteWord(gpa + GuestWords.HashOffset, hash);
+            FinishOrWait(vcpu);
+            return;
+        }
+
+        Report(vcpu, worker.Pass == 1 ? 0 : (uint)worker.Count);
+        worker.Pass++;
+        worker.Step = worker.Pass > worker.LastPass && worker.LastPass != 0 ? worker.Count : 0;
+    }
+
+    /// <summary>After its last pass a worker waits for the others.</summary>
+    private void FinishOrWait(int vcpu)
+    {
+        if (Array.TrueForAll(_workers, worker => Volatile.Read(ref worker.Pass) > worker.LastPass))
+        {
+            End(vcpu, 0);
         }
         else
         {
+            Thread.Sleep(1);
+        }
+    }
+
+    /// <summary>Checks a page and writes the pass's stamp.</summary>
+    /// <returns>Whether the page was right.</returns>
+    private bool Visit(int vcpu, Worker worker, ulong page)
+    {
+        ulong gpa = Memory.GpaOf(worker.First + page);
+        ulong hash = GuestWords.Hash(gpa / Page.Size, worker.Seed);
+        Span<byte> stamp = stackalloc byte[sizeof(ulong)];
+        Span<byte> end = stackalloc byte[2 * sizeof(ulong)];
+        if (worker.Pass > 1)
+        {
             ulong expected = worker.Random ? GuestWords.Expected(page, worker.Pass) : worker.Pass - 1;
-            if (!Check(vcpu, "stamp", gpa, GuestWords.StampOffset, expected) || !Check(vcpu, "hash", gpa, GuestWords.HashOffset, hash))
+            Memory.ReadAsGuest(gpa + GuestWords.StampOffset, stamp);
+            Memory.ReadAsGuest(gpa + GuestWords.EndStampOffset, end);
+            if (!Check(vcpu, "stamp", gpa, expected, stamp) ||
+                !Check(vcpu, "end stamp", gpa, expected, end) ||
+                !Check(vcpu, "hash", gpa, hash, end[sizeof(ulong)..]))
             {
-                return;
+                return false;
             }
         }
 
         if (!worker.Random || GuestWords.Writes(page, worker.Pass))
         {
-            WriteWord(gpa + GuestWords.StampOffset, worker.Pass);
+            BinaryPrimitives.WriteUInt64LittleEndian(stamp, worker.Pass);
+            BinaryPrimitives.WriteUInt64LittleEndian(end, worker.Pass);
+            BinaryPrimitives.WriteUInt64LittleEndian(end[sizeof(ulong)..], hash);
+            Memory.WriteAsGuest(gpa + GuestWords.StampOffset, stamp);
+            Memory.WriteAsGuest(gpa + GuestWords.EndStampOffset, end);
         }
 
-        worker.Step++;
+        return true;
     }
 
-    /// <summary>A pseudo-random order of the slice: multiplication by an odd number coprime to the count permutes it.</summary>
-    private static ulong Scatter(ulong step, ulong pass, ulong count)
+    private bool Check(int vcpu, string what, ulong gpa, ulong expected, ReadOnlySpan<byte> word)
     {
-        ulong stride = (GuestWords.OrderMultiplier + (pass * 2)) % count;
-        while (GreatestCommonDivisor(stride, count) != 1)
+        ulong found = BinaryPrimitives.ReadUInt64LittleEndian(word);
+        if (found == expected)
         {
-            stride++;
+            return true;
         }
 
-        return (ulong)((UInt128)step * stride % count);
+        Print(vcpu, Encoding.ASCII.GetBytes($"wrong {what} in page 0x{gpa:x16}: expected 0x{expected:x16}, found 0x{found:x16}\n"));
+        Report(vcpu, GuestPort.ReportWrong | 1);
+        End(vcpu, 1);
+        return false;
+    }
+
+    /// <summary>A pseudo-random order of the slice, another one in each pass: steps of a stride that has no divisor in common with the slice reach every page.</summary>
+    private static ulong Scatter(Worker worker)
+    {
+        if (worker.StridePass != worker.Pass)
+        {
+            worker.StridePass = worker.Pass;
+            worker.Stride = (GuestWords.OrderMultiplier + (worker.Pass * 2)) % worker.Count;
+            while (GreatestCommonDivisor(worker.Stride, worker.Count) != 1)
+            {
+                worker.Stride++;
+            }
+        }
+
+        // Both below 2^32: a guest has fewer pages than that.
+        return worker.Step * worker.Stride % worker.Count;
     }
 
     private static ulong GreatestCommonDivisor(ulong a, ulong b)
@@ -183,33 +241,6 @@ public sealed class ThreadMachine : Machine
         return a;
     }
 
-    private bool Check(int vcpu, string what, ulong gpa, int offset, ulong expected)
-    {
-        Span<byte> word = stackalloc byte[sizeof(ulong)];
-        Memory.ReadAsGuest(gpa + (ulong)offset, word);
-        ulong found = BinaryPrimitives.ReadUInt64LittleEndian(word);
-        if (found == expected)
-        {
-            return true;
-        }
-
-        foreach (char character in $"wrong {what} in page 0x{gpa:x16}: expected 0x{expected:x16}, found 0x{found:x16}\n")
-        {
-            Print(vcpu, (byte)character);
-        }
-
-        ReportWrong();
-        End(vcpu, 1);
-        return false;
-    }
-
-    private void WriteWord(ulong gpa, ulong value)
-    {
-        Span<byte> word = stackalloc byte[sizeof(ulong)];
-        BinaryPrimitives.WriteUInt64LittleEndian(word, value);
-        Memory.WriteAsGuest(gpa, word);
-    }
-
     private sealed class Worker
     {
         internal ulong First;
@@ -219,5 +250,9 @@ public sealed class ThreadMachine : Machine
         internal ulong Step;
         internal ulong LastPass;
         internal bool Random;
+
+        /// <summary>The order of the pass that it was made for.</summary>
+        internal ulong Stride;
+        internal ulong StridePass;
     }
 }

@@ -6,6 +6,9 @@ namespace Pageferry.GcHazard;
 /// <summary>Answers each page after a garbage collection has begun.</summary>
 internal sealed class LateSource(CollectionDuringFault collection) : IPageSource
 {
+    /// <summary>What a vCPU that runs into the page does: hlt.</summary>
+    private const byte Halt = 0xF4;
+
     private readonly BlockingCollection<ulong> _requests = [];
 
     public void Request(ReadOnlySpan<ulong> pages)
@@ -26,7 +29,7 @@ internal sealed class LateSource(CollectionDuringFault collection) : IPageSource
                 collection.Begin();
                 if (lane.Begin(page, 1, out Span<byte> buffer) > 0)
                 {
-                    buffer.Fill(1);
+                    buffer.Fill(Halt);
                     lane.Complete();
                 }
             }

@@ -2,26 +2,28 @@
 // or hangs for ever: who starts it sets the limit.
 using System.Runtime.CompilerServices;
 using Pageferry.GcHazard;
+using Pageferry.Kvm;
 using Pageferry.Linux;
 using Pageferry.Memory;
 
 return args switch
 {
     ["managed-load"] => ManagedLoad(),
-    ["kvm-run"] => Vcpu(WaitingVcpu.Run),
-    ["kvm-run-without-transition"] => Vcpu(WaitingVcpu.RunWithoutTransition),
     ["read-as-guest", var backing] => Guest(backing, (memory, gpa) => memory.ReadAsGuest(gpa, new byte[8])),
     ["write-as-guest", var backing] => Guest(backing, (memory, gpa) => memory.WriteAsGuest(gpa, new byte[8])),
     ["read", var backing] => Guest(backing, (memory, gpa) => memory.Read(gpa, new byte[8])),
     ["write", var backing] => Guest(backing, (memory, gpa) => memory.Write(gpa, new byte[8])),
     ["host-view"] => Guest(nameof(GuestBacking.Memfd), (memory, gpa) => memory.HostView(gpa, 8)[0]++),
     ["read-pages", var backing] => Guest(backing, (memory, gpa) => memory.ReadPages(memory.PageAt(gpa), new byte[Page.Size])),
+    ["kvm-run-for-long"] => Vcpu(WaitingVcpu.Run),
+    ["kvm-run-without-transition"] => Vcpu(WaitingVcpu.RunWithoutTransition),
+    ["kvm-run", var backing] => Guest(backing, RunVcpu),
     _ => Usage(),
 };
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: managed-load | kvm-run | kvm-run-without-transition | host-view | {read-as-guest|write-as-guest|read|write|read-pages} {Memfd|Anonymous}");
+    Console.Error.WriteLine("usage: managed-load | kvm-run-for-long | kvm-run-without-transition | host-view | {read-as-guest|write-as-guest|read|write|read-pages|kvm-run} {Memfd|Anonymous}");
     return 2;
 }
 
@@ -62,6 +64,24 @@ static int Guest(string backing, Action<GuestMemory, ulong> touch)
     touch(memory, 8 * Page.Size);
     waiting.Join();
     return Survived();
+}
+
+// A vCPU whose first instruction is on a missing page.
+static void RunVcpu(GuestMemory memory, ulong gpa)
+{
+    using Kvm kvm = Kvm.Open();
+    using VirtualMachine machine = kvm.CreateVirtualMachine();
+    using VirtualCpu vcpu = machine.CreateVcpu(0);
+    machine.SetMemoryRegion(0, 0, memory.Size, memory.GuestViewAddress(0));
+    VcpuSystemRegisters system = vcpu.SystemRegisters;
+    system.Cs = system.Cs with { Base = 0, Selector = 0 };
+    vcpu.SystemRegisters = system;
+    vcpu.Registers = new VcpuRegisters { Rip = gpa, Rflags = 2 };
+    VcpuExit exit = vcpu.Run();
+    if (exit.Kind != VcpuExitKind.Halt)
+    {
+        throw new InvalidOperationException($"The vCPU stopped for another reason: {exit}.");
+    }
 }
 
 static int Vcpu(Action run)

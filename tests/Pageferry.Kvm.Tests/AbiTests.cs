@@ -1,6 +1,7 @@
 using System.Collections;
 using System.Reflection;
 using System.Runtime.InteropServices;
+using Pageferry.Testing;
 
 namespace Pageferry.Kvm.Tests;
 
@@ -11,11 +12,11 @@ namespace Pageferry.Kvm.Tests;
 public class AbiTests
 {
     /// <summary>Newer than the headers of some distributions: the values of linux/kvm.h in Linux 6.8.</summary>
-    private static readonly Dictionary<string, string> s_newer = new(StringComparer.Ordinal)
+    private static readonly Dictionary<string, ulong> s_newer = new(StringComparer.Ordinal)
     {
-        ["KVM_CAP_MEMORY_FAULT_INFO"] = "232",
-        ["KVM_CAP_GUEST_MEMFD"] = "234",
-        ["KVM_EXIT_MEMORY_FAULT"] = "39",
+        ["KVM_CAP_MEMORY_FAULT_INFO"] = 232,
+        ["KVM_CAP_GUEST_MEMFD"] = 234,
+        ["KVM_EXIT_MEMORY_FAULT"] = 39,
     };
 
     /// <summary>Our constants whose names are not the kernel's. All others are asked for by their own name.</summary>
@@ -78,11 +79,11 @@ public class AbiTests
         [KvmCapability.Xsave2] = "KVM_CAP_XSAVE2",
         [KvmCapability.MemoryFaultInfo] = "KVM_CAP_MEMORY_FAULT_INFO",
         [KvmCapability.GuestMemfd] = "KVM_CAP_GUEST_MEMFD",
-        [ClockFlags.None] = "0",
+        [ClockFlags.None] = "(0)",
         [ClockFlags.TscStable] = "KVM_CLOCK_TSC_STABLE",
         [ClockFlags.Realtime] = "KVM_CLOCK_REALTIME",
         [ClockFlags.HostTsc] = "KVM_CLOCK_HOST_TSC",
-        [MemoryRegionFlags.None] = "0",
+        [MemoryRegionFlags.None] = "(0)",
         [MemoryRegionFlags.LogDirtyPages] = "KVM_MEM_LOG_DIRTY_PAGES",
         [MemoryRegionFlags.ReadOnly] = "KVM_MEM_READONLY",
     };
@@ -98,12 +99,12 @@ public class AbiTests
 
     [Fact]
     public void Every_constant_is_the_compilers() =>
-        Compare(Constants().Select(constant => (constant.Name, s_expressions.GetValueOrDefault(constant.Name, constant.Name), Bits(constant.GetRawConstantValue()!))));
+        Compare(Compiler.Constants(typeof(Interop)).Select(constant => (constant.Name, s_expressions.GetValueOrDefault(constant.Name, constant.Name), constant.Value)));
 
     [Fact]
     public void No_pin_is_left_over()
     {
-        HashSet<string> names = Constants().Select(constant => constant.Name).ToHashSet(StringComparer.Ordinal);
+        HashSet<string> names = Compiler.Constants(typeof(Interop)).Select(constant => constant.Name).ToHashSet(StringComparer.Ordinal);
         Assert.DoesNotContain(s_expressions.Keys, name => !names.Contains(name));
     }
 
@@ -113,16 +114,22 @@ public class AbiTests
         IEnumerable<Type> enumerations = s_members.Keys.Select(member => member.GetType()).Distinct();
         Enum[] members = [.. enumerations.SelectMany(type => ((IEnumerable)Enum.GetValues(type)).Cast<Enum>())];
         Assert.DoesNotContain(members, member => !s_members.ContainsKey(member));
-        Compare(members.Select(member => ($"{member.GetType().Name}.{member}", s_members[member], Bits(Convert.ToInt64(member)))));
+        Compare(members.Select(member => ($"{member.GetType().Name}.{member}", s_members[member], (ulong)Convert.ToInt64(member))));
+    }
+
+    [Fact]
+    public void Every_public_enumeration_is_pinned_or_our_own()
+    {
+        Type[] ours = [typeof(VcpuExitKind), typeof(VcpuStateSection)];
+        HashSet<Type> pinned = [.. s_members.Keys.Select(member => member.GetType())];
+        Assert.DoesNotContain(typeof(Kvm).Assembly.GetExportedTypes(), type => type.IsEnum && !pinned.Contains(type) && !ours.Contains(type));
     }
 
     [Fact]
     public void Every_structure_has_the_compilers_size_and_offsets()
     {
-        IEnumerable<(Type Type, string Name)> structures = typeof(Interop)
-            .GetNestedTypes(BindingFlags.NonPublic | BindingFlags.Public)
-            .Where(type => type is { IsValueType: true, IsEnum: false } && !type.Name.StartsWith('<'))
-            .Select(type => (type, type.Name))
+        IEnumerable<(Type Type, string Name)> structures = Compiler.Structures(typeof(Interop))
+            .Select(type => (Type: type, type.Name))
             .Concat(s_structures.Select(pair => (pair.Key, pair.Value)));
         Compare(structures.SelectMany(structure => Layout(structure.Type, structure.Name)));
     }
@@ -141,10 +148,6 @@ public class AbiTests
         Assert.Equal(Interop.RegistersBytes, Marshal.SizeOf<VcpuRegisters>());
         Assert.Equal(Interop.SystemRegistersBytes, Marshal.SizeOf<VcpuSystemRegisters>());
     }
-
-    private static IEnumerable<FieldInfo> Constants() => typeof(Interop)
-        .GetFields(BindingFlags.Static | BindingFlags.NonPublic | BindingFlags.Public | BindingFlags.DeclaredOnly)
-        .Where(field => field.IsLiteral || field.IsInitOnly);
 
     private static IEnumerable<(string Name, string Expression, ulong Ours)> Layout(Type type, string structure)
     {
@@ -169,18 +172,14 @@ public class AbiTests
         _ => field.ToLowerInvariant(),
     };
 
-    private static ulong Bits(object number) => number switch
-    {
-        nuint or ulong or uint or ushort or byte => Convert.ToUInt64(number is nuint native ? (ulong)native : number),
-        _ => (ulong)Convert.ToInt64(number),
-    };
-
     private static void Compare(IEnumerable<(string Name, string Expression, ulong Ours)> pins)
     {
         (string Name, string Expression, ulong Ours)[] all = [.. pins];
         Assert.NotEmpty(all);
-        Dictionary<string, ulong> answers = CAnswers.Of(all.Select(pin => pin.Expression), s_newer);
-        Assert.Empty(all.Where(pin => answers[pin.Expression] != pin.Ours)
-            .Select(pin => $"{pin.Name} is 0x{pin.Ours:x}; {pin.Expression} is 0x{answers[pin.Expression]:x}"));
+        Dictionary<string, ulong> answers = Compiler.Evaluate(["linux/kvm.h", "signal.h"], all.Select(pin => pin.Expression).Distinct(StringComparer.Ordinal));
+        Assert.Empty(all
+            .Select(pin => (pin, Known: answers.TryGetValue(pin.Expression, out ulong theirs) || s_newer.TryGetValue(pin.Expression, out theirs), Theirs: theirs))
+            .Where(answer => !answer.Known || answer.Theirs != answer.pin.Ours)
+            .Select(answer => $"{answer.pin.Name} is 0x{answer.pin.Ours:x}; {answer.pin.Expression} is {(answer.Known ? $"0x{answer.Theirs:x}" : "unknown")}"));
     }
 }

@@ -15,7 +15,7 @@ public class GcHazardTests
     private static readonly string s_program = Path.Combine(AppContext.BaseDirectory, "Pageferry.GcHazard.dll");
 
     [Fact]
-    public void Collections_end_while_a_vcpu_waits_for_a_page() => Assert.True(Survives("kvm-run", SurviveSeconds));
+    public void Collections_end_while_a_vcpu_waits_for_a_page() => Assert.True(Survives("kvm-run-for-long", SurviveSeconds));
 
     [Fact]
     public void A_vcpu_that_the_runtime_can_not_stop_hangs_the_first_collection() => Assert.False(Survives("kvm-run-without-transition", HangSeconds));

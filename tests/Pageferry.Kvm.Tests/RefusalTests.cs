@@ -55,15 +55,6 @@ public class RefusalTests
     }
 
     [Fact]
-    public void A_vcpu_is_made_once()
-    {
-        using Kvm kvm = Kvm.Open();
-        using VirtualMachine machine = kvm.CreateVirtualMachine();
-        using VirtualCpu vcpu = machine.CreateVcpu(3);
-        Assert.Equal(Errno.EEXIST, Assert.Throws<LinuxException>(() => machine.CreateVcpu(3)).Errno);
-    }
-
-    [Fact]
     public void Slots_that_make_no_sense_are_refused_and_named()
     {
         using Kvm kvm = Kvm.Open();

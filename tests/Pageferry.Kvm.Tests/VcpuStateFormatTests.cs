@@ -20,8 +20,8 @@ public class VcpuStateFormatTests
         Gen.Select(Counted(Interop.CpuidHeaderBytes, Interop.CpuidEntryBytes), Counted(Interop.MsrsHeaderBytes, Interop.MsrEntryBytes), s_xsave),
         Gen.Select(Gen.Byte.Array[Interop.SystemRegistersBytes], Gen.Byte.Array[Interop.XcrsBytes], Gen.Byte.Array[Interop.DebugRegistersBytes]),
         Gen.Select(Gen.Byte.Array[Interop.EventsBytes], Gen.Byte.Array[Interop.MpStateBytes], Gen.Byte.Array[Interop.RegistersBytes]),
-        Gen.Byte.Array[Interop.LapicBytes].Null(),
-        ((byte[] Cpuid, byte[] Msrs, byte[] Xsave) a, (byte[] System, byte[] Xcrs, byte[] Debug) b, (byte[] Events, byte[] Mp, byte[] Registers) c, byte[]? lapic) =>
+        Gen.Select(Gen.Bool, Gen.Byte.Array[Interop.LapicBytes], Gen.Byte.Array[sizeof(ulong)]),
+        ((byte[] Cpuid, byte[] Msrs, byte[] Xsave) a, (byte[] System, byte[] Xcrs, byte[] Debug) b, (byte[] Events, byte[] Mp, byte[] Registers) c, (bool HasIrqchip, byte[] Lapic, byte[] Clock) d) =>
         {
             List<(VcpuStateSection, byte[])> sections =
             [
@@ -29,9 +29,9 @@ public class VcpuStateFormatTests
                 (VcpuStateSection.Xsave, a.Xsave), (VcpuStateSection.Msrs, a.Msrs), (VcpuStateSection.DebugRegisters, b.Debug),
                 (VcpuStateSection.Events, c.Events), (VcpuStateSection.MpState, c.Mp), (VcpuStateSection.Registers, c.Registers),
             ];
-            if (lapic is not null)
+            if (d.HasIrqchip)
             {
-                sections.Add((VcpuStateSection.Lapic, lapic));
+                sections.AddRange([(VcpuStateSection.Lapic, d.Lapic), (VcpuStateSection.Clock, d.Clock)]);
             }
 
             return sections.ToArray();
@@ -65,7 +65,7 @@ public class VcpuStateFormatTests
 
     [Fact]
     public void Any_sections_are_taken_or_refused() =>
-        Gen.Select(Gen.UInt[0, 12], Gen.UInt, Gen.Byte.Array[0, 600], (number, length, content) => (Number: number, Length: length, Content: content)).Array[0, 12]
+        Gen.Select(Gen.UInt[0, 13], Gen.UInt, Gen.Byte.Array[0, 600], (number, length, content) => (Number: number, Length: length, Content: content)).Array[0, 12]
             .Select(Gen.Bool, (sections, lies) => sections.Aggregate(Header(1, (ushort)sections.Length), (bytes, section) =>
                 [.. bytes, .. SectionHeader(section.Number, lies ? section.Length : (uint)section.Content.Length), .. section.Content]))
             .Sample(bytes => _ = TakenOrRefused(bytes));
@@ -124,7 +124,7 @@ public class VcpuStateFormatTests
 
     [Fact]
     public void An_unknown_section_is_refused_whatever_its_length() =>
-        Gen.Select(Gen.UInt[11, uint.MaxValue], Gen.UInt).Sample((number, length) =>
+        Gen.Select(Gen.UInt[12, uint.MaxValue], Gen.UInt).Sample((number, length) =>
             Refused([.. Header(1, 1), .. SectionHeader(number, length)], $"a section {number} that is unknown here"));
 
     [Fact]
@@ -138,7 +138,7 @@ public class VcpuStateFormatTests
     [Fact]
     public void A_missing_section_is_named()
     {
-        foreach (VcpuStateSection missing in Enum.GetValues<VcpuStateSection>().Where(section => section != VcpuStateSection.Lapic))
+        foreach (VcpuStateSection missing in Enum.GetValues<VcpuStateSection>())
         {
             VcpuState whole = VcpuState.Deserialize(s_realWithLapic);
             Refused(Write([.. whole.Sections.Where(pair => pair.Key != missing).Select(pair => (pair.Key, pair.Value))]), $"lacks the section {missing}");

@@ -25,6 +25,8 @@ public class VcpuStateTests
     private const ushort X87Control = 0x0E7F;  // rounds to zero, double precision
     private const uint Mxcsr = 0x7FA1;         // rounds to zero, two exceptions seen
     private const uint TimeStampCounter = 0x10;
+    private const ulong Minute = 60_000_000_000;
+    private const ulong Hour = 60 * Minute;
 
     // CF, PF, AF, ZF, SF, DF and OF. The others are the kernel's business: a software KVM shows the processor's own IF and IOPL to a guest at CPL 3.
     private const ulong Flags = 0xCD5;
@@ -128,7 +130,7 @@ public class VcpuStateTests
     [InlineData(0)] // KVM_MP_STATE_RUNNABLE
     [InlineData(1)] // KVM_MP_STATE_UNINITIALIZED
     [InlineData(3)] // KVM_MP_STATE_HALTED
-    public void The_mp_state_and_the_local_apic_arrive_where_there_is_an_irqchip(uint mpState)
+    public void The_mp_state_the_local_apic_and_the_clock_arrive_where_there_is_an_irqchip(uint mpState)
     {
         using Kvm kvm = Kvm.Open();
         using var source = new TestMachine(kvm, irqchip: true);
@@ -142,12 +144,15 @@ public class VcpuStateTests
         lapic[0xF1] = 0x01;     // enabled
         lapic[0x320] = 0xEC;    // timer's vector
         source.Cpu.SetLapic(lapic);
+        source.VirtualMachine.SetClock(new MachineClock(Hour, ClockFlags.None, 0, 0));
         VcpuState saved = VcpuState.Capture(source.VirtualMachine, source.Cpu);
+        Assert.InRange(BinaryPrimitives.ReadUInt64LittleEndian(saved.Sections[VcpuStateSection.Clock]), Hour, Hour + Minute);
 
         using var destination = new TestMachine(kvm, irqchip: true);
         VcpuState.Deserialize(saved.Serialize()).Restore(destination.VirtualMachine, destination.Cpu);
         VcpuState arrived = VcpuState.Capture(destination.VirtualMachine, destination.Cpu);
         Assert.Equal(mp, arrived.Sections[VcpuStateSection.MpState]);
+        Assert.InRange(destination.VirtualMachine.GetClock().Nanoseconds, Hour, Hour + (2 * Minute));
         Assert.Equal(0x30, arrived.Sections[VcpuStateSection.Lapic][0x80]);
         Assert.Equal(Convert.ToHexString(saved.Sections[VcpuStateSection.Lapic]), Convert.ToHexString(arrived.Sections[VcpuStateSection.Lapic]));
     }
@@ -162,6 +167,7 @@ public class VcpuStateTests
         source.Boot();
         VcpuState state = VcpuState.Capture(source.VirtualMachine, source.Cpu);
         Assert.Equal(irqchip, state.Sections.ContainsKey(VcpuStateSection.Lapic));
+        Assert.Equal(irqchip, state.Sections.ContainsKey(VcpuStateSection.Clock));
         using var destination = new TestMachine(kvm, !irqchip);
         NotSupportedException failure = Assert.Throws<NotSupportedException>(() => state.Restore(destination.VirtualMachine, destination.Cpu));
         Assert.Contains("local APIC", failure.Message, StringComparison.Ordinal);

@@ -20,7 +20,7 @@ public class VirtualCpuTests
         system.Cs = system.Cs with { Base = 0, Selector = 0 };
         vcpu.SystemRegisters = system;
         vcpu.Registers = new VcpuRegisters { Rip = 0, Rflags = 2 };
-        const int Kicks = 20_000;
+        const int Kicks = 5_000;
         int seen = 0;
         bool enough = false;
         using var bound = new ManualResetEventSlim();

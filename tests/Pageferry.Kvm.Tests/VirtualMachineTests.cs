@@ -14,7 +14,7 @@ public class VirtualMachineTests
         Assert.InRange(read.Nanoseconds, 3_600_000_000_000UL, 3_660_000_000_000UL);
 
         using VirtualMachine destination = kvm.CreateVirtualMachine();
-        destination.SetClock(MachineClock.Deserialize(read.Serialize()) with { Flags = ClockFlags.None });
+        destination.SetClock(read with { Flags = ClockFlags.None });
         Assert.InRange(destination.GetClock().Nanoseconds, read.Nanoseconds, read.Nanoseconds + 60_000_000_000);
     }
 
@@ -31,17 +31,6 @@ public class VirtualMachineTests
     }
 
     [Fact]
-    public void A_clocks_binary_form_is_as_documented_and_its_length_is_checked()
-    {
-        var clock = new MachineClock(0x0102030405060708, (ClockFlags)0x8000_000E, 0x1112131415161718, 0x2122232425262728);
-        byte[] bytes = clock.Serialize();
-        Assert.Equal("08070605040302010E0000801817161514131211" + "2827262524232221", Convert.ToHexString(bytes));
-        Assert.Equal(clock, MachineClock.Deserialize(bytes));
-        _ = Assert.Throws<InvalidDataException>(() => MachineClock.Deserialize(bytes.AsSpan(1)));
-        _ = Assert.Throws<InvalidDataException>(() => MachineClock.Deserialize([.. bytes, 0]));
-    }
-
-    [Fact]
     public void Interrupt_controllers_are_created_once_and_before_the_first_vcpu()
     {
         using Kvm kvm = Kvm.Open();
@@ -55,5 +44,43 @@ public class VirtualMachineTests
         using VirtualCpu vcpu = late.CreateVcpu(0);
         Assert.Equal(Errno.EINVAL, Assert.Throws<LinuxException>(late.CreateIrqchip).Errno);
         Assert.False(late.HasIrqchip);
+    }
+
+    [Fact]
+    public void Memory_that_overlaps_or_is_not_of_pages_is_refused_by_address_and_slot()
+    {
+        using Kvm kvm = Kvm.Open();
+        using MappedRegion memory = MappedRegion.MapAnonymous(4 * 4096);
+        using VirtualMachine machine = kvm.CreateVirtualMachine();
+        machine.SetMemoryRegion(0, 0, 8192, memory.Address);
+        LinuxException overlap = Assert.Throws<LinuxException>(() => machine.SetMemoryRegion(1, 4096, 8192, memory.Address));
+        Assert.Equal(Errno.EEXIST, overlap.Errno);
+        Assert.Contains("0x1000 in slot 1", overlap.Message, StringComparison.Ordinal);
+        Assert.Equal(Errno.EINVAL, Assert.Throws<LinuxException>(() => machine.SetMemoryRegion(1, 8192, 100, memory.Address)).Errno);
+
+        // A slot of no bytes is deleted, and its place is free.
+        machine.SetMemoryRegion(0, 0, 0, memory.Address);
+        machine.SetMemoryRegion(1, 4096, 8192, memory.Address);
+    }
+
+    [Fact]
+    public void A_vcpu_is_made_once()
+    {
+        using Kvm kvm = Kvm.Open();
+        using VirtualMachine machine = kvm.CreateVirtualMachine();
+        using VirtualCpu vcpu = machine.CreateVcpu(0);
+        Assert.Equal(Errno.EEXIST, Assert.Throws<LinuxException>(() => machine.CreateVcpu(0)).Errno);
+    }
+
+    [Fact]
+    public void Capabilities_are_asked_of_the_kernel()
+    {
+        using Kvm kvm = Kvm.Open();
+        using VirtualMachine machine = kvm.CreateVirtualMachine();
+        Assert.NotEqual(0, kvm.CheckExtension(KvmCapability.ImmediateExit));
+        Assert.NotEqual(0, machine.CheckExtension(KvmCapability.SyncMmu));
+        Assert.Equal(0, machine.CheckExtension((KvmCapability)60_000));
+        Assert.True(kvm.MaxVcpus >= 1);
+        Assert.NotEmpty(kvm.GetMsrIndexList());
     }
 }

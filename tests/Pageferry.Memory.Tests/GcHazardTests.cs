@@ -27,6 +27,8 @@ public class GcHazardTests
     [InlineData("write", "Anonymous")]
     [InlineData("read-pages", "Memfd")]
     [InlineData("read-pages", "Anonymous")]
+    [InlineData("kvm-run", "Memfd")]
+    [InlineData("kvm-run", "Anonymous")]
     public void Every_path_to_guest_memory_survives_a_collection(params string[] arguments) => Assert.True(Survives(arguments));
 
     private static bool Survives(params string[] arguments)

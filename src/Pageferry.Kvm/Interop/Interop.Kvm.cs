@@ -20,8 +20,6 @@ internal static partial class Interop
     internal const nuint KVM_CREATE_VCPU = 0xae41;
     internal const nuint KVM_GET_DIRTY_LOG = 0x4010ae42;
     internal const nuint KVM_SET_USER_MEMORY_REGION = 0x4020ae46;
-    internal const nuint KVM_SET_TSS_ADDR = 0xae47;
-    internal const nuint KVM_SET_IDENTITY_MAP_ADDR = 0x4008ae48;
     internal const nuint KVM_CREATE_IRQCHIP = 0xae60;
     internal const nuint KVM_SET_CLOCK = 0x4030ae7b;
     internal const nuint KVM_GET_CLOCK = 0x8030ae7c;
@@ -54,7 +52,6 @@ internal static partial class Interop
 
     internal const uint KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE = 1;
 
-    internal const uint KVM_EXIT_UNKNOWN = 0;
     internal const uint KVM_EXIT_IO = 2;
     internal const uint KVM_EXIT_HLT = 5;
     internal const uint KVM_EXIT_MMIO = 6;

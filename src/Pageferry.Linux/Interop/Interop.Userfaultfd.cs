@@ -19,6 +19,8 @@ internal static partial class Interop
     internal const nuint UFFDIO_CONTINUE = 0xc020aa07;
     internal const nuint UFFDIO_POISON = 0xc020aa08;
 
+    internal const ulong UFFDIO_WRITEPROTECT_MODE_WP = 1;
+
     /// <summary>The number of the userfaultfd system call.</summary>
     internal static int SYS_userfaultfd => RuntimeInformation.ProcessArchitecture == Architecture.Arm64 ? 282 : 323;
 

@@ -1,0 +1,14 @@
+#!/bin/sh
+# Publishes the command and the benchmarks as native binaries, then runs the benchmarks named, or all. Results go to bench/results.
+# usage: bench/run.sh [NAME...]
+set -eu
+cd "$(dirname "$0")/.."
+dotnet publish src/Pageferry.Cli -c Release -o artifacts/native --nologo -v quiet
+dotnet publish bench/Pageferry.Bench -c Release -o artifacts/bench --nologo -v quiet
+[ $# -gt 0 ] || set -- local-fault remote-fault background-fill downtime engine-memory
+for name; do
+    case $name in
+        downtime) artifacts/bench/Pageferry.Bench downtime artifacts/native/pageferry ;;
+        *) artifacts/bench/Pageferry.Bench "$name" ;;
+    esac
+done
