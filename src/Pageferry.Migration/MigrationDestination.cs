@@ -23,14 +23,24 @@ public sealed class MigrationDestination : IDisposable
     /// <exception cref="ArgumentException">The address is not a loopback address: this version neither authenticates nor encrypts.</exception>
     /// <exception cref="SocketException">The port is in use.</exception>
     public MigrationDestination(IPEndPoint listen, Func<MigrationLayout, IArrivingGuest> prepare, ILogger? logger = null, VersionRange? versions = null)
+        : this(listen, prepare, logger, versions ?? VersionRange.Current, isRehearsal: false)
+    {
+    }
+
+    internal MigrationDestination(IPEndPoint listen, Func<MigrationLayout, IArrivingGuest> prepare, ILogger? logger, VersionRange versions, bool isRehearsal)
     {
         if (!IPAddress.IsLoopback(listen.Address))
         {
             throw new ArgumentException($"{listen} is not a loopback address. This version neither authenticates nor encrypts, so it listens on loopback only.", nameof(listen));
         }
 
+        if (!isRehearsal)
+        {
+            Rehearsal.Once();
+        }
+
         _prepare = prepare;
-        _versions = versions ?? VersionRange.Current;
+        _versions = versions;
         _logger = logger;
         _listener = new Socket(listen.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
         try

@@ -29,9 +29,19 @@ public sealed class MigrationSource
     /// <param name="guest">The guest.</param>
     /// <param name="versions">The protocol versions to speak; null for all this build knows.</param>
     public MigrationSource(IMigratingGuest guest, VersionRange? versions = null)
+        : this(guest, versions ?? VersionRange.Current, isRehearsal: false)
     {
+    }
+
+    internal MigrationSource(IMigratingGuest guest, VersionRange versions, bool isRehearsal)
+    {
+        if (!isRehearsal)
+        {
+            Rehearsal.Once();
+        }
+
         _guest = guest;
-        _versions = versions ?? VersionRange.Current;
+        _versions = versions;
         _counters = new MigrationCounters { PagesTotal = (long)guest.Memory.PageCount };
     }
 

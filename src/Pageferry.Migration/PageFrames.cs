@@ -12,7 +12,7 @@ internal static class PageFrames
     /// <summary>The most pages one request asks for.</summary>
     internal const int MostRequested = 512;
 
-    /// <summary>First page (8 bytes), number of pages (4), 0 (4).</summary>
+    /// <summary>First page (8 bytes), number of pages (8).</summary>
     internal const int RunBytes = 16;
 
     /// <summary>A frame's header and the run it carries, before any content.</summary>

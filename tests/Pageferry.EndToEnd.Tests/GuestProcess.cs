@@ -21,20 +21,27 @@ internal sealed class GuestProcess : IDisposable
     public PageferryProcess Process { get; }
 
     /// <summary>Starts a guest.</summary>
-    public static Task<GuestProcess> RunAsync(string control, params string[] options) =>
-        StartAsync(control, ["vm", "run", "stamp", "--control", control, .. options]);
+    public static Task<GuestProcess> RunAsync(string control, params string[] options) => RunGuestAsync("stamp", control, options);
+
+    /// <summary>Starts a guest by its name or its file.</summary>
+    public static Task<GuestProcess> RunGuestAsync(string guest, string control, params string[] options) =>
+        StartAsync(control, ["vm", "run", guest, "--control", control, .. options]);
 
     /// <summary>Starts a process that waits for a guest on a port that the kernel picks.</summary>
-    public static Task<GuestProcess> ReceiveAsync(string control) =>
-        StartAsync(control, ["vm", "receive", "--listen", "127.0.0.1:0", "--control", control]);
+    public static async Task<GuestProcess> ReceiveAsync(string control)
+    {
+        GuestProcess process = await StartAsync(control, ["vm", "receive", "--listen", "127.0.0.1:0", "--control", control]);
+        process.Endpoint = process.Status().GetProperty("listen").GetString()!;
+        return process;
+    }
 
     /// <summary>The guest's state, as <c>vm status --json</c> has it.</summary>
     public JsonElement Status() => Ask(new { command = "status" }).GetProperty("status");
 
     public string State => Status().GetProperty("state").GetString()!;
 
-    /// <summary>Where the process waits for a guest.</summary>
-    public string Endpoint => Status().GetProperty("listen").GetString()!;
+    /// <summary>Where the process waits, or waited, for a guest.</summary>
+    public string Endpoint { get; private set; } = string.Empty;
 
     /// <summary>Begins to move the guest; the answer is a connection to read from.</summary>
     public Task<PageferryProcess> MigrateAsync(string to) => PageferryProcess.RunAsync("vm", "migrate", "--control", _control, "--to", to);

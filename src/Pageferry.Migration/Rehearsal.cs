@@ -1,0 +1,86 @@
+using System.Net;
+using Pageferry.Memory;
+
+namespace Pageferry.Migration;
+
+/// <summary>
+/// Moves a guest of a few pages within the process, so that no code of a switchover is compiled, and no type loaded, while a guest stands still.
+/// </summary>
+internal sealed class Rehearsal : IMigratingGuest, IArrivingGuest
+{
+    private const ulong Pages = 4;
+
+    private static readonly Lazy<bool> s_done = new(Run, LazyThreadSafetyMode.ExecutionAndPublication);
+
+    public Guid Id { get; } = Guid.NewGuid();
+
+    public string MachineKind => nameof(Rehearsal);
+
+    public GuestMemory Memory { get; } = GuestMemory.Create(Pages * Page.Size);
+
+    /// <summary>Rehearses unless that was done before.</summary>
+    internal static void Once() => _ = s_done.Value;
+
+    public void Pause()
+    {
+        // Nothing runs.
+    }
+
+    public void Resume()
+    {
+        // As little as before.
+    }
+
+    public byte[] SaveState() => [1];
+
+    public void LoadState(ReadOnlySpan<byte> state)
+    {
+        // It says nothing.
+    }
+
+    public void Start(Action executed)
+    {
+        // A page of content on demand, then one of zeros in the background.
+        Memory.ReadAsGuest(0, stackalloc byte[1]);
+        executed();
+    }
+
+    public void Dispose() => Memory.Dispose();
+
+    /// <returns>Whether it could be rehearsed: where userfaultfd is refused, only leaving is possible, and is slower the first time.</returns>
+    private static bool Run()
+    {
+        try
+        {
+            using var leaving = new Rehearsal();
+            leaving.Memory.Write(0, [1]);
+            leaving.Memory.Write(Page.Size, [1]);
+            using var destination = new MigrationDestination(
+                new IPEndPoint(IPAddress.Loopback, 0), _ => new Rehearsal(), logger: null, VersionRange.Current, isRehearsal: true);
+            var receiving = new Thread(() => Receive(destination)) { IsBackground = true };
+            receiving.Start();
+            new MigrationSource(leaving, VersionRange.Current, isRehearsal: true).Run(destination.EndPoint);
+            receiving.Join();
+            return true;
+        }
+        catch (Exception)
+        {
+            return false;
+        }
+    }
+
+    private static void Receive(MigrationDestination destination)
+    {
+        Rehearsal? arrived = null;
+        try
+        {
+            destination.Receive(guest => arrived = (Rehearsal)guest);
+        }
+        catch (Exception)
+        {
+            // The source, or the disposal of the destination, ends the rehearsal.
+        }
+
+        arrived?.Dispose();
+    }
+}

@@ -1,0 +1,145 @@
+using System.Net;
+using System.Net.Sockets;
+using CsCheck;
+using Pageferry.Memory;
+
+namespace Pageferry.Migration.Tests;
+
+/// <summary>Frames made up, changed and cut: each reader takes them or parts, and never hangs or fails otherwise.</summary>
+public class FrameTests
+{
+    private const ulong Pages = 64;
+
+    private static readonly GuestRegion[] s_regions = [new(0, Pages * Page.Size), new(1UL << 32, Page.Size)];
+
+    private static readonly byte[] s_layout = new MigrationLayout(Guid.NewGuid(), "test", GuestBacking.Anonymous, s_regions).Serialize();
+
+    [Fact]
+    public void A_layout_survives_its_frame()
+    {
+        MigrationLayout read = MigrationLayout.Deserialize(s_layout);
+        Assert.Equal("test", read.MachineKind);
+        Assert.Equal(GuestBacking.Anonymous, read.Backing);
+        Assert.Equal(s_regions, read.Regions);
+    }
+
+    [Fact]
+    public void A_changed_layout_is_a_layout_or_refused() =>
+        Gen.Select(Gen.Int[0, s_layout.Length - 1], Gen.Byte, Gen.Int[0, s_layout.Length]).Sample((at, value, length) =>
+        {
+            byte[] changed = [.. s_layout];
+            changed[at] = value;
+            return IsLayoutOrRefused(changed) && IsLayoutOrRefused(s_layout[..length]);
+        });
+
+    [Fact]
+    public void No_bytes_harm_the_layout() => Gen.Byte.Array[0, 200].Sample(IsLayoutOrRefused);
+
+    [Fact]
+    public void No_bytes_harm_the_receiver_of_pages()
+    {
+        Gen<byte[]> header = Gen.Select(Gen.UShort, Gen.UShort[0, 1], Gen.UInt).Select((type, flags, length) =>
+            (byte[])[.. BitConverter.GetBytes((ushort)(type % 40)), .. BitConverter.GetBytes(flags), .. BitConverter.GetBytes(length % 70_000)]);
+        Gen.Select(Gen.Bool, header.Array[0, 3], Gen.ULong[0, Pages + 2], Gen.ULong[0, Pages + 2], Gen.Byte.Array[0, 9000]).Sample(
+            (whole, headers, page, count, rest) =>
+            {
+                var valid = new byte[PageFrames.PrologueBytes];
+                PageFrames.WritePages(valid, page, (int)count);
+                Receive([.. whole ? valid : [], .. headers.SelectMany(bytes => bytes), .. rest]);
+            },
+            iter: 300);
+    }
+
+    [Theory]
+    [InlineData(0, 0)]
+    [InlineData(Pages, 1)]
+    [InlineData(Pages - 1, 2)]
+    [InlineData(ulong.MaxValue, 1)]
+    [InlineData(1, int.MaxValue)]
+    public void A_run_out_of_bounds_is_named(ulong page, int count)
+    {
+        var frame = new byte[PageFrames.PrologueBytes];
+        PageFrames.WriteZeroPages(frame, page, (ulong)count);
+        ProtocolException failure = Assert.IsType<ProtocolException>(Receive(frame));
+        Assert.Contains($"{count} pages from {page}", failure.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_page_sent_twice_is_named()
+    {
+        var frame = new byte[PageFrames.PrologueBytes + Page.Size];
+        PageFrames.WritePages(frame, 5, 1);
+        ProtocolException failure = Assert.IsType<ProtocolException>(Receive([.. frame, .. frame]));
+        Assert.Contains("page 5 twice", failure.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void An_error_frame_is_told_without_its_control_characters()
+    {
+        byte[] text = "no\x1b[31m room\n"u8.ToArray();
+        byte[] frame = [3, 0, 0, 0, (byte)text.Length, 0, 0, 0, .. text];
+        Assert.Equal("The peer parted: no[31m room", Receive(frame)!.Message);
+    }
+
+    [Fact]
+    public void No_bytes_harm_the_server_of_pages()
+    {
+        Gen.Select(Gen.UShort[30, 36], Gen.UInt[0, 80], Gen.Byte.Array[0, 100]).Sample(
+            (type, length, rest) => Serve([.. BitConverter.GetBytes(type), 0, 0, .. BitConverter.GetBytes(length), .. rest]),
+            iter: 300);
+        Gen.Byte.Array[0, 100].Sample(Serve, iter: 300);
+    }
+
+    [Theory]
+    [InlineData(Pages)]
+    [InlineData(ulong.MaxValue)]
+    public void A_request_out_of_bounds_is_named(ulong page)
+    {
+        ProtocolException failure = Assert.IsType<ProtocolException>(ServeAll([32, 0, 0, 0, 8, 0, 0, 0, .. BitConverter.GetBytes(page)]));
+        Assert.Contains($"page {page}", failure.Message, StringComparison.Ordinal);
+    }
+
+    private static void Serve(byte[] bytes) => Assert.True(ServeAll(bytes) is ProtocolException or EndOfStreamException or SocketException);
+
+    private static Exception? ServeAll(byte[] bytes)
+    {
+        using GuestMemory memory = GuestMemory.Create(Pages * Page.Size);
+        return Feed(bytes, connection => new PageServer(memory, new MigrationCounters()).ServeDemand(connection));
+    }
+
+    /// <returns>What ended the receiver; null when it took BackgroundDone.</returns>
+    private static Exception? Receive(byte[] bytes)
+    {
+        using GuestMemory memory = GuestMemory.Create(Pages * Page.Size);
+        using var engine = new FaultEngine(memory);
+        engine.Start(new TestNoSource());
+        Exception? end = Feed(bytes, connection => new PageReceiver(connection, engine, new MigrationCounters(), ConnectionRole.Background).ReceiveAll());
+        Assert.True(end is null or ProtocolException or EndOfStreamException or SocketException, $"{end}");
+        Assert.False(engine.Failed.IsCompleted);
+        return end;
+    }
+
+    private static Exception? Feed(byte[] bytes, Action<PeerConnection> read)
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        using var sender = new TcpClient();
+        sender.Connect((IPEndPoint)listener.LocalEndpoint);
+        using var connection = new PeerConnection(listener.AcceptSocket()) { Patience = TimeSpan.FromSeconds(20) };
+        sender.GetStream().Write(bytes);
+        sender.Client.Shutdown(SocketShutdown.Send);
+        return Record.Exception(() => read(connection));
+    }
+
+    private static bool IsLayoutOrRefused(byte[] bytes)
+    {
+        try
+        {
+            return MigrationLayout.Deserialize(bytes).Serialize().AsSpan().SequenceEqual(bytes) || bytes.Length > 0;
+        }
+        catch (ProtocolException)
+        {
+            return true;
+        }
+    }
+}

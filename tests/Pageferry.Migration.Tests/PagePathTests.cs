@@ -1,0 +1,199 @@
+using System.Net;
+using System.Net.Sockets;
+using Pageferry.Memory;
+
+namespace Pageferry.Migration.Tests;
+
+/// <summary>The way of a page from one memory to the other.</summary>
+public class PagePathTests
+{
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
+
+    [Theory]
+    [InlineData(GuestBacking.Memfd)]
+    [InlineData(GuestBacking.Anonymous)]
+    public void Neither_side_allocates_for_a_page(GuestBacking backing)
+    {
+        // What is made once per process is made now.
+        _ = AllocatedFor(64, backing);
+
+        // The buffers of both ends, and the end of the connection, are the same for few pages and many. The runtime itself may allocate
+        // something once per thread; the least object per page would be 24 bytes times the pages.
+        (long source, long reader, long receiver) few = AllocatedFor(64, backing);
+        (long source, long reader, long receiver) many = AllocatedFor(4096, backing);
+        Assert.InRange(many.source - few.source, -1000, 1000);
+        Assert.InRange(many.reader - few.reader, -1000, 1000);
+        Assert.InRange(many.receiver - few.receiver, -1000, 1000);
+    }
+
+    [Fact]
+    public void A_demanded_page_does_not_wait_for_a_background_that_nobody_reads()
+    {
+        const ulong Pages = 16 << 8;
+        using GuestMemory memory = WrittenMemory(Pages, GuestBacking.Memfd);
+        (PeerConnection backgroundHere, PeerConnection backgroundThere) = Connect();
+        (PeerConnection demandHere, PeerConnection demandThere) = Connect();
+        var server = new PageServer(memory, new MigrationCounters());
+        Run(() => server.FillBackground(backgroundHere));
+        Run(() => server.ServeDemand(demandHere));
+        Thread.Sleep(100);
+        var requester = new DemandRequester(demandThere, failure => throw failure);
+        requester.Request([Pages - 2]);
+        demandThere.Patience = s_patience;
+        (MessageType type, int bytes) = demandThere.ReceiveHeader();
+        Assert.Equal(MessageType.Pages, type);
+        Assert.Equal(PageFrames.RunBytes + Page.Size, bytes);
+        demandThere.Dispose();
+        backgroundThere.Dispose();
+        demandHere.Dispose();
+        backgroundHere.Dispose();
+    }
+
+    [Fact]
+    public void The_background_goes_on_behind_the_last_page_that_was_asked_for()
+    {
+        const ulong Pages = 16 << 8;
+        using GuestMemory memory = WrittenMemory(Pages, GuestBacking.Memfd);
+        (PeerConnection backgroundHere, PeerConnection backgroundThere) = Connect();
+        (PeerConnection demandHere, PeerConnection demandThere) = Connect();
+        var server = new PageServer(memory, new MigrationCounters());
+        Run(() => server.ServeDemand(demandHere));
+        new DemandRequester(demandThere, failure => throw failure).Request([1000]);
+        demandThere.Patience = s_patience;
+        _ = demandThere.ReceiveHeader();
+        Run(() => server.FillBackground(backgroundHere));
+        backgroundThere.Patience = s_patience;
+        (MessageType type, int bytes) = backgroundThere.ReceiveHeader();
+        Assert.Equal(MessageType.Pages, type);
+        var run = new byte[PageFrames.RunBytes];
+        backgroundThere.ReceiveAll(run);
+        (ulong first, _) = PageFrames.ReadRun(type, run, bytes, Pages);
+        Assert.Equal(1001UL, first);
+        demandThere.Dispose();
+        backgroundThere.Dispose();
+        demandHere.Dispose();
+        backgroundHere.Dispose();
+    }
+
+    [Fact]
+    public void A_page_asked_for_again_is_sent_once()
+    {
+        using GuestMemory memory = WrittenMemory(64, GuestBacking.Memfd);
+        (PeerConnection here, PeerConnection there) = Connect();
+        var server = new PageServer(memory, new MigrationCounters());
+        Run(() => server.ServeDemand(here));
+        new DemandRequester(there, failure => throw failure).Request([3, 3, 4, 3]);
+        there.Patience = s_patience;
+        var content = new byte[PageFrames.RunBytes + Page.Size];
+        foreach (ulong expected in (ulong[])[3, 4])
+        {
+            (MessageType type, int bytes) = there.ReceiveHeader();
+            there.ReceiveAll(content);
+            Assert.Equal((expected, 1UL), PageFrames.ReadRun(type, content, bytes, 64));
+            Assert.Equal((byte)(expected + 1), content[^1]);
+        }
+
+        there.Patience = TimeSpan.FromMilliseconds(100);
+        _ = Assert.Throws<SocketException>(() => there.ReceiveHeader());
+        there.Dispose();
+        here.Dispose();
+    }
+
+    private static (long Source, long Reader, long Receiver) AllocatedFor(ulong pages, GuestBacking backing)
+    {
+        using GuestMemory from = WrittenMemory(pages, backing);
+        using GuestMemory to = GuestMemory.Create(pages * Page.Size, backing);
+        (PeerConnection here, PeerConnection there) = Connect();
+        long source = 0;
+        long receiver = 0;
+        var server = new PageServer(from, new MigrationCounters());
+        Thread serving = Run(() => source = Allocated(() => server.ServeDemand(here)));
+        using var engine = new FaultEngine(to);
+        var requester = new AllocationMeter(new DemandRequester(there, failure => throw failure));
+        engine.Start(requester);
+        Thread receiving = Run(() => receiver = Allocated(() => new PageReceiver(there, engine, new MigrationCounters(), ConnectionRole.Demand).ReceiveAll()));
+        var one = new byte[1];
+        for (ulong page = 0; page < pages; page++)
+        {
+            to.ReadAsGuest(page * Page.Size, one);
+            Assert.Equal((byte)(page + 1), one[0]);
+        }
+
+        there.Shutdown();
+        Assert.True(serving.Join(s_patience) && receiving.Join(s_patience));
+        there.Dispose();
+        here.Dispose();
+        return (source, requester.AllocatedBytes, receiver);
+    }
+
+    private static long Allocated(Action work)
+    {
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        try
+        {
+            work();
+        }
+        catch (Exception end) when (end is EndOfStreamException or SocketException)
+        {
+            // The connection was ended; that allocates the same each time.
+        }
+
+        return GC.GetAllocatedBytesForCurrentThread() - before;
+    }
+
+    private static GuestMemory WrittenMemory(ulong pages, GuestBacking backing)
+    {
+        GuestMemory memory = GuestMemory.Create(pages * Page.Size, backing);
+        var content = new byte[Page.Size];
+        for (ulong page = 0; page < pages; page++)
+        {
+            Array.Fill(content, (byte)(page + 1));
+            memory.Write(page * Page.Size, content);
+        }
+
+        return memory;
+    }
+
+    private static (PeerConnection Here, PeerConnection There) Connect()
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+        socket.Connect(listener.LocalEndpoint);
+        return (new PeerConnection(socket), new PeerConnection(listener.AcceptSocket()));
+    }
+
+    private static Thread Run(Action work)
+    {
+        var thread = new Thread(() =>
+        {
+            try
+            {
+                work();
+            }
+            catch (Exception end) when (end is EndOfStreamException or SocketException or ObjectDisposedException)
+            {
+                // The test has what it wanted.
+            }
+        })
+        { IsBackground = true };
+        thread.Start();
+        return thread;
+    }
+
+    /// <summary>Measures the engine's reader thread from its first request to its last.</summary>
+    private sealed class AllocationMeter(IPageSource source) : IPageSource
+    {
+        private long _first = -1;
+
+        public long AllocatedBytes { get; private set; }
+
+        public void Request(ReadOnlySpan<ulong> pages)
+        {
+            long now = GC.GetAllocatedBytesForCurrentThread();
+            _first = _first < 0 ? now : _first;
+            AllocatedBytes = now - _first;
+            source.Request(pages);
+        }
+    }
+}
