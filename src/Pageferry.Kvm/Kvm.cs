@@ -8,7 +8,6 @@ namespace Pageferry.Kvm;
 public sealed class Kvm : IDisposable
 {
     private const string Device = "/dev/kvm";
-    private const int CpuidEntryBytes = 40;
     private const int MostCpuidEntries = 512;
     private const int MostMsrs = 4096;
 
@@ -19,24 +18,35 @@ public sealed class Kvm : IDisposable
 
     /// <summary>Opens KVM.</summary>
     /// <returns>The subsystem, which the caller disposes.</returns>
-    /// <exception cref="LinuxException">ENOENT: no KVM here. EACCES: no permission. ENODEV: no virtualization.</exception>
-    public static Kvm Open()
+    /// <exception cref="LinuxException">ENOENT: no KVM here. EACCES: no permission. ENODEV: no virtualization. ENOTTY: it is another device.</exception>
+    /// <exception cref="NotSupportedException">Its API is not the one that every kernel since 2.6.22 has (<c>KVM_GET_API_VERSION</c>).</exception>
+    public static Kvm Open() => Open(Device);
+
+    /// <summary>Opens KVM by another name, for tests.</summary>
+    internal static Kvm Open(string device)
     {
-        int fd = Pageferry.Linux.Interop.Open(Device, Pageferry.Linux.Interop.O_RDWR | Pageferry.Linux.Interop.O_CLOEXEC);
+        int fd = Pageferry.Linux.Interop.Open(device, Pageferry.Linux.Interop.O_RDWR | Pageferry.Linux.Interop.O_CLOEXEC);
         if (fd < 0)
         {
             string advice = (Errno)Marshal.GetLastPInvokeError() == Errno.EACCES
                 ? "Run as root or join the group that owns it: usermod -aG kvm USER."
                 : "Load the module kvm_intel or kvm_amd on a machine with virtualization enabled.";
-            throw LinuxException.FromLastError($"open {Device}", advice);
+            throw LinuxException.FromLastError($"open {device}", advice);
         }
 
         var kvm = new Kvm(new FileDescriptor(fd));
         int version = Interop.Ioctl(fd, Interop.KVM_GET_API_VERSION, 0);
+        if (version < 0)
+        {
+            LinuxException failure = LinuxException.FromLastError($"ask {device} for its KVM API version", "It is not KVM's device: see 'ls -l' and 'modprobe kvm'.");
+            kvm.Dispose();
+            throw failure;
+        }
+
         if (version != Interop.KVM_API_VERSION)
         {
             kvm.Dispose();
-            throw new NotSupportedException($"{Device} speaks KVM API version {version}; version {Interop.KVM_API_VERSION} is needed.");
+            throw new NotSupportedException($"{device} speaks KVM API version {version}; version {Interop.KVM_API_VERSION} is needed.");
         }
 
         return kvm;
@@ -74,7 +84,7 @@ public sealed class Kvm : IDisposable
     /// <exception cref="LinuxException">The kernel refused.</exception>
     public uint[] GetMsrIndexList()
     {
-        Span<byte> list = new byte[sizeof(uint) * (1 + MostMsrs)];
+        Span<byte> list = new byte[Interop.MsrListHeaderBytes + (sizeof(uint) * MostMsrs)];
         BinaryPrimitives.WriteUInt32LittleEndian(list, MostMsrs);
         if (Interop.Ioctl(Descriptor, Interop.KVM_GET_MSR_INDEX_LIST, list) < 0)
         {
@@ -82,7 +92,7 @@ public sealed class Kvm : IDisposable
         }
 
         int count = BinaryPrimitives.ReadInt32LittleEndian(list);
-        return MemoryMarshal.Cast<byte, uint>(list.Slice(sizeof(uint), count * sizeof(uint))).ToArray();
+        return MemoryMarshal.Cast<byte, uint>(list.Slice(Interop.MsrListHeaderBytes, count * sizeof(uint))).ToArray();
     }
 
     /// <summary>The CPUID leaves that KVM can show a guest (<c>KVM_GET_SUPPORTED_CPUID</c>).</summary>
@@ -90,14 +100,14 @@ public sealed class Kvm : IDisposable
     /// <exception cref="LinuxException">The kernel refused.</exception>
     public byte[] GetSupportedCpuid()
     {
-        var cpuid = new byte[8 + (MostCpuidEntries * CpuidEntryBytes)];
+        var cpuid = new byte[Interop.CpuidHeaderBytes + (MostCpuidEntries * Interop.CpuidEntryBytes)];
         BinaryPrimitives.WriteUInt32LittleEndian(cpuid, MostCpuidEntries);
         if (Interop.Ioctl(Descriptor, Interop.KVM_GET_SUPPORTED_CPUID, cpuid) < 0)
         {
             throw LinuxException.FromLastError("list the CPUID leaves that KVM supports");
         }
 
-        return cpuid[..(8 + (BinaryPrimitives.ReadInt32LittleEndian(cpuid) * CpuidEntryBytes))];
+        return cpuid[..(Interop.CpuidHeaderBytes + (BinaryPrimitives.ReadInt32LittleEndian(cpuid) * Interop.CpuidEntryBytes))];
     }
 
     /// <summary>Closes <c>/dev/kvm</c>.</summary>

@@ -15,6 +15,9 @@ public enum KvmCapability
     /// <summary><c>KVM_CAP_SYNC_MMU</c>: the kernel may unmap guest memory while vCPUs run, which userfaults need.</summary>
     SyncMmu = 16,
 
+    /// <summary><c>KVM_CAP_ADJUST_CLOCK</c>: the <see cref="ClockFlags"/> that the clock knows.</summary>
+    AdjustClock = 39,
+
     /// <summary><c>KVM_CAP_XSAVE</c>.</summary>
     Xsave = 55,
 
@@ -30,7 +33,7 @@ public enum KvmCapability
     /// <summary><c>KVM_CAP_SYNC_REGS</c>.</summary>
     SyncRegisters = 74,
 
-    /// <summary><c>KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2</c>.</summary>
+    /// <summary><c>KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2</c>: the <c>KVM_DIRTY_LOG_</c> flags that can be enabled.</summary>
     ManualDirtyLogProtect = 168,
 
     /// <summary><c>KVM_CAP_DIRTY_LOG_RING</c>.</summary>

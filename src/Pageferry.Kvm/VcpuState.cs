@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Diagnostics;
 using System.Runtime.InteropServices;
 using Pageferry.Linux;
 
@@ -6,7 +7,8 @@ namespace Pageferry.Kvm;
 
 /// <summary>
 /// All that a vCPU is, beside memory: CPUID, registers, FPU and vector registers (XSAVE), XCRs, MSRs by the kernel's own list, debug registers,
-/// pending events and MP state.
+/// pending events and MP state, its local APIC and the virtual machine's
+/// clock where the virtual machine has interrupt controllers in the kernel.
 /// </summary>
 /// <remarks>
 /// Its parts are the kernel's own structures. The binary form is little-endian: magic, version, number of sections, then for each its number, its length
@@ -19,21 +21,7 @@ public sealed class VcpuState
     private const int HeaderBytes = 8;
     private const int SectionHeaderBytes = 8;
     private const int MostSectionBytes = 1 << 20;
-    private const int MsrsHeaderBytes = 8;
-    private const int MsrEntryBytes = 16;
-    private const int CpuidHeaderBytes = 8;
-    private const int CpuidEntryBytes = 40;
-    private const int XsaveBytes = 4096;
-    private const int XcrsBytes = 392;
-    private const int DebugRegistersBytes = 128;
-    private const int EventsBytes = 64;
-    private const int MpStateBytes = 4;
-    private const int RegistersBytes = 144;
-    private const int SystemRegistersBytes = 312;
-    private const int LapicBytes = 1024;
-
-    /// <summary>The sections that every state has: those up to the general registers.</summary>
-    private const int RequiredSections = (int)VcpuStateSection.Registers;
+    private const int ClockBytes = sizeof(ulong);
 
     private readonly SortedDictionary<VcpuStateSection, byte[]> _sections = [];
 
@@ -56,21 +44,23 @@ public sealed class VcpuState
     {
         var state = new VcpuState();
         state._sections[VcpuStateSection.Cpuid] = ReadCpuid(vcpu);
-        state._sections[VcpuStateSection.MpState] = Read(vcpu, Interop.KVM_GET_MP_STATE, MpStateBytes, "MP state");
-        state._sections[VcpuStateSection.Registers] = Read(vcpu, Interop.KVM_GET_REGS, RegistersBytes, "registers");
-        state._sections[VcpuStateSection.SystemRegisters] = Read(vcpu, Interop.KVM_GET_SREGS, SystemRegistersBytes, "system registers");
-        state._sections[VcpuStateSection.Xcrs] = Read(vcpu, Interop.KVM_GET_XCRS, XcrsBytes, "XCRs");
+        state._sections[VcpuStateSection.MpState] = Read(vcpu, Interop.KVM_GET_MP_STATE, Interop.MpStateBytes, "MP state");
+        state._sections[VcpuStateSection.Registers] = Read(vcpu, Interop.KVM_GET_REGS, Interop.RegistersBytes, "registers");
+        state._sections[VcpuStateSection.SystemRegisters] = Read(vcpu, Interop.KVM_GET_SREGS, Interop.SystemRegistersBytes, "system registers");
+        state._sections[VcpuStateSection.Xcrs] = Read(vcpu, Interop.KVM_GET_XCRS, Interop.XcrsBytes, "XCRs");
         int xsave2 = virtualMachine.CheckExtension(KvmCapability.Xsave2);
-        state._sections[VcpuStateSection.Xsave] = xsave2 > XsaveBytes
+        state._sections[VcpuStateSection.Xsave] = xsave2 > Interop.XsaveBytes
             ? Read(vcpu, Interop.KVM_GET_XSAVE2, xsave2, "XSAVE area")
-            : Read(vcpu, Interop.KVM_GET_XSAVE, XsaveBytes, "XSAVE area");
+            : Read(vcpu, Interop.KVM_GET_XSAVE, Interop.XsaveBytes, "XSAVE area");
         state._sections[VcpuStateSection.Msrs] = ReadMsrs(vcpu, virtualMachine.Kvm.GetMsrIndexList());
-        state._sections[VcpuStateSection.DebugRegisters] = Read(vcpu, Interop.KVM_GET_DEBUGREGS, DebugRegistersBytes, "debug registers");
-        state._sections[VcpuStateSection.Events] = Read(vcpu, Interop.KVM_GET_VCPU_EVENTS, EventsBytes, "events");
+        state._sections[VcpuStateSection.DebugRegisters] = Read(vcpu, Interop.KVM_GET_DEBUGREGS, Interop.DebugRegistersBytes, "debug registers");
+        state._sections[VcpuStateSection.Events] = Read(vcpu, Interop.KVM_GET_VCPU_EVENTS, Interop.EventsBytes, "events");
         if (virtualMachine.HasIrqchip)
         {
-            state._sections[VcpuStateSection.Lapic] = Read(vcpu, Interop.KVM_GET_LAPIC, LapicBytes, "local APIC");
-            state._sections[VcpuStateSection.Clock] = BitConverter.GetBytes(virtualMachine.GetClock());
+            state._sections[VcpuStateSection.Lapic] = vcpu.GetLapic();
+            var clock = new byte[ClockBytes];
+            BinaryPrimitives.WriteUInt64LittleEndian(clock, virtualMachine.GetClock().Nanoseconds);
+            state._sections[VcpuStateSection.Clock] = clock;
         }
 
         return state;
@@ -81,15 +71,14 @@ public sealed class VcpuState
     /// <param name="vcpu">The vCPU; its own thread calls this, or it has none yet.</param>
     /// <exception cref="LinuxException">The kernel refused a part; it is named.</exception>
     /// <exception cref="NotSupportedException">
-    /// An MSR can't have the value here; it is named. Or the state has a local APIC and the virtual machine has none, or the other way round.
+    /// An MSR can't have the value here; it is named. Or one of the two virtual machines has interrupt controllers in the kernel and the other has not.
     /// </exception>
     public void Restore(VirtualMachine virtualMachine, VirtualCpu vcpu)
     {
-        if (virtualMachine.HasIrqchip != _sections.ContainsKey(VcpuStateSection.Lapic))
+        bool hasLapic = _sections.ContainsKey(VcpuStateSection.Lapic);
+        if (hasLapic != virtualMachine.HasIrqchip)
         {
-            throw new NotSupportedException(virtualMachine.HasIrqchip
-                ? "The vCPU's state has no local APIC, and this virtual machine has the kernel's interrupt controllers."
-                : "The vCPU's state has a local APIC, and this virtual machine has no interrupt controllers of the kernel's.");
+            throw new NotSupportedException($"The state of vCPU {vcpu.Id} {(hasLapic ? "has a" : "has no")} local APIC; this virtual machine {(hasLapic ? "has none" : "needs one")}.");
         }
 
         // The order matters: what the processor is, before its registers; events and the registers that they change, last.
@@ -102,15 +91,21 @@ public sealed class VcpuState
         var xsave = new byte[Math.Max(saved.Length, virtualMachine.CheckExtension(KvmCapability.Xsave2))];
         saved.CopyTo(xsave, 0);
         vcpu.SetRaw(Interop.KVM_SET_XSAVE, xsave, "XSAVE area");
+        if (hasLapic)
+        {
+            // Before the MSRs: the TSC deadline is kept only where the APIC's timer is in that mode.
+            vcpu.SetLapic(_sections[VcpuStateSection.Lapic]);
+        }
+
         WriteMsrs(vcpu);
         Write(vcpu, Interop.KVM_SET_DEBUGREGS, VcpuStateSection.DebugRegisters, "debug registers");
         Write(vcpu, Interop.KVM_SET_VCPU_EVENTS, VcpuStateSection.Events, "events");
         Write(vcpu, Interop.KVM_SET_MP_STATE, VcpuStateSection.MpState, "MP state");
         Write(vcpu, Interop.KVM_SET_REGS, VcpuStateSection.Registers, "registers");
-        if (virtualMachine.HasIrqchip)
+        if (hasLapic)
         {
-            Write(vcpu, Interop.KVM_SET_LAPIC, VcpuStateSection.Lapic, "local APIC");
-            virtualMachine.SetClock(BinaryPrimitives.ReadUInt64LittleEndian(_sections[VcpuStateSection.Clock]));
+            ulong nanoseconds = BinaryPrimitives.ReadUInt64LittleEndian(_sections[VcpuStateSection.Clock]);
+            virtualMachine.SetClock(new MachineClock(nanoseconds, ClockFlags.None, 0, 0));
         }
     }
 
@@ -159,11 +154,19 @@ public sealed class VcpuState
             rest = state.TakeSection(rest);
         }
 
-        bool whole = Enumerable.Range(1, RequiredSections).All(section => state._sections.ContainsKey((VcpuStateSection)section));
-        bool paired = state._sections.ContainsKey(VcpuStateSection.Lapic) == state._sections.ContainsKey(VcpuStateSection.Clock);
-        if (!rest.IsEmpty || !whole || !paired)
+        if (!rest.IsEmpty)
         {
-            throw new InvalidDataException($"The vCPU state has the sections {string.Join(", ", state._sections.Keys)} and {rest.Length} bytes behind them; a section is missing, or the bytes are too many.");
+            throw new InvalidDataException($"The vCPU state has {rest.Length} bytes behind its {sections} sections.");
+        }
+
+        bool withIrqchip = state._sections.ContainsKey(VcpuStateSection.Lapic) || state._sections.ContainsKey(VcpuStateSection.Clock);
+        foreach (VcpuStateSection section in Enum.GetValues<VcpuStateSection>())
+        {
+            bool optional = !withIrqchip && section is (VcpuStateSection.Lapic or VcpuStateSection.Clock);
+            if (!optional && !state._sections.ContainsKey(section))
+            {
+                throw new InvalidDataException($"The vCPU state lacks the section {section}.");
+            }
         }
 
         return state;
@@ -179,26 +182,26 @@ public sealed class VcpuState
     private static byte[] ReadCpuid(VirtualCpu vcpu)
     {
         const int MostEntries = 512;
-        var cpuid = new byte[CpuidHeaderBytes + (MostEntries * CpuidEntryBytes)];
+        var cpuid = new byte[Interop.CpuidHeaderBytes + (MostEntries * Interop.CpuidEntryBytes)];
         BinaryPrimitives.WriteUInt32LittleEndian(cpuid, MostEntries);
         vcpu.GetRaw(Interop.KVM_GET_CPUID2, cpuid, "CPUID leaves");
-        return cpuid[..(CpuidHeaderBytes + (BinaryPrimitives.ReadInt32LittleEndian(cpuid) * CpuidEntryBytes))];
+        return cpuid[..(Interop.CpuidHeaderBytes + (BinaryPrimitives.ReadInt32LittleEndian(cpuid) * Interop.CpuidEntryBytes))];
     }
 
     /// <summary>Reads the MSRs of a list; the kernel stops at one that it can't read, which is left out.</summary>
     private static byte[] ReadMsrs(VirtualCpu vcpu, ReadOnlySpan<uint> indices)
     {
         var read = new MemoryStream();
-        var entry = new byte[MsrsHeaderBytes + MsrEntryBytes];
+        var entry = new byte[Interop.MsrsHeaderBytes + Interop.MsrEntryBytes];
         uint count = 0;
-        read.Write(new byte[MsrsHeaderBytes]);
+        read.Write(new byte[Interop.MsrsHeaderBytes]);
         foreach (uint index in indices)
         {
             BinaryPrimitives.WriteUInt32LittleEndian(entry, 1);
-            BinaryPrimitives.WriteUInt32LittleEndian(entry.AsSpan(MsrsHeaderBytes), index);
+            BinaryPrimitives.WriteUInt32LittleEndian(entry.AsSpan(Interop.MsrsHeaderBytes), index);
             if (Interop.Ioctl(vcpu.Descriptor, Interop.KVM_GET_MSRS, entry) == 1)
             {
-                read.Write(entry.AsSpan(MsrsHeaderBytes));
+                read.Write(entry.AsSpan(Interop.MsrsHeaderBytes));
                 count++;
             }
         }
@@ -212,18 +215,18 @@ public sealed class VcpuState
     {
         bool right = section switch
         {
-            VcpuStateSection.Cpuid => IsCounted(content, CpuidHeaderBytes, CpuidEntryBytes),
-            VcpuStateSection.Msrs => IsCounted(content, MsrsHeaderBytes, MsrEntryBytes),
-            VcpuStateSection.SystemRegisters => content.Length == SystemRegistersBytes,
-            VcpuStateSection.Xcrs => content.Length == XcrsBytes,
-            VcpuStateSection.Xsave => content.Length >= XsaveBytes,
-            VcpuStateSection.DebugRegisters => content.Length == DebugRegistersBytes,
-            VcpuStateSection.Events => content.Length == EventsBytes,
-            VcpuStateSection.MpState => content.Length == MpStateBytes,
-            VcpuStateSection.Registers => content.Length == RegistersBytes,
-            VcpuStateSection.Lapic => content.Length == LapicBytes,
-            VcpuStateSection.Clock => content.Length == sizeof(ulong),
-            _ => throw new InvalidDataException($"The vCPU state has a section {(uint)section} that is unknown here."),
+            VcpuStateSection.Cpuid => IsCounted(content, Interop.CpuidHeaderBytes, Interop.CpuidEntryBytes),
+            VcpuStateSection.Msrs => IsCounted(content, Interop.MsrsHeaderBytes, Interop.MsrEntryBytes),
+            VcpuStateSection.SystemRegisters => content.Length == Interop.SystemRegistersBytes,
+            VcpuStateSection.Xcrs => content.Length == Interop.XcrsBytes,
+            VcpuStateSection.Xsave => content.Length >= Interop.XsaveBytes,
+            VcpuStateSection.DebugRegisters => content.Length == Interop.DebugRegistersBytes,
+            VcpuStateSection.Events => content.Length == Interop.EventsBytes,
+            VcpuStateSection.MpState => content.Length == Interop.MpStateBytes,
+            VcpuStateSection.Registers => content.Length == Interop.RegistersBytes,
+            VcpuStateSection.Lapic => content.Length == Interop.LapicBytes,
+            VcpuStateSection.Clock => content.Length == ClockBytes,
+            _ => throw new UnreachableException(),
         };
         if (!right)
         {
@@ -242,6 +245,11 @@ public sealed class VcpuState
         }
 
         var section = (VcpuStateSection)BinaryPrimitives.ReadUInt32LittleEndian(rest);
+        if (!Enum.IsDefined(section))
+        {
+            throw new InvalidDataException($"The vCPU state has a section {(uint)section} that is unknown here.");
+        }
+
         uint length = BinaryPrimitives.ReadUInt32LittleEndian(rest[4..]);
         if (length > MostSectionBytes || length > rest.Length - SectionHeaderBytes)
         {
@@ -260,21 +268,21 @@ public sealed class VcpuState
     private void WriteMsrs(VirtualCpu vcpu)
     {
         ReadOnlySpan<byte> msrs = _sections[VcpuStateSection.Msrs];
-        var entry = new byte[MsrsHeaderBytes + MsrEntryBytes];
-        for (int at = MsrsHeaderBytes; at < msrs.Length; at += MsrEntryBytes)
+        var entry = new byte[Interop.MsrsHeaderBytes + Interop.MsrEntryBytes];
+        for (int at = Interop.MsrsHeaderBytes; at < msrs.Length; at += Interop.MsrEntryBytes)
         {
             BinaryPrimitives.WriteUInt32LittleEndian(entry, 1);
-            msrs.Slice(at, MsrEntryBytes).CopyTo(entry.AsSpan(MsrsHeaderBytes));
+            msrs.Slice(at, Interop.MsrEntryBytes).CopyTo(entry.AsSpan(Interop.MsrsHeaderBytes));
             if (Interop.Ioctl(vcpu.Descriptor, Interop.KVM_SET_MSRS, entry) == 1)
             {
                 continue;
             }
 
             // A read-only MSR can't be set, and needn't be where it has the value already.
-            uint index = BinaryPrimitives.ReadUInt32LittleEndian(entry.AsSpan(MsrsHeaderBytes));
-            ulong wanted = BinaryPrimitives.ReadUInt64LittleEndian(entry.AsSpan(MsrsHeaderBytes + 8));
+            uint index = BinaryPrimitives.ReadUInt32LittleEndian(entry.AsSpan(Interop.MsrsHeaderBytes));
+            ulong wanted = BinaryPrimitives.ReadUInt64LittleEndian(entry.AsSpan(Interop.MsrsHeaderBytes + Interop.MsrEntryData));
             bool readable = Interop.Ioctl(vcpu.Descriptor, Interop.KVM_GET_MSRS, entry) == 1;
-            ulong found = BinaryPrimitives.ReadUInt64LittleEndian(entry.AsSpan(MsrsHeaderBytes + 8));
+            ulong found = BinaryPrimitives.ReadUInt64LittleEndian(entry.AsSpan(Interop.MsrsHeaderBytes + Interop.MsrEntryData));
             if (!readable || found != wanted)
             {
                 throw new NotSupportedException(

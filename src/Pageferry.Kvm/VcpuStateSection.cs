@@ -30,9 +30,11 @@ public enum VcpuStateSection
     /// <summary><c>struct kvm_regs</c>.</summary>
     Registers = 9,
 
-    /// <summary><c>struct kvm_lapic_state</c>, where the virtual machine has the kernel's interrupt controllers.</summary>
+    /// <summary><c>struct kvm_lapic_state</c>; only where the virtual machine has interrupt controllers in the kernel.</summary>
     Lapic = 10,
 
-    /// <summary>The virtual machine's clock in nanoseconds, the same for each of its vCPUs, where it has the kernel's interrupt controllers.</summary>
+    /// <summary>
+    /// The virtual machine's clock in nanoseconds, 8 bytes, when the vCPU was read; only where there is a <see cref="Lapic"/>. It goes on from there.
+    /// </summary>
     Clock = 11,
 }

@@ -18,7 +18,7 @@ public sealed class VirtualCpu : IDisposable
 
     private const ulong KickMask = 1UL << (KickSignal - 1);
 
-    private const int XcrsBytes = 392;
+    private const string LapicName = "local APIC";
 
     private readonly MappedRegion _run;
     private int _thread;
@@ -42,8 +42,8 @@ public sealed class VirtualCpu : IDisposable
     public Span<byte> Data(in VcpuExit exit) => exit.Kind switch
     {
         VcpuExitKind.PortRead or VcpuExitKind.PortWrite =>
-            _run.Span(BinaryPrimitives.ReadUInt64LittleEndian(_run.Span(Interop.RunUnion + 8, sizeof(ulong))), exit.Size * exit.Count),
-        VcpuExitKind.MmioRead or VcpuExitKind.MmioWrite => _run.Span(Interop.RunUnion + 8, exit.Size),
+            _run.Span(BinaryPrimitives.ReadUInt64LittleEndian(_run.Span(Interop.RunIoDataOffset, sizeof(ulong))), exit.Size * exit.Count),
+        VcpuExitKind.MmioRead or VcpuExitKind.MmioWrite => _run.Span(Interop.RunMmioData, exit.Size),
         _ => [],
     };
 
@@ -51,7 +51,7 @@ public sealed class VirtualCpu : IDisposable
     /// <exception cref="LinuxException">The kernel refused the signal mask.</exception>
     public void BindToCurrentThread()
     {
-        Span<byte> mask = stackalloc byte[sizeof(uint) + sizeof(ulong)];
+        Span<byte> mask = stackalloc byte[Interop.SignalMaskHeaderBytes + sizeof(ulong)];
         BinaryPrimitives.WriteUInt32LittleEndian(mask, sizeof(ulong));
 
         // SAFETY: both sets are local and as long as the C library's sigset_t.
@@ -62,7 +62,7 @@ public sealed class VirtualCpu : IDisposable
             new Span<ulong>(set, Interop.SigsetWords).Clear();
             set[0] = KickMask;
             _ = Interop.PthreadSigmask(Interop.SIG_BLOCK, set, old);
-            BinaryPrimitives.WriteUInt64LittleEndian(mask[sizeof(uint)..], old[0] & ~KickMask);
+            BinaryPrimitives.WriteUInt64LittleEndian(mask[Interop.SignalMaskHeaderBytes..], old[0] & ~KickMask);
         }
 
         if (Interop.Ioctl(Descriptor, Interop.KVM_SET_SIGNAL_MASK, mask) != 0)
@@ -75,6 +75,7 @@ public sealed class VirtualCpu : IDisposable
 
     /// <summary>
     /// Makes the run that is under way, or else the next one, return <see cref="VcpuExitKind.Interrupted"/>. For any thread; never lost.
+    /// One kick may interrupt two runs: one by its flag and the next by its signal.
     /// </summary>
     public void Kick()
     {
@@ -134,18 +135,18 @@ public sealed class VirtualCpu : IDisposable
     {
         get
         {
-            Span<byte> xcrs = stackalloc byte[XcrsBytes];
+            Span<byte> xcrs = stackalloc byte[Interop.XcrsBytes];
             GetRaw(Interop.KVM_GET_XCRS, xcrs, "XCRs");
-            return BinaryPrimitives.ReadUInt64LittleEndian(xcrs[16..]);
+            return BinaryPrimitives.ReadUInt64LittleEndian(xcrs[Interop.XcrsFirstValue..]);
         }
 
         set
         {
             // struct kvm_xcrs: one entry, XCR 0.
-            Span<byte> xcrs = stackalloc byte[XcrsBytes];
+            Span<byte> xcrs = stackalloc byte[Interop.XcrsBytes];
             xcrs.Clear();
             xcrs[0] = 1;
-            BinaryPrimitives.WriteUInt64LittleEndian(xcrs[16..], value);
+            BinaryPrimitives.WriteUInt64LittleEndian(xcrs[Interop.XcrsFirstValue..], value);
             SetRaw(Interop.KVM_SET_XCRS, xcrs, "XCRs");
         }
     }
@@ -154,6 +155,30 @@ public sealed class VirtualCpu : IDisposable
     /// <param name="cpuid">A <c>struct kvm_cpuid2</c> with its entries.</param>
     /// <exception cref="LinuxException">The kernel refused.</exception>
     public void SetCpuid(byte[] cpuid) => SetRaw(Interop.KVM_SET_CPUID2, cpuid, "CPUID leaves");
+
+    /// <summary>Reads the local APIC (<c>KVM_GET_LAPIC</c>).</summary>
+    /// <returns>A <c>struct kvm_lapic_state</c>: the APIC's register page, 1024 bytes.</returns>
+    /// <exception cref="LinuxException">EINVAL: the virtual machine has no interrupt controllers in the kernel.</exception>
+    public byte[] GetLapic()
+    {
+        var lapic = new byte[Interop.LapicBytes];
+        GetRaw(Interop.KVM_GET_LAPIC, lapic, LapicName);
+        return lapic;
+    }
+
+    /// <summary>Sets the local APIC (<c>KVM_SET_LAPIC</c>), after the system registers: their APIC base says in which mode its id is.</summary>
+    /// <param name="lapic">What <see cref="GetLapic"/> returned.</param>
+    /// <exception cref="ArgumentException">It has another length.</exception>
+    /// <exception cref="LinuxException">EINVAL: the virtual machine has no interrupt controllers in the kernel, or the APIC is another vCPU's.</exception>
+    public void SetLapic(byte[] lapic)
+    {
+        if (lapic.Length != Interop.LapicBytes)
+        {
+            throw new ArgumentException($"A local APIC has {Interop.LapicBytes} bytes, not {lapic.Length}.", nameof(lapic));
+        }
+
+        SetRaw(Interop.KVM_SET_LAPIC, lapic, LapicName);
+    }
 
     /// <summary>Frees the vCPU.</summary>
     public void Dispose()
@@ -189,39 +214,7 @@ public sealed class VirtualCpu : IDisposable
     private void Set<T>(nuint request, T value, string what)
         where T : unmanaged => SetRaw(request, MemoryMarshal.AsBytes(new Span<T>(ref value)), what);
 
-    private VcpuExit ReadExit()
-    {
-        ReadOnlySpan<byte> run = _run.Span(0, Interop.RunUnion + 64);
-        uint reason = BinaryPrimitives.ReadUInt32LittleEndian(run[Interop.RunExitReason..]);
-        ReadOnlySpan<byte> union = run[Interop.RunUnion..];
-        return reason switch
-        {
-            Interop.KVM_EXIT_IO => new VcpuExit(
-                union[0] == Interop.KVM_EXIT_IO_OUT ? VcpuExitKind.PortWrite : VcpuExitKind.PortRead,
-                reason,
-                BinaryPrimitives.ReadUInt16LittleEndian(union[2..]),
-                union[1],
-                BinaryPrimitives.ReadInt32LittleEndian(union[4..])),
-            Interop.KVM_EXIT_MMIO => new VcpuExit(
-                union[20] != 0 ? VcpuExitKind.MmioWrite : VcpuExitKind.MmioRead,
-                reason,
-                BinaryPrimitives.ReadUInt64LittleEndian(union),
-                BinaryPrimitives.ReadInt32LittleEndian(union[16..]),
-                1),
-            Interop.KVM_EXIT_HLT => new VcpuExit(VcpuExitKind.Halt, reason),
-            Interop.KVM_EXIT_SHUTDOWN => new VcpuExit(VcpuExitKind.Shutdown, reason),
-            Interop.KVM_EXIT_FAIL_ENTRY => new VcpuExit(VcpuExitKind.FailEntry, reason, Value: BinaryPrimitives.ReadUInt64LittleEndian(union)),
-            Interop.KVM_EXIT_INTERNAL_ERROR => new VcpuExit(VcpuExitKind.InternalError, reason, Value: BinaryPrimitives.ReadUInt32LittleEndian(union)),
-            Interop.KVM_EXIT_SYSTEM_EVENT => new VcpuExit(VcpuExitKind.SystemEvent, reason, Value: BinaryPrimitives.ReadUInt32LittleEndian(union)),
-            Interop.KVM_EXIT_MEMORY_FAULT => new VcpuExit(
-                VcpuExitKind.MemoryFault,
-                reason,
-                BinaryPrimitives.ReadUInt64LittleEndian(union[8..]),
-                Value: BinaryPrimitives.ReadUInt64LittleEndian(union),
-                Length: BinaryPrimitives.ReadUInt64LittleEndian(union[16..])),
-            _ => new VcpuExit(VcpuExitKind.Unknown, reason),
-        };
-    }
+    private VcpuExit ReadExit() => VcpuExit.Read(_run.Span(0, Interop.RunExitBytes));
 
     /// <summary>Takes the kick off: its flag first, so that a kick that comes now interrupts the next run.</summary>
     private void TakeKick()

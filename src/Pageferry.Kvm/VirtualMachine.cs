@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 using Pageferry.Linux;
 
@@ -7,7 +6,8 @@ namespace Pageferry.Kvm;
 /// <summary>A virtual machine: memory slots and vCPUs.</summary>
 public sealed class VirtualMachine : IDisposable
 {
-    private const int ClockBytes = 48;
+    private readonly Lock _slotsLock = new();
+    private readonly Dictionary<uint, MemorySlot> _slots = [];
 
     internal VirtualMachine(Kvm kvm, FileDescriptor descriptor)
     {
@@ -21,32 +21,115 @@ public sealed class VirtualMachine : IDisposable
     /// <summary>The virtual machine's file descriptor.</summary>
     public FileDescriptor Descriptor { get; }
 
-    /// <summary>Whether the interrupt controllers are the kernel's: <see cref="CreateIrqchip"/> was called.</summary>
+    /// <summary>Whether interrupt controllers are in the kernel: <see cref="CreateIrqchip"/> was called.</summary>
     public bool HasIrqchip { get; private set; }
 
-    /// <summary>Reads the guest's paravirtual clock (<c>KVM_GET_CLOCK</c>).</summary>
-    /// <returns>Nanoseconds.</returns>
-    /// <exception cref="LinuxException">The kernel refused.</exception>
-    public ulong GetClock()
+    /// <summary>Whether a dirty page stays logged until <see cref="DirtyLog.Clear()"/>: <see cref="TryEnableManualDirtyLog"/> succeeded.</summary>
+    public bool HasManualDirtyLog { get; private set; }
+
+    /// <summary>
+    /// The clock that guests read by kvmclock (<c>KVM_GET_CLOCK</c>).
+    /// </summary>
+    /// <returns>The clock and, on Linux 5.16 and later, the host's own clocks at the same moment.</returns>
+    /// <exception cref="LinuxException">ENOTTY: this architecture has none.</exception>
+    public MachineClock GetClock()
     {
-        Span<byte> clock = stackalloc byte[ClockBytes];
-        clock.Clear();
-        return Interop.Ioctl(Descriptor, Interop.KVM_GET_CLOCK, clock) == 0
-            ? BinaryPrimitives.ReadUInt64LittleEndian(clock)
-            : throw LinuxException.FromLastError("read the guest's clock");
+        Interop.kvm_clock_data data = default;
+        int result;
+
+        // SAFETY: the kernel fills a structure of the size that the request's number states.
+        unsafe
+        {
+            result = Interop.Ioctl(Descriptor.Number, Interop.KVM_GET_CLOCK, &data);
+        }
+
+        return result == 0
+            ? new MachineClock(data.clock, (ClockFlags)data.flags, data.realtime, data.host_tsc)
+            : throw LinuxException.FromLastError("read a virtual machine's clock");
     }
 
-    /// <summary>Sets the guest's paravirtual clock (<c>KVM_SET_CLOCK</c>).</summary>
-    /// <param name="nanoseconds">The time from which it goes on.</param>
+    /// <summary>
+    /// Sets the clock that guests read by kvmclock (<c>KVM_SET_CLOCK</c>). With <see cref="ClockFlags.Realtime"/> in its flags, the kernel adds the time that
+    /// has passed since the clock was read, by the two hosts' CLOCK_REALTIME; a kernel before 5.16 can't, and there the clock goes on from where it was read.
+    /// The other flags tell of the host that it was read on and are not set.
+    /// </summary>
+    /// <param name="clock">The clock; <c>with { Flags = ClockFlags.None }</c> it goes on from where it was read.</param>
     /// <exception cref="LinuxException">The kernel refused.</exception>
-    public void SetClock(ulong nanoseconds)
+    public void SetClock(MachineClock clock)
     {
-        Span<byte> clock = stackalloc byte[ClockBytes];
-        clock.Clear();
-        BinaryPrimitives.WriteUInt64LittleEndian(clock, nanoseconds);
-        if (Interop.Ioctl(Descriptor, Interop.KVM_SET_CLOCK, clock) != 0)
+        ClockFlags settable = (ClockFlags)CheckExtension(KvmCapability.AdjustClock) & ClockFlags.Realtime;
+        var data = new Interop.kvm_clock_data { clock = clock.Nanoseconds, flags = (uint)(clock.Flags & settable), realtime = clock.Realtime };
+        int result;
+
+        // SAFETY: the kernel reads a structure of the size that the request's number states.
+        unsafe
         {
-            throw LinuxException.FromLastError($"set the guest's clock to {nanoseconds} ns");
+            result = Interop.Ioctl(Descriptor.Number, Interop.KVM_SET_CLOCK, &data);
+        }
+
+        if (result != 0)
+        {
+            throw LinuxException.FromLastError($"set a virtual machine's clock to {clock.Nanoseconds} ns");
+        }
+    }
+
+    /// <summary>
+    /// Puts the interrupt controllers into the kernel (<c>KVM_CREATE_IRQCHIP</c>): a local APIC for each vCPU, an IO-APIC and two PICs. Before the first vCPU.
+    /// </summary>
+    /// <exception cref="LinuxException">EEXIST: they are there. EINVAL: a vCPU was made before.</exception>
+    public void CreateIrqchip()
+    {
+        if (Interop.Ioctl(Descriptor.Number, Interop.KVM_CREATE_IRQCHIP, 0) != 0)
+        {
+            throw LinuxException.FromLastError("create the interrupt controllers of a virtual machine", "They are created once, before the first vCPU.");
+        }
+
+        HasIrqchip = true;
+    }
+
+    /// <summary>
+    /// Lets dirty pages stay logged until they are cleared (<c>KVM_ENABLE_CAP</c> with <c>KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2</c>), which reads a log of much
+    /// memory without write-protecting all of it at once. Before a slot logs.
+    /// </summary>
+    /// <returns>Whether this kernel can; if not, reading a log clears it.</returns>
+    /// <exception cref="LinuxException">The kernel knows it and refused.</exception>
+    public bool TryEnableManualDirtyLog()
+    {
+        if ((CheckExtension(KvmCapability.ManualDirtyLogProtect) & Interop.KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE) == 0)
+        {
+            return false;
+        }
+
+        int result;
+
+        // SAFETY: the kernel reads a structure of the size that the request's number states.
+        unsafe
+        {
+            var enable = new Interop.kvm_enable_cap { cap = (uint)KvmCapability.ManualDirtyLogProtect };
+            enable.args[0] = Interop.KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
+            result = Interop.Ioctl(Descriptor.Number, Interop.KVM_ENABLE_CAP, &enable);
+        }
+
+        if (result != 0)
+        {
+            throw LinuxException.FromLastError("let a virtual machine's dirty pages stay logged until they are cleared");
+        }
+
+        HasManualDirtyLog = true;
+        return true;
+    }
+
+    /// <summary>Makes the dirty log of a slot; nothing is asked of the kernel before <see cref="DirtyLog.Read"/>.</summary>
+    /// <param name="slot">The number of a slot that has <see cref="MemoryRegionFlags.LogDirtyPages"/>, now or when the log is read.</param>
+    /// <returns>The log, which the caller disposes before the virtual machine.</returns>
+    /// <exception cref="ArgumentException">There is no such slot.</exception>
+    public DirtyLog CreateDirtyLog(uint slot)
+    {
+        lock (_slotsLock)
+        {
+            return _slots.TryGetValue(slot, out MemorySlot found)
+                ? new DirtyLog(this, found)
+                : throw new ArgumentException($"There is no slot {slot} whose writes could be logged; there are {_slots.Count} slots.", nameof(slot));
         }
     }
 
@@ -55,25 +138,13 @@ public sealed class VirtualMachine : IDisposable
     /// <returns>0 when it is not there; else 1 or a number that belongs to it.</returns>
     public int CheckExtension(KvmCapability capability) => Math.Max(0, Interop.Ioctl(Descriptor.Number, Interop.KVM_CHECK_EXTENSION, (nint)capability));
 
-    /// <summary>Makes the kernel emulate PIC, IOAPIC and each vCPU's local APIC (<c>KVM_CREATE_IRQCHIP</c>); before the first vCPU.</summary>
-    /// <exception cref="LinuxException">EEXIST: there is one already. EINVAL: there are vCPUs already.</exception>
-    public void CreateIrqchip()
-    {
-        if (Interop.Ioctl(Descriptor.Number, Interop.KVM_CREATE_IRQCHIP, 0) != 0)
-        {
-            throw LinuxException.FromLastError("create the interrupt controllers of a virtual machine");
-        }
-
-        HasIrqchip = true;
-    }
-
     /// <summary>Puts memory of this process into the guest's physical address space (<c>KVM_SET_USER_MEMORY_REGION</c>).</summary>
     /// <param name="slot">The slot's number; an existing slot is changed, or deleted by a length of 0.</param>
     /// <param name="gpa">The first guest physical address; a page multiple.</param>
     /// <param name="length">Bytes; a page multiple.</param>
     /// <param name="address">The first address in this process; a page multiple. It must stay mapped as long as the slot is there.</param>
     /// <param name="flags">What the slot can do.</param>
-    /// <exception cref="LinuxException">EINVAL: the range makes no sense. EEXIST: it overlaps another slot.</exception>
+    /// <exception cref="LinuxException">EINVAL: the range or the slot's number makes no sense, or the slot has another length. EEXIST: it overlaps another slot.</exception>
     public void SetMemoryRegion(uint slot, ulong gpa, ulong length, ulong address, MemoryRegionFlags flags = MemoryRegionFlags.None)
     {
         var region = new Interop.kvm_userspace_memory_region
@@ -84,17 +155,29 @@ public sealed class VirtualMachine : IDisposable
             memory_size = length,
             userspace_addr = address,
         };
-        int result;
-
-        // SAFETY: the kernel reads a structure of the size that the request's number states.
-        unsafe
+        lock (_slotsLock)
         {
-            result = Interop.Ioctl(Descriptor.Number, Interop.KVM_SET_USER_MEMORY_REGION, &region);
-        }
+            int result;
 
-        if (result != 0)
-        {
-            throw LinuxException.FromLastError($"give the guest {length} bytes of memory at guest physical address 0x{gpa:x} in slot {slot}");
+            // SAFETY: the kernel reads a structure of the size that the request's number states.
+            unsafe
+            {
+                result = Interop.Ioctl(Descriptor.Number, Interop.KVM_SET_USER_MEMORY_REGION, &region);
+            }
+
+            if (result != 0)
+            {
+                throw LinuxException.FromLastError($"give the guest {length} bytes of memory at guest physical address 0x{gpa:x} in slot {slot}");
+            }
+
+            if (length == 0)
+            {
+                _ = _slots.Remove(slot);
+            }
+            else
+            {
+                _slots[slot] = new MemorySlot(slot, gpa, length);
+            }
         }
     }
 
@@ -105,11 +188,70 @@ public sealed class VirtualMachine : IDisposable
     public VirtualCpu CreateVcpu(int id)
     {
         int fd = Interop.Ioctl(Descriptor.Number, Interop.KVM_CREATE_VCPU, id);
-        return fd >= 0
-            ? new VirtualCpu(id, new FileDescriptor(fd), Kvm.VcpuMapBytes)
-            : throw new LinuxException($"create vCPU {id}", (Errno)Marshal.GetLastPInvokeError(), $"KVM allows {Kvm.MaxVcpus} vCPUs here.");
+        if (fd >= 0)
+        {
+            return new VirtualCpu(id, new FileDescriptor(fd), Kvm.VcpuMapBytes);
+        }
+
+        // Before the limit is asked for: that leaves an errno of its own.
+        var errno = (Errno)Marshal.GetLastPInvokeError();
+        throw new LinuxException($"create vCPU {id}", errno, $"KVM allows {Kvm.MaxVcpus} vCPUs here.");
     }
 
     /// <summary>Closes the virtual machine.</summary>
     public void Dispose() => Descriptor.Dispose();
+
+    internal void ReadDirtyLog(DirtyLog log, ulong bitmap)
+    {
+        lock (_slotsLock)
+        {
+            CheckSlot(log);
+            var get = new Interop.kvm_dirty_log { slot = log.Slot, dirty_bitmap = bitmap };
+
+            // SAFETY: the kernel reads a structure of the size that the request's number states, and writes a bit for each page of the slot, rounded up to
+            // 64, to the log's bitmap, which is as long: the slot is the one that the log was made for, and can't change under the lock.
+            unsafe
+            {
+                if (Interop.Ioctl(Descriptor.Number, Interop.KVM_GET_DIRTY_LOG, &get) == 0)
+                {
+                    return;
+                }
+            }
+
+            throw LinuxException.FromLastError($"read the dirty log of slot {log.Slot}", "The slot has to have MemoryRegionFlags.LogDirtyPages.");
+        }
+    }
+
+    internal void ClearDirtyLog(DirtyLog log, ulong firstPage, uint pages, ulong bitmap)
+    {
+        if (!HasManualDirtyLog)
+        {
+            return;
+        }
+
+        lock (_slotsLock)
+        {
+            CheckSlot(log);
+            var clear = new Interop.kvm_clear_dirty_log { slot = log.Slot, num_pages = pages, first_page = firstPage, dirty_bitmap = bitmap };
+
+            // SAFETY: the kernel reads a structure of the size that the request's number states, and a bit for each of the pages, which lie in the bitmap.
+            unsafe
+            {
+                if (Interop.Ioctl(Descriptor.Number, Interop.KVM_CLEAR_DIRTY_LOG, &clear) == 0)
+                {
+                    return;
+                }
+            }
+
+            throw LinuxException.FromLastError($"clear {pages} pages of the dirty log of slot {log.Slot}", "The slot has to have MemoryRegionFlags.LogDirtyPages.");
+        }
+    }
+
+    private void CheckSlot(DirtyLog log)
+    {
+        if (!_slots.TryGetValue(log.Slot, out MemorySlot slot) || slot != log.MemorySlot)
+        {
+            throw new InvalidOperationException($"Slot {log.Slot} is no longer the range that the dirty log was made for: make a new one.");
+        }
+    }
 }

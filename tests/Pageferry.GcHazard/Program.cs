@@ -15,13 +15,15 @@ return args switch
     ["write", var backing] => Guest(backing, (memory, gpa) => memory.Write(gpa, new byte[8])),
     ["host-view"] => Guest(nameof(GuestBacking.Memfd), (memory, gpa) => memory.HostView(gpa, 8)[0]++),
     ["read-pages", var backing] => Guest(backing, (memory, gpa) => memory.ReadPages(memory.PageAt(gpa), new byte[Page.Size])),
+    ["kvm-run-for-long"] => Vcpu(WaitingVcpu.Run),
+    ["kvm-run-without-transition"] => Vcpu(WaitingVcpu.RunWithoutTransition),
     ["kvm-run", var backing] => Guest(backing, RunVcpu),
     _ => Usage(),
 };
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: managed-load | host-view | {read-as-guest|write-as-guest|read|write|read-pages|kvm-run} {Memfd|Anonymous}");
+    Console.Error.WriteLine("usage: managed-load | kvm-run-for-long | kvm-run-without-transition | host-view | {read-as-guest|write-as-guest|read|write|read-pages|kvm-run} {Memfd|Anonymous}");
     return 2;
 }
 
@@ -80,6 +82,12 @@ static void RunVcpu(GuestMemory memory, ulong gpa)
     {
         throw new InvalidOperationException($"The vCPU stopped for another reason: {exit}.");
     }
+}
+
+static int Vcpu(Action run)
+{
+    run();
+    return Survived();
 }
 
 static int Survived()

@@ -1,123 +1,185 @@
+using System.Collections;
 using System.Reflection;
 using System.Runtime.InteropServices;
 using Pageferry.Testing;
 
 namespace Pageferry.Kvm.Tests;
 
-/// <summary>Every constant, size and offset against the C compiler's answer from the system's headers.</summary>
+/// <summary>
+/// Every number and layout that we share with the kernel is what the C compiler makes of the kernel's headers. A constant, field or structure that is
+/// added without a pin fails here.
+/// </summary>
 public class AbiTests
 {
-    private static readonly string[] s_headers = ["signal.h", "linux/kvm.h"];
-
-    /// <summary>What is newer than Linux 6.1's headers, from the kernel's own source.</summary>
+    /// <summary>Newer than the headers of some distributions: the values of linux/kvm.h in Linux 6.8.</summary>
     private static readonly Dictionary<string, ulong> s_newer = new(StringComparer.Ordinal)
     {
-        ["KVM_EXIT_MEMORY_FAULT"] = 39,
         ["KVM_CAP_MEMORY_FAULT_INFO"] = 232,
         ["KVM_CAP_GUEST_MEMFD"] = 234,
+        ["KVM_EXIT_MEMORY_FAULT"] = 39,
     };
 
+    /// <summary>Our constants whose names are not the kernel's. All others are asked for by their own name.</summary>
     private static readonly Dictionary<string, string> s_expressions = new(StringComparer.Ordinal)
     {
-        ["SigsetWords"] = "sizeof(sigset_t) / 8",
         ["RunImmediateExit"] = "offsetof(struct kvm_run, immediate_exit)",
         ["RunExitReason"] = "offsetof(struct kvm_run, exit_reason)",
-        ["RunUnion"] = "offsetof(struct kvm_run, io)",
+        ["RunIoDirection"] = "offsetof(struct kvm_run, io.direction)",
+        ["RunIoSize"] = "offsetof(struct kvm_run, io.size)",
+        ["RunIoPort"] = "offsetof(struct kvm_run, io.port)",
+        ["RunIoCount"] = "offsetof(struct kvm_run, io.count)",
+        ["RunIoDataOffset"] = "offsetof(struct kvm_run, io.data_offset)",
+        ["RunMmioAddress"] = "offsetof(struct kvm_run, mmio.phys_addr)",
+        ["RunMmioData"] = "offsetof(struct kvm_run, mmio.data)",
+        ["RunMmioLength"] = "offsetof(struct kvm_run, mmio.len)",
+        ["RunMmioIsWrite"] = "offsetof(struct kvm_run, mmio.is_write)",
+        ["RunFailEntryReason"] = "offsetof(struct kvm_run, fail_entry.hardware_entry_failure_reason)",
+        ["RunInternalSuberror"] = "offsetof(struct kvm_run, internal.suberror)",
+        ["RunSystemEventType"] = "offsetof(struct kvm_run, system_event.type)",
+
+        // struct kvm_run's memory_fault is as new as its exit reason: flags, gpa and size lie one after the other in the union.
+        ["RunMemoryFaultFlags"] = "offsetof(struct kvm_run, hw)",
+        ["RunMemoryFaultAddress"] = "offsetof(struct kvm_run, hw) + 8",
+        ["RunMemoryFaultSize"] = "offsetof(struct kvm_run, hw) + 16",
+        ["RunExitBytes"] = "offsetof(struct kvm_run, hw) + 64",
+        ["RegistersBytes"] = "sizeof(struct kvm_regs)",
+        ["SystemRegistersBytes"] = "sizeof(struct kvm_sregs)",
+        ["CpuidHeaderBytes"] = "offsetof(struct kvm_cpuid2, entries)",
+        ["CpuidEntryBytes"] = "sizeof(struct kvm_cpuid_entry2)",
+        ["MsrsHeaderBytes"] = "offsetof(struct kvm_msrs, entries)",
+        ["MsrEntryBytes"] = "sizeof(struct kvm_msr_entry)",
+        ["MsrEntryData"] = "offsetof(struct kvm_msr_entry, data)",
+        ["MsrListHeaderBytes"] = "offsetof(struct kvm_msr_list, indices)",
+        ["SignalMaskHeaderBytes"] = "offsetof(struct kvm_signal_mask, sigset)",
+        ["XsaveBytes"] = "sizeof(struct kvm_xsave)",
+        ["XcrsBytes"] = "sizeof(struct kvm_xcrs)",
+        ["XcrsFirstValue"] = "offsetof(struct kvm_xcrs, xcrs[0].value)",
+        ["DebugRegistersBytes"] = "sizeof(struct kvm_debugregs)",
+        ["EventsBytes"] = "sizeof(struct kvm_vcpu_events)",
+        ["MpStateBytes"] = "sizeof(struct kvm_mp_state)",
+        ["LapicBytes"] = "sizeof(struct kvm_lapic_state)",
+        ["SigsetWords"] = "sizeof(sigset_t) / sizeof(__u64)",
     };
 
-    private static readonly Dictionary<KvmCapability, string> s_capabilities = new()
+    /// <summary>Our enumerations whose members are the kernel's.</summary>
+    private static readonly Dictionary<Enum, string> s_members = new()
     {
-        [KvmCapability.IrqChip] = "IRQCHIP",
-        [KvmCapability.RecommendedVcpus] = "NR_VCPUS",
-        [KvmCapability.MemorySlots] = "NR_MEMSLOTS",
-        [KvmCapability.SyncMmu] = "SYNC_MMU",
-        [KvmCapability.Xsave] = "XSAVE",
-        [KvmCapability.Xcrs] = "XCRS",
-        [KvmCapability.MaxVcpus] = "MAX_VCPUS",
-        [KvmCapability.ImmediateExit] = "IMMEDIATE_EXIT",
-        [KvmCapability.SyncRegisters] = "SYNC_REGS",
-        [KvmCapability.ManualDirtyLogProtect] = "MANUAL_DIRTY_LOG_PROTECT2",
-        [KvmCapability.DirtyLogRing] = "DIRTY_LOG_RING",
-        [KvmCapability.Xsave2] = "XSAVE2",
-        [KvmCapability.MemoryFaultInfo] = "MEMORY_FAULT_INFO",
-        [KvmCapability.GuestMemfd] = "GUEST_MEMFD",
+        [KvmCapability.IrqChip] = "KVM_CAP_IRQCHIP",
+        [KvmCapability.RecommendedVcpus] = "KVM_CAP_NR_VCPUS",
+        [KvmCapability.MemorySlots] = "KVM_CAP_NR_MEMSLOTS",
+        [KvmCapability.SyncMmu] = "KVM_CAP_SYNC_MMU",
+        [KvmCapability.AdjustClock] = "KVM_CAP_ADJUST_CLOCK",
+        [KvmCapability.Xsave] = "KVM_CAP_XSAVE",
+        [KvmCapability.Xcrs] = "KVM_CAP_XCRS",
+        [KvmCapability.MaxVcpus] = "KVM_CAP_MAX_VCPUS",
+        [KvmCapability.ImmediateExit] = "KVM_CAP_IMMEDIATE_EXIT",
+        [KvmCapability.SyncRegisters] = "KVM_CAP_SYNC_REGS",
+        [KvmCapability.ManualDirtyLogProtect] = "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
+        [KvmCapability.DirtyLogRing] = "KVM_CAP_DIRTY_LOG_RING",
+        [KvmCapability.Xsave2] = "KVM_CAP_XSAVE2",
+        [KvmCapability.MemoryFaultInfo] = "KVM_CAP_MEMORY_FAULT_INFO",
+        [KvmCapability.GuestMemfd] = "KVM_CAP_GUEST_MEMFD",
+        [ClockFlags.None] = "(0)",
+        [ClockFlags.TscStable] = "KVM_CLOCK_TSC_STABLE",
+        [ClockFlags.Realtime] = "KVM_CLOCK_REALTIME",
+        [ClockFlags.HostTsc] = "KVM_CLOCK_HOST_TSC",
+        [MemoryRegionFlags.None] = "(0)",
+        [MemoryRegionFlags.LogDirtyPages] = "KVM_MEM_LOG_DIRTY_PAGES",
+        [MemoryRegionFlags.ReadOnly] = "KVM_MEM_READONLY",
+    };
+
+    /// <summary>Public structures that the kernel fills, and their C names.</summary>
+    private static readonly Dictionary<Type, string> s_structures = new()
+    {
+        [typeof(VcpuRegisters)] = "kvm_regs",
+        [typeof(VcpuSystemRegisters)] = "kvm_sregs",
+        [typeof(VcpuSegment)] = "kvm_segment",
+        [typeof(VcpuDescriptorTable)] = "kvm_dtable",
     };
 
     [Fact]
-    public void Constants_are_the_compilers() =>
-        AssertPinned(Compiler.Constants(typeof(Interop)).Select(constant => (s_expressions.GetValueOrDefault(constant.Name, constant.Name), constant.Value)));
+    public void Every_constant_is_the_compilers() =>
+        Compare(Compiler.Constants(typeof(Interop)).Select(constant => (constant.Name, s_expressions.GetValueOrDefault(constant.Name, constant.Name), constant.Value)));
 
     [Fact]
-    public void Capabilities_and_flags_are_the_compilers()
+    public void No_pin_is_left_over()
     {
-        AssertPinned(Enum.GetValues<KvmCapability>().Select(capability => ($"KVM_CAP_{s_capabilities[capability]}", (ulong)capability)));
-        AssertPinned([("KVM_MEM_LOG_DIRTY_PAGES", (ulong)MemoryRegionFlags.LogDirtyPages), ("KVM_MEM_READONLY", (ulong)MemoryRegionFlags.ReadOnly)]);
+        HashSet<string> names = Compiler.Constants(typeof(Interop)).Select(constant => constant.Name).ToHashSet(StringComparer.Ordinal);
+        Assert.DoesNotContain(s_expressions.Keys, name => !names.Contains(name));
     }
 
     [Fact]
-    public void Structures_have_the_compilers_sizes_and_offsets()
+    public void Every_member_of_a_kernel_enumeration_is_the_compilers()
     {
-        AssertPinned(Compiler.Structures(typeof(Interop)).SelectMany(type => type
-            .GetFields(BindingFlags.Instance | BindingFlags.NonPublic)
-            .Select(field => ($"offsetof(struct {type.Name}, {field.Name})", (ulong)Marshal.OffsetOf(type, field.Name)))
-            .Append(($"sizeof(struct {type.Name})", (ulong)Marshal.SizeOf(type)))));
-        AssertPinned(FieldsOf<VcpuRegisters>("kvm_regs", name => name.ToLowerInvariant()));
-        AssertPinned(FieldsOf<VcpuSegment>("kvm_segment", name => name is "_padding" ? "padding" : name.ToLowerInvariant()));
-        AssertPinned(FieldsOf<VcpuSystemRegisters>("kvm_sregs", SystemRegisterOf));
-        AssertPinned(FieldsOf<VcpuDescriptorTable>("kvm_dtable", name => name.StartsWith('_') ? "padding" : name.ToLowerInvariant()).Where(pair => !pair.Expression.Contains("padding", StringComparison.Ordinal)));
-        AssertPinned(
-        [
-            ("sizeof(struct kvm_lapic_state)", 1024),
-            ("sizeof(struct kvm_clock_data)", 48),
-            ("offsetof(struct kvm_clock_data, clock)", 0),
-            ("sizeof(struct kvm_xcrs)", 392),
-            ("offsetof(struct kvm_xcrs, xcrs[0].value)", 16),
-            ("sizeof(struct kvm_xsave)", 4096),
-            ("sizeof(struct kvm_debugregs)", 128),
-            ("sizeof(struct kvm_vcpu_events)", 64),
-            ("sizeof(struct kvm_mp_state)", 4),
-            ("sizeof(struct kvm_cpuid2)", 8),
-            ("sizeof(struct kvm_cpuid_entry2)", 40),
-            ("sizeof(struct kvm_msrs)", 8),
-            ("sizeof(struct kvm_msr_entry)", 16),
-            ("offsetof(struct kvm_msr_entry, data)", 8),
-            ("offsetof(struct kvm_run, io.direction)", 32),
-            ("offsetof(struct kvm_run, io.size)", 33),
-            ("offsetof(struct kvm_run, io.port)", 34),
-            ("offsetof(struct kvm_run, io.count)", 36),
-            ("offsetof(struct kvm_run, io.data_offset)", 40),
-            ("offsetof(struct kvm_run, mmio.phys_addr)", 32),
-            ("offsetof(struct kvm_run, mmio.data)", 40),
-            ("offsetof(struct kvm_run, mmio.len)", 48),
-            ("offsetof(struct kvm_run, mmio.is_write)", 52),
-            ("offsetof(struct kvm_run, fail_entry.hardware_entry_failure_reason)", 32),
-            ("offsetof(struct kvm_run, internal.suberror)", 32),
-            ("offsetof(struct kvm_run, system_event.type)", 32),
-        ]);
+        IEnumerable<Type> enumerations = s_members.Keys.Select(member => member.GetType()).Distinct();
+        Enum[] members = [.. enumerations.SelectMany(type => ((IEnumerable)Enum.GetValues(type)).Cast<Enum>())];
+        Assert.DoesNotContain(members, member => !s_members.ContainsKey(member));
+        Compare(members.Select(member => ($"{member.GetType().Name}.{member}", s_members[member], (ulong)Convert.ToInt64(member))));
     }
 
-    private static IEnumerable<(string Expression, ulong Value)> FieldsOf<T>(string structure, Func<string, string> cName) =>
-        typeof(T).GetFields(BindingFlags.Instance | BindingFlags.Public | BindingFlags.NonPublic)
-            .Select(field => ($"offsetof(struct {structure}, {cName(field.Name)})", (ulong)Marshal.OffsetOf<T>(field.Name)))
-            .Append(($"sizeof(struct {structure})", (ulong)Marshal.SizeOf<T>()));
-
-    private static string SystemRegisterOf(string name) => name switch
+    [Fact]
+    public void Every_public_enumeration_is_pinned_or_our_own()
     {
-        "ApicBase" => "apic_base",
-        _ when name.StartsWith("InterruptBitmap", StringComparison.Ordinal) => $"interrupt_bitmap[{name[^1]}]",
-        _ => name.ToLowerInvariant(),
-    };
+        Type[] ours = [typeof(VcpuExitKind), typeof(VcpuStateSection)];
+        HashSet<Type> pinned = [.. s_members.Keys.Select(member => member.GetType())];
+        Assert.DoesNotContain(typeof(Kvm).Assembly.GetExportedTypes(), type => type.IsEnum && !pinned.Contains(type) && !ours.Contains(type));
+    }
 
-    private static void AssertPinned(IEnumerable<(string Expression, ulong Value)> ours)
+    [Fact]
+    public void Every_structure_has_the_compilers_size_and_offsets()
     {
-        (string Expression, ulong Value)[] pairs = [.. ours];
-        Assert.NotEmpty(pairs);
-        Dictionary<string, ulong> theirs = Compiler.Evaluate(s_headers, pairs.Select(pair => pair.Expression));
-        Assert.All(pairs, pair =>
+        IEnumerable<(Type Type, string Name)> structures = Compiler.Structures(typeof(Interop))
+            .Select(type => (Type: type, type.Name))
+            .Concat(s_structures.Select(pair => (pair.Key, pair.Value)));
+        Compare(structures.SelectMany(structure => Layout(structure.Type, structure.Name)));
+    }
+
+    [Fact]
+    public void Every_public_structure_with_a_layout_is_pinned()
+    {
+        IEnumerable<Type> unpinned = typeof(Kvm).Assembly.GetExportedTypes()
+            .Where(type => type is { IsValueType: true, IsEnum: false } && type.GetFields().Any(field => !field.IsStatic) && !s_structures.ContainsKey(type));
+        Assert.Empty(unpinned);
+    }
+
+    [Fact]
+    public void Sections_kept_as_bytes_are_as_long_as_their_structures()
+    {
+        Assert.Equal(Interop.RegistersBytes, Marshal.SizeOf<VcpuRegisters>());
+        Assert.Equal(Interop.SystemRegistersBytes, Marshal.SizeOf<VcpuSystemRegisters>());
+    }
+
+    private static IEnumerable<(string Name, string Expression, ulong Ours)> Layout(Type type, string structure)
+    {
+        yield return (structure, $"sizeof(struct {structure})", (ulong)Marshal.SizeOf(type));
+        foreach (FieldInfo field in type.GetFields(BindingFlags.Instance | BindingFlags.NonPublic | BindingFlags.Public))
         {
-            bool known = theirs.TryGetValue(pair.Expression, out ulong value) || s_newer.TryGetValue(pair.Expression, out value);
-            Assert.True(known, $"Neither the headers nor this test know {pair.Expression}.");
-            Assert.True(value == pair.Value, $"{pair.Expression} is 0x{value:x} for the compiler and 0x{pair.Value:x} here.");
-        });
+            // Padding has no name to ask for; the size and the fields behind it hold it in place.
+            if (field.Name.StartsWith("_pad", StringComparison.Ordinal))
+            {
+                continue;
+            }
+
+            yield return ($"{structure}.{field.Name}", $"offsetof(struct {structure}, {CName(type, field.Name)})", (ulong)Marshal.OffsetOf(type, field.Name));
+        }
+    }
+
+    private static string CName(Type type, string field) => field switch
+    {
+        _ when type.IsNested => field,
+        nameof(VcpuSystemRegisters.ApicBase) => "apic_base",
+        _ when field.StartsWith("InterruptBitmap", StringComparison.Ordinal) => $"interrupt_bitmap[{field[^1]}]",
+        _ => field.ToLowerInvariant(),
+    };
+
+    private static void Compare(IEnumerable<(string Name, string Expression, ulong Ours)> pins)
+    {
+        (string Name, string Expression, ulong Ours)[] all = [.. pins];
+        Assert.NotEmpty(all);
+        Dictionary<string, ulong> answers = Compiler.Evaluate(["linux/kvm.h", "signal.h"], all.Select(pin => pin.Expression).Distinct(StringComparer.Ordinal));
+        Assert.Empty(all
+            .Select(pin => (pin, Known: answers.TryGetValue(pin.Expression, out ulong theirs) || s_newer.TryGetValue(pin.Expression, out theirs), Theirs: theirs))
+            .Where(answer => !answer.Known || answer.Theirs != answer.pin.Ours)
+            .Select(answer => $"{answer.pin.Name} is 0x{answer.pin.Ours:x}; {answer.pin.Expression} is {(answer.Known ? $"0x{answer.Theirs:x}" : "unknown")}"));
     }
 }

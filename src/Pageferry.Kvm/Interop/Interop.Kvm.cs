@@ -18,11 +18,13 @@ internal static partial class Interop
     internal const nuint KVM_GET_SUPPORTED_CPUID = 0xc008ae05;
 
     internal const nuint KVM_CREATE_VCPU = 0xae41;
+    internal const nuint KVM_GET_DIRTY_LOG = 0x4010ae42;
     internal const nuint KVM_SET_USER_MEMORY_REGION = 0x4020ae46;
-
     internal const nuint KVM_CREATE_IRQCHIP = 0xae60;
     internal const nuint KVM_SET_CLOCK = 0x4030ae7b;
     internal const nuint KVM_GET_CLOCK = 0x8030ae7c;
+    internal const nuint KVM_ENABLE_CAP = 0x4068aea3;
+    internal const nuint KVM_CLEAR_DIRTY_LOG = 0xc018aec0;
 
     internal const nuint KVM_RUN = 0xae80;
     internal const nuint KVM_GET_REGS = 0x8090ae81;
@@ -48,6 +50,8 @@ internal static partial class Interop
     internal const nuint KVM_SET_XCRS = 0x4188aea7;
     internal const nuint KVM_GET_XSAVE2 = 0x9000aecf;
 
+    internal const uint KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE = 1;
+
     internal const uint KVM_EXIT_IO = 2;
     internal const uint KVM_EXIT_HLT = 5;
     internal const uint KVM_EXIT_MMIO = 6;
@@ -59,10 +63,43 @@ internal static partial class Interop
 
     internal const byte KVM_EXIT_IO_OUT = 1;
 
-    /// <summary>Offsets in struct kvm_run.</summary>
+    /// <summary>Offsets in struct kvm_run, and the bytes of it that an exit is read from.</summary>
     internal const int RunImmediateExit = 1;
     internal const int RunExitReason = 8;
-    internal const int RunUnion = 32;
+    internal const int RunIoDirection = 32;
+    internal const int RunIoSize = 33;
+    internal const int RunIoPort = 34;
+    internal const int RunIoCount = 36;
+    internal const int RunIoDataOffset = 40;
+    internal const int RunMmioAddress = 32;
+    internal const int RunMmioData = 40;
+    internal const int RunMmioLength = 48;
+    internal const int RunMmioIsWrite = 52;
+    internal const int RunFailEntryReason = 32;
+    internal const int RunInternalSuberror = 32;
+    internal const int RunSystemEventType = 32;
+    internal const int RunMemoryFaultFlags = 32;
+    internal const int RunMemoryFaultAddress = 40;
+    internal const int RunMemoryFaultSize = 48;
+    internal const int RunExitBytes = 96;
+
+    /// <summary>Sizes of the structures that are kept as bytes: struct kvm_regs and so on.</summary>
+    internal const int RegistersBytes = 144;
+    internal const int SystemRegistersBytes = 312;
+    internal const int CpuidHeaderBytes = 8;
+    internal const int CpuidEntryBytes = 40;
+    internal const int MsrsHeaderBytes = 8;
+    internal const int MsrEntryBytes = 16;
+    internal const int MsrEntryData = 8;
+    internal const int MsrListHeaderBytes = 4;
+    internal const int SignalMaskHeaderBytes = 4;
+    internal const int XsaveBytes = 4096;
+    internal const int XcrsBytes = 392;
+    internal const int XcrsFirstValue = 16;
+    internal const int DebugRegistersBytes = 128;
+    internal const int EventsBytes = 64;
+    internal const int MpStateBytes = 4;
+    internal const int LapicBytes = 1024;
 
     /// <summary>struct kvm_userspace_memory_region.</summary>
     [StructLayout(LayoutKind.Sequential)]
@@ -73,5 +110,47 @@ internal static partial class Interop
         internal ulong guest_phys_addr;
         internal ulong memory_size;
         internal ulong userspace_addr;
+    }
+
+    /// <summary>struct kvm_dirty_log.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct kvm_dirty_log
+    {
+        internal uint slot;
+        internal uint padding1;
+        internal ulong dirty_bitmap;
+    }
+
+    /// <summary>struct kvm_clear_dirty_log.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct kvm_clear_dirty_log
+    {
+        internal uint slot;
+        internal uint num_pages;
+        internal ulong first_page;
+        internal ulong dirty_bitmap;
+    }
+
+    /// <summary>struct kvm_clock_data.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct kvm_clock_data
+    {
+        internal ulong clock;
+        internal uint flags;
+        internal uint pad0;
+        internal ulong realtime;
+        internal ulong host_tsc;
+        private readonly ulong _pad1;
+        private readonly ulong _pad2;
+    }
+
+    /// <summary>struct kvm_enable_cap.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal unsafe struct kvm_enable_cap
+    {
+        internal uint cap;
+        internal uint flags;
+        internal fixed ulong args[4];
+        internal fixed byte pad[64];
     }
 }
