@@ -19,7 +19,7 @@ internal sealed class Comparison(string name, int rounds)
         ["rounds"] = rounds,
         ["machine"] = new JsonObject
         {
-            ["kernel"] = File.ReadAllText("/proc/sys/kernel/osrelease").Trim(),
+            ["kernel"] = File.ReadAllText("/proc/sys/kernel/osrelease").Split('-')[0].Trim(),
             ["cpu"] = File.ReadLines("/proc/cpuinfo").First(line => line.StartsWith("model name", StringComparison.Ordinal)).Split(": ")[1],
             ["cores"] = Environment.ProcessorCount,
             ["runtime"] = $"{Environment.Version} {(RuntimeFeature.IsDynamicCodeCompiled ? "JIT" : "NativeAOT")}",
