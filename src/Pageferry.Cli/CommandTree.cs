@@ -73,6 +73,7 @@ internal static class CommandTree
         {
             DemoCommand.Create(examples),
             DoctorCommand.Create(examples),
+            ConformanceCommand.Create(examples),
             vm,
         };
         examples[root] = ["pageferry demo", "pageferry doctor"];

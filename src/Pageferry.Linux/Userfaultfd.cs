@@ -220,6 +220,9 @@ public sealed class Userfaultfd : IDisposable
             : throw LinuxException.FromLastError("read a userfaultfd");
     }
 
+    /// <summary><c>UFFDIO_API</c> once more, for who wants to know that the kernel refuses it.</summary>
+    internal UserfaultfdFeatures Agree(UserfaultfdFeatures features) => Agree(Descriptor, features);
+
     /// <summary>Closes the userfaultfd: the threads that wait go on with pages of zeros.</summary>
     public void Dispose() => Descriptor.Dispose();
 

@@ -66,15 +66,18 @@ public abstract class Machine : IMachine
         get
         {
             ulong passes = ulong.MaxValue;
+            ulong passesHere = ulong.MaxValue;
             ulong pagesChecked = 0;
             foreach (VcpuRecord vcpu in _vcpus)
             {
-                passes = Math.Min(passes, Volatile.Read(ref vcpu.Passes));
+                ulong completed = Volatile.Read(ref vcpu.Passes);
+                passes = Math.Min(passes, completed);
+                passesHere = Math.Min(passesHere, completed - Math.Min(completed, Volatile.Read(ref vcpu.PassesLoaded)));
                 pagesChecked += Volatile.Read(ref vcpu.PagesChecked);
             }
 
             bool ended = _ended.Task.IsCompletedSuccessfully;
-            return new MachineProgress(passes, pagesChecked, Volatile.Read(ref _pagesWrong), ended, ended ? _ended.Task.Result : 0, _failure);
+            return new MachineProgress(passes, passesHere, pagesChecked, Volatile.Read(ref _pagesWrong), ended, ended ? _ended.Task.Result : 0, _failure);
         }
     }
 
@@ -166,6 +169,7 @@ public abstract class Machine : IMachine
             for (int i = 0; i < saved.Length; i++)
             {
                 LoadVcpu(i, saved[i].State);
+                Volatile.Write(ref _vcpus[i].PassesLoaded, saved[i].Passes);
                 _vcpus[i].Passes = saved[i].Passes;
                 _vcpus[i].PagesChecked = saved[i].PagesChecked;
             }
@@ -407,6 +411,7 @@ public abstract class Machine : IMachine
         internal readonly byte[] Line = new byte[LongestLine];
         internal int LineLength;
         internal ulong Passes;
+        internal ulong PassesLoaded;
         internal ulong PagesChecked;
     }
 }

@@ -6,7 +6,7 @@ namespace Pageferry.Cli.Tests;
 /// <summary>A process of the built command, killed when the test is done with it.</summary>
 internal sealed class PageferryProcess : IDisposable
 {
-    private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(120);
+    private static readonly TimeSpan s_limit = TimeSpan.FromMinutes(5);
 
     private readonly Process _process;
     private readonly StringBuilder _output = new();

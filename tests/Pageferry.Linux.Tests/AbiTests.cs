@@ -86,6 +86,7 @@ public class AbiTests
         expected.Add(("offsetof(struct uffd_msg, arg.remove.end)", 16));
         expected.Add(("sizeof(struct page_region)", (ulong)Marshal.SizeOf<PageRange>()));
         expected.Add(("(unsigned long)SYS_userfaultfd", (ulong)Interop.SYS_userfaultfd));
+        expected.Add(("(unsigned long)SYS_setuid", (ulong)Interop.SYS_setuid));
         AssertPinned(expected);
     }
 

@@ -12,6 +12,7 @@ namespace Pageferry.Cli;
 [JsonSerializable(typeof(VmEvent))]
 [JsonSerializable(typeof(DemoReport))]
 [JsonSerializable(typeof(DoctorReport))]
+[JsonSerializable(typeof(ConformanceReport))]
 [JsonSerializable(typeof(FailureReport))]
 internal sealed partial class CliJson : JsonSerializerContext
 {

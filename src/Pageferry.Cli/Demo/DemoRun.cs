@@ -15,7 +15,7 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
     private const ulong PassesBefore = 2;
 
     /// <summary>
-    /// Passes on the destination. The first one began on the source, so only the ones after it are sure to check every page there.
+    /// Passes of each vCPU on the destination. The first one began on the source, so only the ones after it are sure to check every page there.
     /// </summary>
     private const ulong PassesAfter = 3;
 
@@ -77,9 +77,8 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
             return done;
         });
 
-        ulong passesAtSwitchover = left.Passes ?? 0;
         display.Say("destination", $"the guest runs here and has all its memory; {PassesAfter} passes follow");
-        VmStatus arrived = await WatchAsync(destination, passesAtSwitchover + PassesAfter, cancellation);
+        VmStatus arrived = await WatchAsync(destination, PassesAfter, cancellation);
         arrived = await destination.AskAsync(new ControlRequest { Command = ControlRequest.Stop }, cancellation);
         return Report(left, arrived);
     }
@@ -91,7 +90,7 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
         while (true)
         {
             VmStatus status = await child.StatusAsync(cancellation);
-            if (status.Passes >= passes || status.ExitCode is not null || status.State is VmState.Failed or VmState.Stalled)
+            if (status.PassesHere >= passes || status.ExitCode is not null || status.State is VmState.Failed or VmState.Stalled)
             {
                 return status;
             }
@@ -105,7 +104,7 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
     {
         MigrationStatus sent = left.Migration ?? throw new CommandException("The source reported no migration.");
         MigrationStatus received = arrived.Migration ?? throw new CommandException("The destination reported no migration.");
-        ulong passesAfter = (arrived.Passes ?? 0) - (left.Passes ?? 0);
+        ulong passesAfter = arrived.PassesHere ?? 0;
         ulong wrong = arrived.PagesWrong ?? 0;
         string? error = arrived switch
         {
@@ -133,7 +132,7 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
             PagesZero = sent.PagesZero,
             PagesChecked = (arrived.PagesChecked ?? 0) - (left.PagesChecked ?? 0),
             PagesWrong = wrong,
-            PassesBefore = left.Passes ?? 0,
+            PassesBefore = left.PassesHere ?? 0,
             PassesAfter = passesAfter,
             DemandFaults = received.DemandFaults ?? 0,
             FaultLatencyUs = received.FaultLatencyUs ?? new FaultLatency(0, 0, 0, 0, 0),

@@ -240,6 +240,7 @@ internal sealed class VmProcess
                 Vcpus = _machine?.VcpuCount,
                 Backing = _machine is null ? null : BackingWord.Of(_machine.Memory.Backing),
                 Passes = progress?.Passes,
+                PassesHere = progress?.PassesHere,
                 PagesChecked = progress?.PagesChecked,
                 PagesWrong = progress?.PagesWrong,
                 ExitCode = progress is { Ended: true } ended ? ended.ExitCode : null,

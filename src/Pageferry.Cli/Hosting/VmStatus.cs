@@ -27,6 +27,9 @@ internal sealed record VmStatus
     /// <summary>Passes over the memory that all virtual CPUs of a built-in guest have ended, on every host together.</summary>
     public ulong? Passes { get; init; }
 
+    /// <summary>Passes that all virtual CPUs of a built-in guest have ended since it came to this process.</summary>
+    public ulong? PassesHere { get; init; }
+
     /// <summary>Pages that the guest has checked, on every host together.</summary>
     public ulong? PagesChecked { get; init; }
 

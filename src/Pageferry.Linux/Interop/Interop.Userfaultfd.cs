@@ -24,6 +24,9 @@ internal static partial class Interop
     /// <summary>The number of the userfaultfd system call.</summary>
     internal static int SYS_userfaultfd => RuntimeInformation.ProcessArchitecture == Architecture.Arm64 ? 282 : 323;
 
+    /// <summary>The number of the setuid system call, which changes one thread; the C library's function changes all.</summary>
+    internal static int SYS_setuid => RuntimeInformation.ProcessArchitecture == Architecture.Arm64 ? 146 : 105;
+
     [LibraryImport(Libraries.C, EntryPoint = "syscall", SetLastError = true)]
     internal static partial long Syscall(long number, long argument);
 

@@ -1,0 +1,18 @@
+using Pageferry.Conformance;
+
+namespace Pageferry.Cli;
+
+/// <summary>The words for the memory that conformance cases run on, in options and in JSON.</summary>
+internal static class MemoryWord
+{
+    internal const string Anonymous = "anonymous";
+    internal const string Memfd = "memfd";
+    internal const string HugeMemfd = "memfd-2m";
+
+    internal static string Of(MemoryKind kind) => kind switch
+    {
+        MemoryKind.Anonymous => Anonymous,
+        MemoryKind.Shmem => Memfd,
+        _ => HugeMemfd,
+    };
+}

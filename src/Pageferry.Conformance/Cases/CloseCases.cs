@@ -1,0 +1,46 @@
+using Pageferry.Linux;
+
+namespace Pageferry.Conformance;
+
+/// <summary>J: what becomes of who waits when nobody answers any more.</summary>
+internal static class CloseCases
+{
+    internal static IEnumerable<ConformanceCase> All =>
+    [
+        new('J', "unregister-releases", "unregistering lets who waits go on, with zeros", "ioctl_userfaultfd(2)", ConformanceCase.All, arena =>
+        {
+            using Armed memory = arena.ArmMissing(1);
+            Touch touch = memory.Read(0);
+            _ = memory.NextFault(0);
+            memory.Userfaultfd.Unregister(memory.At(0), memory.PageBytes);
+            arena.Expect(touch.Through(), (byte)0);
+        }),
+        new('J', "close-hands-out-zeros", "surprise: closing the last descriptor lets who waits go on, with zeros in place of the content", "observed on 6.18", ConformanceCase.All, arena =>
+        {
+            using Armed memory = arena.ArmMissing(1);
+            Touch touch = memory.Read(0);
+            _ = memory.NextFault(0);
+            memory.Userfaultfd.Dispose();
+            arena.Expect(touch.Through(), (byte)0);
+        }),
+        new('J', "a-second-descriptor-keeps-it", "closing one of two descriptors changes nothing: who waits waits on", "observed on 6.18", ConformanceCase.All, arena =>
+        {
+            using Armed memory = arena.ArmMissing(1);
+            using var kept = Userfaultfd.FromDescriptor(memory.Userfaultfd.Descriptor.Duplicate());
+            Touch touch = memory.Read(0);
+            _ = memory.NextFault(0);
+            memory.Userfaultfd.Dispose();
+            arena.Expect(touch.Waits, true);
+            arena.Expect(kept.Copy(memory.At(0), arena.Content, memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.Done);
+            arena.Expect(touch.Through(), Arena.ContentByte);
+        }),
+        new('J', "reregister-fewer", "registering again with fewer modes replaces the earlier ones", "observed on 6.18", [MemoryKind.Shmem], arena =>
+        {
+            using Armed memory = arena.ArmMinor(2);
+            _ = memory.Userfaultfd.Register(memory.At(0), 2 * memory.PageBytes, UserfaultfdModes.Missing);
+            memory.Host!.Span(0, 1)[0] = 5;
+            arena.Expect(memory.Read(0).Through(), (byte)5);
+            arena.Expect(memory.IsQuiet, true);
+        }),
+    ];
+}

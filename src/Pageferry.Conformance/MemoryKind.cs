@@ -1,0 +1,14 @@
+namespace Pageferry.Conformance;
+
+/// <summary>The memory that a case runs on.</summary>
+public enum MemoryKind
+{
+    /// <summary>Private anonymous memory, 4 KiB pages.</summary>
+    Anonymous,
+
+    /// <summary>Shared memory (memfd), 4 KiB pages.</summary>
+    Shmem,
+
+    /// <summary>Shared memory of 2 MiB pages (memfd, <c>MFD_HUGETLB</c>), which have to be reserved.</summary>
+    Hugetlb,
+}
