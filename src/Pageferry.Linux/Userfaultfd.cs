@@ -19,35 +19,74 @@ public sealed class Userfaultfd : IDisposable
     /// <summary>The userfaultfd, non-blocking: readable while a message waits.</summary>
     public FileDescriptor Descriptor { get; }
 
-    /// <summary>Opens a userfaultfd that sees the kernel's faults too, by <c>/dev/userfaultfd</c> or else by the system call.</summary>
+    /// <summary>Opens a userfaultfd by <c>/dev/userfaultfd</c> or else by the system call.</summary>
     /// <param name="features">What it has to be able to do; handed to <c>UFFDIO_API</c>.</param>
+    /// <param name="userModeOnly">
+    /// <c>UFFD_USER_MODE_ONLY</c>, which needs no permission: an access that the kernel makes, for a system call or for a vCPU,
+    /// does not wait but fails with EFAULT.
+    /// </param>
     /// <returns>The userfaultfd, which the caller disposes.</returns>
     /// <exception cref="LinuxException">EPERM or EACCES: not permitted. EINVAL: this kernel lacks a feature.</exception>
-    public static Userfaultfd Open(UserfaultfdFeatures features)
+    public static Userfaultfd Open(UserfaultfdFeatures features, bool userModeOnly = false)
     {
-        var descriptor = new FileDescriptor(OpenAny());
-        if (descriptor.IsInvalid)
+        FileDescriptor descriptor = OpenAny(userModeOnly, out _);
+        try
         {
-            throw LinuxException.FromLastError("open a userfaultfd that sees the kernel's own faults", PermissionAdvice);
+            _ = Agree(descriptor, features);
+            return new Userfaultfd(descriptor);
         }
-
-        var api = new Interop.uffdio_api { api = Interop.UFFD_API, features = (ulong)features };
-        int result;
-
-        // SAFETY: the kernel reads and fills a structure of the size that the request's number states.
-        unsafe
+        catch (LinuxException)
         {
-            result = Interop.Ioctl(descriptor.Number, Interop.UFFDIO_API, &api);
-        }
-
-        if (result != 0)
-        {
-            LinuxException failure = LinuxException.FromLastError($"agree with the kernel on the userfaultfd features {features}");
             descriptor.Dispose();
-            throw failure;
+            throw;
+        }
+    }
+
+    /// <summary>Takes over a userfaultfd of another process's memory, received over a socket or in a fork message.</summary>
+    /// <param name="descriptor">
+    /// The userfaultfd, on which <c>UFFDIO_API</c> was done; owned by the result. It is made non-blocking, for every process that shares it.
+    /// </param>
+    /// <returns>The userfaultfd, which the caller disposes.</returns>
+    /// <exception cref="LinuxException">EINVAL: the descriptor is no userfaultfd. The caller keeps it then.</exception>
+    public static Userfaultfd FromDescriptor(FileDescriptor descriptor)
+    {
+        string? target = new FileInfo($"/proc/self/fd/{descriptor.Number}").LinkTarget;
+        if (target != "anon_inode:[userfaultfd]")
+        {
+            throw new LinuxException($"use file descriptor {descriptor.Number} ({target ?? "closed"}) as a userfaultfd", Errno.EINVAL);
         }
 
-        return new Userfaultfd(descriptor);
+        int flags = Interop.Fcntl(descriptor.Number, Interop.F_GETFL, 0);
+        return flags >= 0 && Interop.Fcntl(descriptor.Number, Interop.F_SETFL, flags | Interop.O_NONBLOCK) == 0
+            ? new Userfaultfd(descriptor)
+            : throw LinuxException.FromLastError($"make userfaultfd {descriptor.Number} non-blocking");
+    }
+
+    /// <summary>Asks what userfaultfd can do here, for faults of the kernel too. Nothing stays open.</summary>
+    /// <returns>What this process may ask <see cref="Open"/> for, or why it can't have any.</returns>
+    public static UserfaultfdProbe Probe()
+    {
+        try
+        {
+            // One answer per descriptor: the kernel refuses a second UFFDIO_API.
+            UserfaultfdFeatures features;
+            bool isByDevice;
+            using (FileDescriptor descriptor = OpenAny(userModeOnly: false, out isByDevice))
+            {
+                features = Agree(descriptor, UserfaultfdFeatures.None);
+            }
+
+            if (features.HasFlag(UserfaultfdFeatures.EventFork) && !IsGranted(UserfaultfdFeatures.EventFork))
+            {
+                features &= ~UserfaultfdFeatures.EventFork;
+            }
+
+            return new UserfaultfdProbe { Features = features, IsByDevice = isByDevice };
+        }
+        catch (LinuxException e)
+        {
+            return new UserfaultfdProbe { Failure = e };
+        }
     }
 
     /// <summary>Registers a range (<c>UFFDIO_REGISTER</c>).</summary>
@@ -119,6 +158,56 @@ public sealed class Userfaultfd : IDisposable
     public UserfaultfdResult Continue(ulong address, ulong length, UserfaultfdCopyFlags flags, out long done) =>
         Place(Interop.UFFDIO_CONTINUE, address, length, flags, out done);
 
+    /// <summary>Makes every later access to pages without content an error (<c>UFFDIO_POISON</c>).</summary>
+    /// <remarks>
+    /// The access is SIGBUS in user mode and EFAULT or EHWPOISON in the kernel; a guest gets a machine check. <see cref="Copy"/> and
+    /// <see cref="MemoryAdvice.DontNeed"/> undo it.
+    /// </remarks>
+    /// <param name="address">The first address to poison; a page multiple.</param>
+    /// <param name="length">Bytes; a page multiple.</param>
+    /// <param name="flags"><see cref="UserfaultfdCopyFlags.DontWake"/> or none.</param>
+    /// <param name="done">Bytes poisoned, or a negative errno.</param>
+    /// <returns>The outcome.</returns>
+    public UserfaultfdResult Poison(ulong address, ulong length, UserfaultfdCopyFlags flags, out long done) =>
+        Place(Interop.UFFDIO_POISON, address, length, flags, out done);
+
+    /// <summary>Moves anonymous pages to where content is missing, without a copy where the kernel can (<c>UFFDIO_MOVE</c>).</summary>
+    /// <remarks>The source becomes a hole. Only the process whose memory it is may move.</remarks>
+    /// <param name="destination">The first address to place; a page multiple in a registered range.</param>
+    /// <param name="source">The first address to take pages from; a page multiple.</param>
+    /// <param name="length">Bytes; a page multiple.</param>
+    /// <param name="flags">How.</param>
+    /// <param name="done">Bytes moved, or a negative errno.</param>
+    /// <returns>The outcome; <see cref="UserfaultfdResult.NotRegistered"/> stands for a hole in the source too.</returns>
+    public UserfaultfdResult Move(ulong destination, ulong source, ulong length, UserfaultfdMoveFlags flags, out long done)
+    {
+        var move = new Interop.uffdio_copy { dst = destination, src = source, len = length, mode = (ulong)flags };
+
+        // SAFETY: the kernel reads and fills a structure of the size that the request's number states; it checks both addresses.
+        unsafe
+        {
+            int result = Interop.Ioctl(Descriptor.Number, Interop.UFFDIO_MOVE, &move);
+            done = move.copy;
+            return Outcome(result);
+        }
+    }
+
+    /// <summary>Protects pages from writes, or ends that (<c>UFFDIO_WRITEPROTECT</c>). All of the range or nothing: there is no count.</summary>
+    /// <param name="address">The first address; a page multiple in a range registered with <see cref="UserfaultfdModes.WriteProtect"/>.</param>
+    /// <param name="length">Bytes; a page multiple.</param>
+    /// <param name="flags">Whether to protect, and whether to wake who waits where not.</param>
+    /// <returns>The outcome.</returns>
+    public UserfaultfdResult WriteProtect(ulong address, ulong length, UserfaultfdWriteProtectFlags flags)
+    {
+        var protect = new Interop.uffdio_writeprotect { range = new() { start = address, len = length }, mode = (ulong)flags };
+
+        // SAFETY: the kernel reads a structure of the size that the request's number states.
+        unsafe
+        {
+            return Outcome(Interop.Ioctl(Descriptor.Number, Interop.UFFDIO_WRITEPROTECT, &protect));
+        }
+    }
+
     /// <summary>Reads the messages that wait, as many as fit, without waiting for one.</summary>
     /// <param name="buffer">Where to.</param>
     /// <returns>How many messages were read; 0 when none waits.</returns>
@@ -147,20 +236,62 @@ public sealed class Userfaultfd : IDisposable
     /// <summary>Closes the userfaultfd: the threads that wait go on with pages of zeros.</summary>
     public void Dispose() => Descriptor.Dispose();
 
-    private static int OpenAny()
+    private static FileDescriptor OpenAny(bool userModeOnly, out bool isByDevice)
     {
+        int flags = Interop.O_CLOEXEC | Interop.O_NONBLOCK | (userModeOnly ? Interop.UFFD_USER_MODE_ONLY : 0);
         int device = Interop.Open("/dev/userfaultfd", Interop.O_RDWR | Interop.O_CLOEXEC);
         if (device >= 0)
         {
-            int fd = Interop.Ioctl(device, Interop.USERFAULTFD_IOC_NEW, (nint)(Interop.O_CLOEXEC | Interop.O_NONBLOCK));
+            int made = Interop.Ioctl(device, Interop.USERFAULTFD_IOC_NEW, (nint)flags);
             _ = Interop.Close(device);
-            if (fd >= 0)
+            if (made >= 0)
             {
-                return fd;
+                isByDevice = true;
+                return new FileDescriptor(made);
             }
         }
 
-        return (int)Interop.Syscall(Interop.SYS_userfaultfd, Interop.O_CLOEXEC | Interop.O_NONBLOCK);
+        isByDevice = false;
+        int fd = (int)Interop.Syscall(Interop.SYS_userfaultfd, flags);
+        return (fd >= 0, userModeOnly) switch
+        {
+            (true, _) => new FileDescriptor(fd),
+            (_, true) => throw LinuxException.FromLastError("open a userfaultfd for the accesses of user mode"),
+            _ => throw LinuxException.FromLastError("open a userfaultfd that sees the kernel's own faults", PermissionAdvice),
+        };
+    }
+
+    /// <summary>UFFDIO_API: every feature that the kernel has, whichever are asked for.</summary>
+    private static UserfaultfdFeatures Agree(FileDescriptor descriptor, UserfaultfdFeatures features)
+    {
+        var api = new Interop.uffdio_api { api = Interop.UFFD_API, features = (ulong)features };
+
+        // SAFETY: the kernel reads and fills a structure of the size that the request's number states.
+        unsafe
+        {
+            if (Interop.Ioctl(descriptor.Number, Interop.UFFDIO_API, &api) == 0)
+            {
+                return (UserfaultfdFeatures)api.features;
+            }
+        }
+
+        bool isForkRefused = Marshal.GetLastPInvokeError() == (int)Errno.EPERM;
+        throw LinuxException.FromLastError(
+            $"agree with the kernel on the userfaultfd features {features}",
+            isForkRefused ? $"{nameof(UserfaultfdFeatures.EventFork)} needs CAP_SYS_PTRACE." : null);
+    }
+
+    private static bool IsGranted(UserfaultfdFeatures features)
+    {
+        try
+        {
+            Open(features).Dispose();
+            return true;
+        }
+        catch (LinuxException)
+        {
+            return false;
+        }
     }
 
     private static UserfaultfdResult Outcome(int result) => result == 0
@@ -173,6 +304,7 @@ public sealed class Userfaultfd : IDisposable
             Errno.EFAULT => UserfaultfdResult.BadSource,
             Errno.ESRCH => UserfaultfdResult.ProcessGone,
             Errno.ENOMEM => UserfaultfdResult.NoMemory,
+            Errno.EBUSY => UserfaultfdResult.Busy,
             Errno.EINVAL => UserfaultfdResult.Invalid,
             _ => UserfaultfdResult.Other,
         };
