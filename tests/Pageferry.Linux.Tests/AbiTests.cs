@@ -27,6 +27,33 @@ public class AbiTests
         ["UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES"] = 2,
         ["sizeof uffdio_move"] = 40,
         ["sizeof uffdio_poison"] = 32,
+        ["PAGEMAP_SCAN"] = 0xc0606610,
+        ["PAGE_IS_WPALLOWED"] = 1,
+        ["PAGE_IS_WRITTEN"] = 2,
+        ["PAGE_IS_FILE"] = 4,
+        ["PAGE_IS_PRESENT"] = 8,
+        ["PAGE_IS_SWAPPED"] = 16,
+        ["PAGE_IS_PFNZERO"] = 32,
+        ["PAGE_IS_HUGE"] = 64,
+        ["PAGE_IS_SOFT_DIRTY"] = 128,
+        ["PAGE_IS_GUARD"] = 256,
+        ["sizeof pm_scan_arg"] = 96,
+        ["pm_scan_arg.size"] = 0,
+        ["pm_scan_arg.flags"] = 8,
+        ["pm_scan_arg.start"] = 16,
+        ["pm_scan_arg.end"] = 24,
+        ["pm_scan_arg.walk_end"] = 32,
+        ["pm_scan_arg.vec"] = 40,
+        ["pm_scan_arg.vec_len"] = 48,
+        ["pm_scan_arg.max_pages"] = 56,
+        ["pm_scan_arg.category_inverted"] = 64,
+        ["pm_scan_arg.category_mask"] = 72,
+        ["pm_scan_arg.category_anyof_mask"] = 80,
+        ["pm_scan_arg.return_mask"] = 88,
+        ["sizeof page_region"] = 24,
+        ["page_region.start"] = 0,
+        ["page_region.end"] = 8,
+        ["page_region.categories"] = 16,
     };
 
     private static readonly Dictionary<Enum, string[]> s_enumerations = new()
@@ -76,6 +103,16 @@ public class AbiTests
         [UserfaultfdWriteProtectFlags.None] = ["0"],
         [UserfaultfdWriteProtectFlags.Protect] = ["UFFDIO_WRITEPROTECT_MODE_WP"],
         [UserfaultfdWriteProtectFlags.DontWake] = ["UFFDIO_WRITEPROTECT_MODE_DONTWAKE"],
+        [PageCategories.None] = ["0"],
+        [PageCategories.WriteProtectAllowed] = ["PAGE_IS_WPALLOWED"],
+        [PageCategories.Written] = ["PAGE_IS_WRITTEN"],
+        [PageCategories.File] = ["PAGE_IS_FILE"],
+        [PageCategories.Present] = ["PAGE_IS_PRESENT"],
+        [PageCategories.Swapped] = ["PAGE_IS_SWAPPED"],
+        [PageCategories.ZeroPage] = ["PAGE_IS_PFNZERO"],
+        [PageCategories.Huge] = ["PAGE_IS_HUGE"],
+        [PageCategories.SoftDirty] = ["PAGE_IS_SOFT_DIRTY"],
+        [PageCategories.Guard] = ["PAGE_IS_GUARD"],
         [UserfaultfdEventKind.PageFault] = ["UFFD_EVENT_PAGEFAULT"],
         [UserfaultfdEventKind.Fork] = ["UFFD_EVENT_FORK"],
         [UserfaultfdEventKind.Remap] = ["UFFD_EVENT_REMAP"],
@@ -96,6 +133,8 @@ public class AbiTests
     {
         ["uffdio_move"] = "UFFDIO_MOVE",
         ["uffdio_poison"] = "UFFDIO_POISON",
+        ["pm_scan_arg"] = "PAGEMAP_SCAN",
+        ["page_region"] = "PAGEMAP_SCAN",
     };
 
     private static readonly Lazy<Dictionary<string, ulong>> s_answers = new(() => KernelHeaders.Ask(Questions()));
@@ -253,7 +292,9 @@ public class AbiTests
     }
 
     private static IEnumerable<(string Name, Type Type)> Structures() =>
-        typeof(Interop).GetNestedTypes(BindingFlags.NonPublic | BindingFlags.Public).Where(type => type.IsValueType).Select(type => (type.Name, type));
+        typeof(Interop).GetNestedTypes(BindingFlags.NonPublic | BindingFlags.Public).Where(type => type.IsValueType)
+            .Select(type => (type.Name, type))
+            .Append(("page_region", typeof(PageRange)));
 
     /// <summary>"sizeof STRUCT", and for each field "STRUCT.FIELD" (the offset) and "sizeof STRUCT.FIELD".</summary>
     private static IEnumerable<(string Name, ulong Value)> Layout(string structure, Type type)
@@ -261,10 +302,17 @@ public class AbiTests
         yield return ($"sizeof {structure}", SizeOf(type));
         foreach (FieldInfo field in type.GetFields(Instances))
         {
-            yield return ($"{structure}.{field.Name}", (ulong)System.Runtime.InteropServices.Marshal.OffsetOf(type, field.Name));
-            yield return ($"sizeof {structure}.{field.Name}", SizeOf(field.FieldType));
+            yield return ($"{structure}.{CName(field)}", (ulong)System.Runtime.InteropServices.Marshal.OffsetOf(type, field.Name));
+            if (!s_macroOfStructure.ContainsKey(structure))
+            {
+                yield return ($"sizeof {structure}.{CName(field)}", SizeOf(field.FieldType));
+            }
         }
     }
+
+    /// <summary>The field of a positional record is called after its property: "&lt;Start&gt;k__BackingField".</summary>
+    private static string CName(FieldInfo field) =>
+        field.Name[0] == '<' ? field.Name[1..field.Name.IndexOf('>', StringComparison.Ordinal)].ToLowerInvariant() : field.Name;
 
     private static string Expression(string name)
     {
