@@ -113,6 +113,8 @@ public class AbiTests
         [PageCategories.Huge] = ["PAGE_IS_HUGE"],
         [PageCategories.SoftDirty] = ["PAGE_IS_SOFT_DIRTY"],
         [PageCategories.Guard] = ["PAGE_IS_GUARD"],
+        [UnixSocketType.Stream] = ["SOCK_STREAM"],
+        [UnixSocketType.SequencedPackets] = ["SOCK_SEQPACKET"],
         [UserfaultfdEventKind.PageFault] = ["UFFD_EVENT_PAGEFAULT"],
         [UserfaultfdEventKind.Fork] = ["UFFD_EVENT_FORK"],
         [UserfaultfdEventKind.Remap] = ["UFFD_EVENT_REMAP"],
