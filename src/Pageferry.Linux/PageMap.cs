@@ -60,9 +60,9 @@ public sealed class PageMap : IDisposable
     /// <param name="report">The categories told of each range; neighbours that differ in these only are told apart.</param>
     /// <param name="ranges">Receives the ranges found, ascending; at least 1 long.</param>
     /// <param name="walkEnd">Where the scan stopped: <paramref name="end"/>, or where to go on because <paramref name="ranges"/> was full.</param>
-    /// <returns>How many ranges were found.</returns>
+    /// <returns>How many ranges were found; 0 when the process is gone.</returns>
     /// <exception cref="ArgumentOutOfRangeException"><paramref name="ranges"/> is empty.</exception>
-    /// <exception cref="LinuxException">EINVAL or EFAULT: the range makes no sense. ENOTTY: a kernel before Linux 6.7. ESRCH: the process is gone.</exception>
+    /// <exception cref="LinuxException">EINVAL or EFAULT: the range makes no sense. ENOTTY: a kernel before Linux 6.7.</exception>
     public int Scan(ulong start, ulong end, PageFilter filter, PageCategories report, Span<PageRange> ranges, out ulong walkEnd)
     {
         ArgumentOutOfRangeException.ThrowIfZero(ranges.Length);
