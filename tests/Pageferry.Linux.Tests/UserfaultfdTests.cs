@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using static Pageferry.Linux.Tests.FaultListener;
 
 namespace Pageferry.Linux.Tests;
@@ -520,9 +521,14 @@ public class UserfaultfdTests
     }
 
     /// <summary>Lets the kernel write to an address, which it answers with an error where a program would die.</summary>
-    private static unsafe Errno KernelAccess(ulong address)
+    private static Errno KernelAccess(ulong address)
     {
         using var zeros = new FileDescriptor(Interop.Open("/dev/zero", Interop.O_RDONLY | Interop.O_CLOEXEC));
-        return Interop.Read(zeros.Number, (void*)address, 8) == 8 ? Errno.None : (Errno)System.Runtime.InteropServices.Marshal.GetLastPInvokeError();
+
+        // SAFETY: the kernel checks the address, and the test's region holds the bytes.
+        unsafe
+        {
+            return Interop.Read(zeros.Number, (void*)address, 8) == 8 ? Errno.None : (Errno)Marshal.GetLastPInvokeError();
+        }
     }
 }

@@ -1,0 +1,84 @@
+namespace Pageferry.Linux.Tests;
+
+public class MemoryFileTests
+{
+    private static readonly ulong s_page = (ulong)Environment.SystemPageSize;
+
+    [Fact]
+    public void A_new_file_is_one_hole()
+    {
+        using var file = MemoryFile.Create("test of holes", 8 * s_page);
+        Assert.Equal(8 * s_page, file.Length);
+        Assert.Equal(file.Length, file.NextData(0));
+        Assert.Equal(0UL, file.NextHole(0));
+        Assert.Contains("test of holes", new FileInfo($"/proc/self/fd/{file.Descriptor.Number}").LinkTarget, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Data_and_holes_are_found_and_punched()
+    {
+        using var file = MemoryFile.Create("test", 8 * s_page);
+        using var memory = MappedRegion.MapShared(file.Descriptor, 0, file.Length);
+        memory.CopyIn(2 * s_page, new byte[3 * s_page]);
+        Assert.Equal(2 * s_page, file.NextData(0));
+        Assert.Equal((3 * s_page) + 1, file.NextData((3 * s_page) + 1));
+        Assert.Equal(5 * s_page, file.NextHole(2 * s_page));
+        Assert.Equal(file.Length, file.NextData(5 * s_page));
+
+        memory.CopyIn(3 * s_page, [7]);
+        file.PunchHole(3 * s_page, s_page);
+        Assert.Equal(3 * s_page, file.NextHole(2 * s_page));
+        Assert.Equal(4 * s_page, file.NextData(3 * s_page));
+        var value = new byte[1];
+        memory.CopyOut(3 * s_page, value);
+        Assert.Equal(0, value[0]);
+    }
+
+    [Fact]
+    public void Nothing_is_at_or_beyond_the_end()
+    {
+        using var file = MemoryFile.Create("test", 2 * s_page);
+        using var memory = MappedRegion.MapShared(file.Descriptor, 0, file.Length);
+        memory.CopyIn(0, new byte[file.Length]);
+        Assert.Equal(file.Length, file.NextHole(0));
+        Assert.Equal(file.Length, file.NextData(file.Length));
+        Assert.Equal(file.Length, file.NextHole(ulong.MaxValue));
+    }
+
+    [Fact]
+    public void Mappings_share_the_content_at_their_offset()
+    {
+        using var file = MemoryFile.Create("test", 4 * s_page);
+        using var all = MappedRegion.MapShared(file.Descriptor, 0, file.Length);
+        using var part = MappedRegion.MapShared(file.Descriptor, 2 * s_page, s_page, MemoryProtection.Read);
+        all.CopyIn((2 * s_page) + 3, [33]);
+        Assert.Equal(33, part.Span(3, 1)[0]);
+    }
+
+    [Fact]
+    public void A_file_that_is_taken_over_knows_its_length()
+    {
+        using var file = MemoryFile.Create("test", 3 * s_page);
+        using var same = MemoryFile.FromDescriptor(file.Descriptor.Duplicate(), "same");
+        Assert.Equal(3 * s_page, same.Length);
+        (UnixSocket first, UnixSocket second) = UnixSocket.CreatePair(UnixSocketType.Stream);
+        using (first)
+        using (second)
+        {
+            LinuxException failure = Assert.Throws<LinuxException>(() => MemoryFile.FromDescriptor(first.Descriptor, "no file"));
+            Assert.Equal(Errno.ESPIPE, failure.Errno);
+            Assert.Contains("memfd no file", failure.Message, StringComparison.Ordinal);
+        }
+    }
+
+    [Fact]
+    public void A_range_that_makes_no_sense_is_refused_by_name()
+    {
+        using var file = MemoryFile.Create("test", s_page);
+        LinuxException failure = Assert.Throws<LinuxException>(() => file.PunchHole(0, 0));
+        Assert.Equal(Errno.EINVAL, failure.Errno);
+        Assert.Contains("punch a hole of 0 bytes at 0 into memfd test", failure.Message, StringComparison.Ordinal);
+        Assert.Equal(Errno.EINVAL, Assert.Throws<LinuxException>(() => MappedRegion.MapShared(file.Descriptor, 1, s_page)).Errno);
+        Assert.Equal(Errno.EINVAL, Assert.Throws<LinuxException>(() => MemoryFile.Create(new string('x', 300), s_page)).Errno);
+    }
+}
