@@ -1,5 +1,7 @@
 using System.Globalization;
 using System.Reflection;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 
 namespace Pageferry.Linux.Tests;
 
@@ -150,6 +152,13 @@ public class AbiTests
         Assert.True(constants.Count > 40, "Reflection found hardly any constant.");
         Assert.Empty(constants.SelectMany(constant => Difference(constant.Name, constant.Value)));
     }
+
+    [Fact]
+    public void The_system_calls_number_on_arm64_is_the_generic_one() =>
+        Assert.Contains(
+            $"#define __NR_userfaultfd {Interop.UserfaultfdNumber(Architecture.Arm64)}",
+            File.ReadLines("/usr/include/asm-generic/unistd.h"),
+            StringComparer.Ordinal);
 
     [Fact]
     public void Every_errno_is_the_headers() =>
@@ -304,11 +313,8 @@ public class AbiTests
         yield return ($"sizeof {structure}", SizeOf(type));
         foreach (FieldInfo field in type.GetFields(Instances))
         {
-            yield return ($"{structure}.{CName(field)}", (ulong)System.Runtime.InteropServices.Marshal.OffsetOf(type, field.Name));
-            if (!s_macroOfStructure.ContainsKey(structure))
-            {
-                yield return ($"sizeof {structure}.{CName(field)}", SizeOf(field.FieldType));
-            }
+            yield return ($"{structure}.{CName(field)}", (ulong)Marshal.OffsetOf(type, field.Name));
+            yield return ($"sizeof {structure}.{CName(field)}", SizeOf(field.FieldType));
         }
     }
 
@@ -329,8 +335,8 @@ public class AbiTests
         };
     }
 
-    private static ulong SizeOf(Type type) => (ulong)(int)typeof(System.Runtime.CompilerServices.Unsafe)
-        .GetMethod(nameof(System.Runtime.CompilerServices.Unsafe.SizeOf))!
+    private static ulong SizeOf(Type type) => (ulong)(int)typeof(Unsafe)
+        .GetMethod(nameof(Unsafe.SizeOf))!
         .MakeGenericMethod(type.IsPointer ? typeof(nint) : type)
         .Invoke(null, null)!;
 
@@ -348,6 +354,12 @@ public class AbiTests
     private static IEnumerable<string> Difference(string name, ulong ours)
     {
         bool isNewer = s_newer.TryGetValue(name, out ulong newer);
+        if (name.StartsWith("sizeof ", StringComparison.Ordinal) && s_macroOfStructure.ContainsKey(name["sizeof ".Length..].Split('.')[0]) && name.Contains('.', StringComparison.Ordinal))
+        {
+            // Every field of the newer structures is a __u64.
+            (isNewer, newer) = (true, sizeof(ulong));
+        }
+
         bool isKnown = s_answers.Value.TryGetValue(name, out ulong theirs);
         if (isNewer && newer != ours)
         {

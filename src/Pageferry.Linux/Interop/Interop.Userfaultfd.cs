@@ -20,7 +20,9 @@ internal static partial class Interop
     internal const nuint UFFDIO_POISON = 0xc020aa08;
 
     /// <summary>The number of the userfaultfd system call.</summary>
-    internal static int SYS_userfaultfd => RuntimeInformation.ProcessArchitecture == Architecture.Arm64 ? 282 : 323;
+    internal static int SYS_userfaultfd => UserfaultfdNumber(RuntimeInformation.ProcessArchitecture);
+
+    internal static int UserfaultfdNumber(Architecture architecture) => architecture == Architecture.Arm64 ? 282 : 323;
 
     [LibraryImport(Libraries.C, EntryPoint = "syscall", SetLastError = true)]
     internal static partial long Syscall(long number, long argument);
