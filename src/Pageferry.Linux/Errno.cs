@@ -136,4 +136,5 @@ public enum Errno
     EOWNERDEAD = 130,
     ENOTRECOVERABLE = 131,
     ERFKILL = 132,
+    EHWPOISON = 133,
 }

@@ -32,15 +32,15 @@ public sealed unsafe class MappedRegion : IDisposable
     /// <summary>The length in bytes.</summary>
     public ulong Length { get; }
 
-    /// <summary>Maps private anonymous memory, zero until written, reserved but not populated.</summary>
+    /// <summary>Maps private anonymous memory, zero until written and not populated. Huge pages are reserved, so that none lacks later.</summary>
     /// <param name="length">Bytes; the kernel rounds up to whole pages.</param>
     /// <param name="hugePages">Use 2 MiB pages from the reserved pool (<c>MAP_HUGETLB</c>).</param>
     /// <returns>The region, which the caller disposes.</returns>
-    /// <exception cref="LinuxException">ENOMEM: no address space, or no huge pages reserved.</exception>
+    /// <exception cref="LinuxException">ENOMEM: no address space, or not as many huge pages free.</exception>
     public static MappedRegion MapAnonymous(ulong length, bool hugePages = false)
     {
-        int flags = Interop.MAP_PRIVATE | Interop.MAP_ANONYMOUS | Interop.MAP_NORESERVE;
-        flags |= hugePages ? Interop.MAP_HUGETLB | Interop.MAP_HUGE_2MB : 0;
+        // A huge page that was not reserved and lacks at the first touch is SIGBUS.
+        int flags = Interop.MAP_PRIVATE | Interop.MAP_ANONYMOUS | (hugePages ? Interop.MAP_HUGETLB | Interop.MAP_HUGE_2MB : Interop.MAP_NORESERVE);
         nint address = Interop.Mmap(0, checked((nuint)length), Interop.PROT_READ | Interop.PROT_WRITE, flags, -1, 0);
         return address != Interop.MAP_FAILED
             ? new MappedRegion(address, length)
@@ -53,10 +53,10 @@ public sealed unsafe class MappedRegion : IDisposable
     /// <param name="length">Bytes.</param>
     /// <param name="protection">What may be done with the mapping.</param>
     /// <returns>The region, which the caller disposes.</returns>
-    /// <exception cref="LinuxException">The file can't be mapped so.</exception>
+    /// <exception cref="LinuxException">ENOMEM: no address space, or not as many huge pages free as the file needs. Else the file can't be mapped so.</exception>
     public static MappedRegion MapShared(FileDescriptor file, ulong offset, ulong length, MemoryProtection protection = MemoryProtection.ReadWrite)
     {
-        nint address = Interop.Mmap(0, checked((nuint)length), (int)protection, Interop.MAP_SHARED | Interop.MAP_NORESERVE, file.Number, checked((long)offset));
+        nint address = Interop.Mmap(0, checked((nuint)length), (int)protection, Interop.MAP_SHARED, file.Number, checked((long)offset));
         return address != Interop.MAP_FAILED
             ? new MappedRegion(address, length)
             : throw LinuxException.FromLastError($"map {length} bytes at offset {offset} of file descriptor {file.Number}");

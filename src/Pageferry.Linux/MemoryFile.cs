@@ -74,12 +74,14 @@ public sealed class MemoryFile : IDisposable
     }
 
     /// <summary>The next byte at or after an offset that has content (<c>SEEK_DATA</c>).</summary>
+    /// <remarks>A file of huge pages can't tell: the kernel answers as if all of it had content.</remarks>
     /// <param name="offset">Bytes from the start.</param>
     /// <returns>Its offset, or <see cref="Length"/> when only a hole follows.</returns>
     /// <exception cref="LinuxException">The file can't tell.</exception>
     public ulong NextData(ulong offset) => Seek(offset, Interop.SEEK_DATA);
 
     /// <summary>The next byte at or after an offset that has no content (<c>SEEK_HOLE</c>).</summary>
+    /// <remarks>A file of huge pages can't tell: the kernel answers as if all of it had content.</remarks>
     /// <param name="offset">Bytes from the start.</param>
     /// <returns>Its offset, or <see cref="Length"/> when there is no hole before the end.</returns>
     /// <exception cref="LinuxException">The file can't tell.</exception>

@@ -1,91 +1,104 @@
-using System.Globalization;
+using System.Runtime.InteropServices;
 
 namespace Pageferry.Linux;
 
-/// <summary>What the kernel knows of a process's pages: /proc/PID/pagemap and mincore(2).</summary>
+/// <summary>What the pages of a process's address space are, without touching them: <c>/proc/PID/pagemap</c> and mincore(2).</summary>
 public sealed class PageMap : IDisposable
 {
-    private readonly FileDescriptor _descriptor;
+    private readonly int _processId;
 
-    private PageMap(FileDescriptor descriptor) => _descriptor = descriptor;
-
-    /// <summary>Opens the page map of this process.</summary>
-    /// <returns>The page map, which the caller disposes.</returns>
-    /// <exception cref="LinuxException">/proc is not mounted.</exception>
-    public static PageMap Open() => Open("/proc/self/pagemap");
-
-    /// <summary>Opens the page map of another process.</summary>
-    /// <param name="processId">Its process id.</param>
-    /// <returns>The page map, which the caller disposes.</returns>
-    /// <exception cref="LinuxException">ENOENT: there is no such process. EACCES: it may not be traced (ptrace access mode).</exception>
-    public static PageMap Open(int processId) => Open(string.Create(CultureInfo.InvariantCulture, $"/proc/{processId}/pagemap"));
-
-    /// <summary>Finds the runs of pages that have some categories (<c>PAGEMAP_SCAN</c>, Linux 6.7).</summary>
-    /// <param name="start">The first address; a page multiple.</param>
-    /// <param name="end">The first address after the range; a page multiple.</param>
-    /// <param name="required">The categories that a page must have, all of them.</param>
-    /// <param name="reported">The categories told of each run.</param>
-    /// <param name="ranges">Takes the runs, in ascending order.</param>
-    /// <param name="scannedTo">Where the kernel stopped: <paramref name="end"/>, or earlier when <paramref name="ranges"/> was full.</param>
-    /// <returns>How many runs were found.</returns>
-    /// <exception cref="LinuxException">ENOTTY: the kernel is older. EINVAL: the range makes no sense.</exception>
-    public int Scan(ulong start, ulong end, PageCategories required, PageCategories reported, Span<PageRange> ranges, out ulong scannedTo)
+    private PageMap(FileDescriptor descriptor, int processId)
     {
-        // SAFETY: the structure is local and states its own size; the kernel writes at most as many ranges as the pinned span holds.
+        Descriptor = descriptor;
+        _processId = processId;
+    }
+
+    /// <summary>The open pagemap.</summary>
+    public FileDescriptor Descriptor { get; }
+
+    /// <summary>Opens the page map of a process.</summary>
+    /// <param name="processId">The process; it may be this one.</param>
+    /// <returns>The page map, which the caller disposes.</returns>
+    /// <exception cref="LinuxException">ENOENT: no such process. EACCES: this process may not look into it.</exception>
+    public static PageMap Open(int processId)
+    {
+        int fd = Interop.Open($"/proc/{processId}/pagemap", Interop.O_RDONLY | Interop.O_CLOEXEC);
+        return fd >= 0
+            ? new PageMap(new FileDescriptor(fd), processId)
+            : throw LinuxException.FromLastError(
+                $"open the page map of process {processId}", "Run as the process's user or as root; it has to be alive.");
+    }
+
+    /// <summary>Whether pages of this process would be touched without reading a disk (mincore(2)): for shared memory, whether they have content.</summary>
+    /// <param name="address">The first address; a page multiple.</param>
+    /// <param name="pages">Receives a byte for each page: bit 0 is set for yes, the others mean nothing.</param>
+    /// <exception cref="LinuxException">EINVAL: the address is no page multiple. ENOMEM: a page is not mapped.</exception>
+    public static void InCore(ulong address, Span<byte> pages)
+    {
+        nuint length = (nuint)pages.Length * (nuint)Environment.SystemPageSize;
+        int result;
+
+        // SAFETY: the kernel writes a byte for each page of the length, and the length is made of the span's bytes, pinned for the call.
         unsafe
         {
-            fixed (PageRange* vector = ranges)
+            fixed (byte* vector = pages)
+            {
+                result = Interop.Mincore((nint)address, length, vector);
+            }
+        }
+
+        if (result != 0)
+        {
+            throw LinuxException.FromLastError($"ask whether {pages.Length} pages at 0x{address:x} are in memory");
+        }
+    }
+
+    /// <summary>Finds pages (<c>PAGEMAP_SCAN</c>, Linux 6.7).</summary>
+    /// <param name="start">The first address; a page multiple.</param>
+    /// <param name="end">The address after the last; a page multiple.</param>
+    /// <param name="filter">Which pages.</param>
+    /// <param name="report">The categories told of each range; neighbours that differ in these only are told apart.</param>
+    /// <param name="ranges">Receives the ranges found, ascending; at least 1 long.</param>
+    /// <param name="walkEnd">Where the scan stopped: <paramref name="end"/>, or where to go on because <paramref name="ranges"/> was full.</param>
+    /// <returns>How many ranges were found; 0 when the process is gone.</returns>
+    /// <exception cref="ArgumentOutOfRangeException"><paramref name="ranges"/> is empty.</exception>
+    /// <exception cref="LinuxException">EINVAL or EFAULT: the range makes no sense. ENOTTY: a kernel before Linux 6.7.</exception>
+    public int Scan(ulong start, ulong end, PageFilter filter, PageCategories report, Span<PageRange> ranges, out ulong walkEnd)
+    {
+        ArgumentOutOfRangeException.ThrowIfZero(ranges.Length);
+        int found;
+
+        // SAFETY: the kernel reads and fills a structure whose size it is told, and at most vec_len entries of the pinned span.
+        unsafe
+        {
+            fixed (PageRange* first = ranges)
             {
                 var scan = new Interop.pm_scan_arg
                 {
                     size = (ulong)sizeof(Interop.pm_scan_arg),
                     start = start,
                     end = end,
-                    vec = (ulong)vector,
+                    vec = (ulong)first,
                     vec_len = (ulong)ranges.Length,
-                    category_mask = (ulong)required,
-                    return_mask = (ulong)reported,
+                    category_inverted = (ulong)filter.None,
+                    category_mask = (ulong)(filter.All | filter.None),
+                    category_anyof_mask = (ulong)filter.Any,
+                    return_mask = (ulong)report,
                 };
-                int found = Interop.Ioctl(_descriptor.Number, Interop.PAGEMAP_SCAN, &scan);
-                scannedTo = scan.walk_end;
-                return found >= 0 ? found : throw LinuxException.FromLastError($"scan the pages from 0x{start:x} to 0x{end:x}");
+                found = Interop.Ioctl(Descriptor.Number, Interop.PAGEMAP_SCAN, &scan);
+                walkEnd = scan.walk_end;
             }
         }
-    }
 
-    /// <summary>Which pages of a mapping have content in memory (mincore(2)): for shared memory, in the page cache.</summary>
-    /// <param name="region">The mapping.</param>
-    /// <param name="offset">Bytes from the region's start; a page multiple.</param>
-    /// <param name="resident">Takes a byte for each page, whose lowest bit is 1 for a page that is there; its length says how many pages.</param>
-    /// <exception cref="ArgumentOutOfRangeException">The range is not within the region.</exception>
-    /// <exception cref="LinuxException">The kernel refused.</exception>
-    public static void Mincore(MappedRegion region, ulong offset, Span<byte> resident)
-    {
-        ulong length = (ulong)resident.Length * (ulong)Environment.SystemPageSize;
-        if (offset > region.Length || length > region.Length - offset)
+        if (found >= 0)
         {
-            throw new ArgumentOutOfRangeException(nameof(offset), $"{resident.Length} pages at {offset} are not within a region of {region.Length} bytes.");
+            return found;
         }
 
-        // SAFETY: the kernel writes one byte per page to the pinned span, whose length gave the number of pages.
-        unsafe
-        {
-            fixed (byte* vector = resident)
-            {
-                if (Interop.Mincore((nint)(region.Address + offset), (nuint)length, vector) != 0)
-                {
-                    throw LinuxException.FromLastError($"ask which of {resident.Length} pages at 0x{region.Address + offset:x} are in memory");
-                }
-            }
-        }
+        string? advice = Marshal.GetLastPInvokeError() == (int)Errno.ENOTTY ? "Linux 6.7 or later is needed." : null;
+        throw LinuxException.FromLastError($"scan the pages 0x{start:x} to 0x{end:x} of process {_processId}", advice);
     }
 
     /// <summary>Closes the page map.</summary>
-    public void Dispose() => _descriptor.Dispose();
-
-    private static PageMap Open(string path)
-    {
-        int fd = Interop.Open(path, Interop.O_RDONLY | Interop.O_CLOEXEC);
-        return fd >= 0 ? new PageMap(new FileDescriptor(fd)) : throw LinuxException.FromLastError($"open {path}");
-    }
+    public void Dispose() => Descriptor.Dispose();
 }

@@ -1,51 +1,34 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Text;
 
 namespace Pageferry.Linux;
 
-/// <summary>A Unix stream socket over which file descriptors are handed from process to process: unix(7), <c>SCM_RIGHTS</c>.</summary>
+/// <summary>A Unix socket that carries file descriptors beside bytes: unix(7). It blocks; <see cref="Poll"/> waits with a limit.</summary>
 public sealed class UnixSocket : IDisposable
 {
-    /// <summary>The most descriptors that one message carries here; the kernel's own limit is 253.</summary>
-    public const int MaxDescriptors = 16;
+    /// <summary>The most descriptors that the kernel takes in one message (<c>SCM_MAX_FD</c>).</summary>
+    public const int MaxDescriptors = 253;
 
-    private const int ControlHeaderBytes = 16;
-    private const int ControlBytes = ControlHeaderBytes + (MaxDescriptors * sizeof(int));
+    private static readonly int s_headerLength = Unsafe.SizeOf<Interop.cmsghdr>();
 
-    /// <summary>Takes over a socket.</summary>
-    /// <param name="descriptor">A Unix stream socket; owned by the result.</param>
-    public UnixSocket(FileDescriptor descriptor) => Descriptor = descriptor;
+    private UnixSocket(int fd) => Descriptor = new FileDescriptor(fd);
 
-    /// <summary>The socket.</summary>
+    /// <summary>The socket: readable while there is something to receive or accept.</summary>
     public FileDescriptor Descriptor { get; }
 
-    /// <summary>Makes two sockets that are connected with each other (socketpair(2)).</summary>
-    /// <returns>Both, which the caller disposes.</returns>
-    /// <exception cref="LinuxException">The process has too many open files (EMFILE).</exception>
-    public static (UnixSocket First, UnixSocket Second) CreatePair()
+    /// <summary>Makes a socket that waits for connections at a path. The umask and the directory say who may connect.</summary>
+    /// <param name="path">Where the socket file is made; at most 107 bytes. It stays after the socket is closed.</param>
+    /// <param name="type">How it carries bytes.</param>
+    /// <returns>The socket, which the caller disposes.</returns>
+    /// <exception cref="ArgumentException">The path is empty, too long or has a zero in it.</exception>
+    /// <exception cref="LinuxException">EADDRINUSE: the file exists. EACCES, ENOENT: it can't be made there.</exception>
+    public static UnixSocket Listen(string path, UnixSocketType type)
     {
-        // SAFETY: the kernel writes two descriptors to a local array of two.
-        unsafe
-        {
-            int* pair = stackalloc int[2];
-            return Interop.Socketpair(Interop.AF_UNIX, Interop.SOCK_STREAM | Interop.SOCK_CLOEXEC, 0, pair) == 0
-                ? (new UnixSocket(new FileDescriptor(pair[0])), new UnixSocket(new FileDescriptor(pair[1])))
-                : throw LinuxException.FromLastError("create a pair of Unix sockets");
-        }
-    }
+        const int Backlog = 128;
+        UnixSocket socket = Create(path, type, out Interop.sockaddr_un address);
 
-    /// <summary>Listens at a path that nobody has taken.</summary>
-    /// <param name="path">The path; up to 107 bytes. The file stays when the socket is disposed.</param>
-    /// <returns>The listening socket, which the caller disposes.</returns>
-    /// <exception cref="LinuxException">EADDRINUSE: the path is taken.</exception>
-    /// <exception cref="ArgumentException">The path is too long for the kernel.</exception>
-    public static UnixSocket Listen(string path)
-    {
-        const int Backlog = 8;
-        UnixSocket socket = Create();
-        Interop.sockaddr_un address = AddressOf(path);
-
-        // SAFETY: the kernel reads an address of the length stated.
+        // SAFETY: the kernel reads the structure whose length it is told.
         unsafe
         {
             if (Interop.Bind(socket.Descriptor.Number, &address, (uint)sizeof(Interop.sockaddr_un)) == 0
@@ -55,207 +38,274 @@ public sealed class UnixSocket : IDisposable
             }
         }
 
-        LinuxException failure = LinuxException.FromLastError($"listen on Unix socket {path}");
+        bool isUsed = Marshal.GetLastPInvokeError() == (int)Errno.EADDRINUSE;
+        LinuxException failure = LinuxException.FromLastError($"listen at {path}", isUsed ? "Remove the file if nobody listens there." : null);
         socket.Dispose();
         throw failure;
     }
 
-    /// <summary>Connects to a path where a process listens.</summary>
-    /// <param name="path">The path; up to 107 bytes.</param>
+    /// <summary>Connects to a socket that listens at a path.</summary>
+    /// <param name="path">The socket file; at most 107 bytes.</param>
+    /// <param name="type">How it carries bytes: what the listener chose.</param>
     /// <returns>The socket, which the caller disposes.</returns>
-    /// <exception cref="LinuxException">ENOENT: there is no such file. ECONNREFUSED: nobody listens there.</exception>
-    /// <exception cref="ArgumentException">The path is too long for the kernel.</exception>
-    public static UnixSocket Connect(string path)
+    /// <exception cref="ArgumentException">The path is empty, too long or has a zero in it.</exception>
+    /// <exception cref="LinuxException">ENOENT: no such file. ECONNREFUSED: nobody listens. EPROTOTYPE: another type. EACCES: not permitted.</exception>
+    public static UnixSocket Connect(string path, UnixSocketType type)
     {
-        UnixSocket socket = Create();
-        Interop.sockaddr_un address = AddressOf(path);
+        UnixSocket socket = Create(path, type, out Interop.sockaddr_un address);
+        int result;
 
-        // SAFETY: the kernel reads an address of the length stated.
+        // SAFETY: the kernel reads the structure whose length it is told.
         unsafe
         {
-            if (Interop.Connect(socket.Descriptor.Number, &address, (uint)sizeof(Interop.sockaddr_un)) == 0)
+            do
             {
-                return socket;
+                result = Interop.Connect(socket.Descriptor.Number, &address, (uint)sizeof(Interop.sockaddr_un));
             }
+            while (result != 0 && IsInterrupted);
         }
 
-        LinuxException failure = LinuxException.FromLastError($"connect to Unix socket {path}");
+        if (result == 0)
+        {
+            return socket;
+        }
+
+        LinuxException failure = LinuxException.FromLastError($"connect to {path}");
         socket.Dispose();
         throw failure;
     }
 
-    /// <summary>Waits for somebody to connect to a listening socket.</summary>
-    /// <returns>The connection, which the caller disposes.</returns>
-    /// <exception cref="LinuxException">EINVAL: the socket does not listen.</exception>
+    /// <summary>Makes two sockets connected to each other (socketpair(2)).</summary>
+    /// <param name="type">How they carry bytes.</param>
+    /// <returns>The sockets, which the caller disposes.</returns>
+    /// <exception cref="LinuxException">The process has too many open files (EMFILE).</exception>
+    public static (UnixSocket First, UnixSocket Second) CreatePair(UnixSocketType type)
+    {
+        // SAFETY: the kernel writes two numbers to an array of two.
+        unsafe
+        {
+            int* pair = stackalloc int[2];
+            return Interop.Socketpair(Interop.AF_UNIX, (int)type | Interop.SOCK_CLOEXEC, 0, pair) == 0
+                ? (new UnixSocket(pair[0]), new UnixSocket(pair[1]))
+                : throw LinuxException.FromLastError("make a pair of Unix sockets");
+        }
+    }
+
+    /// <summary>Waits for a connection and takes it.</summary>
+    /// <returns>The socket, which the caller disposes.</returns>
+    /// <exception cref="LinuxException">EINVAL: the socket does not listen. EMFILE: too many open files.</exception>
     public UnixSocket Accept()
     {
-        // SAFETY: no address is asked for.
+        int fd;
+
+        // SAFETY: the kernel is asked for no address, so it writes nothing.
         unsafe
         {
-            int fd = Interop.Accept4(Descriptor.Number, null, null, Interop.SOCK_CLOEXEC);
-            return fd >= 0 ? new UnixSocket(new FileDescriptor(fd)) : throw LinuxException.FromLastError("accept a connection on a Unix socket");
-        }
-    }
-
-    /// <summary>Who is at the other end (<c>SO_PEERCRED</c>).</summary>
-    /// <returns>The credentials that the kernel noted.</returns>
-    /// <exception cref="LinuxException">The socket is not connected.</exception>
-    public PeerCredentials GetPeerCredentials()
-    {
-        Interop.ucred credentials;
-
-        // SAFETY: the kernel writes at most the length stated, which is the structure's.
-        unsafe
-        {
-            uint length = (uint)sizeof(Interop.ucred);
-            if (Interop.Getsockopt(Descriptor.Number, Interop.SOL_SOCKET, Interop.SO_PEERCRED, &credentials, &length) != 0)
+            do
             {
-                throw LinuxException.FromLastError("ask who is at the other end of a Unix socket");
+                fd = Interop.Accept4(Descriptor.Number, null, null, Interop.SOCK_CLOEXEC);
             }
+            while (fd < 0 && IsInterrupted);
         }
 
-        return new PeerCredentials(credentials.pid, credentials.uid, credentials.gid);
+        return fd >= 0 ? new UnixSocket(fd) : throw LinuxException.FromLastError($"accept a connection on Unix socket {Descriptor.Number}");
     }
 
-    /// <summary>Sends bytes, and file descriptors with the first of them.</summary>
-    /// <param name="bytes">What to send; at least one byte.</param>
-    /// <param name="descriptors">Up to <see cref="MaxDescriptors"/> descriptors; they stay open here too.</param>
-    /// <exception cref="ArgumentException">No bytes, or too many descriptors.</exception>
-    /// <exception cref="LinuxException">EPIPE: the other end is closed.</exception>
+    /// <summary>Sends bytes and, with the first of them, file descriptors (<c>SCM_RIGHTS</c>). Waits until all of it is sent.</summary>
+    /// <param name="bytes">At least one byte, since descriptors don't travel alone.</param>
+    /// <param name="descriptors">At most <see cref="MaxDescriptors"/>; the peer gets duplicates.</param>
+    /// <exception cref="ArgumentOutOfRangeException">No bytes, or too many descriptors.</exception>
+    /// <exception cref="LinuxException">EPIPE: the peer is gone. EMSGSIZE: a packet too long. EBADF: a descriptor is closed.</exception>
     public void Send(ReadOnlySpan<byte> bytes, params ReadOnlySpan<FileDescriptor> descriptors)
     {
-        if (bytes.IsEmpty || descriptors.Length > MaxDescriptors)
+        ArgumentOutOfRangeException.ThrowIfZero(bytes.Length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(descriptors.Length, MaxDescriptors);
+        Span<byte> control = stackalloc byte[ControlLength(descriptors.Length)];
+        if (descriptors.Length > 0)
         {
-            throw new ArgumentException($"A message has at least 1 byte and up to {MaxDescriptors} descriptors, not {bytes.Length} and {descriptors.Length}.", nameof(bytes));
+            var header = new Interop.cmsghdr
+            {
+                cmsg_len = (nuint)control.Length,
+                cmsg_level = Interop.SOL_SOCKET,
+                cmsg_type = Interop.SCM_RIGHTS,
+            };
+            MemoryMarshal.Write(control, in header);
+            Span<int> numbers = MemoryMarshal.Cast<byte, int>(control[s_headerLength..]);
+            for (int i = 0; i < descriptors.Length; i++)
+            {
+                numbers[i] = descriptors[i].Number;
+            }
         }
 
-        while (!bytes.IsEmpty)
+        do
         {
-            nint sent = SendSome(bytes, descriptors);
-            if (sent < 0 && Marshal.GetLastPInvokeError() != (int)Errno.EINTR)
-            {
-                throw LinuxException.FromLastError($"send {bytes.Length} bytes and {descriptors.Length} file descriptors over a Unix socket");
-            }
-
-            if (sent > 0)
-            {
-                bytes = bytes[(int)sent..];
-                descriptors = [];
-            }
+            bytes = bytes[Send(bytes, control)..];
+            control = default;
         }
+        while (!bytes.IsEmpty);
     }
 
-    /// <summary>Receives what has come, waiting for something: bytes, and the file descriptors sent with them.</summary>
-    /// <param name="buffer">Takes the bytes.</param>
-    /// <param name="descriptors">The descriptors, close-on-exec; the caller disposes them. Empty when none came.</param>
-    /// <returns>How many bytes came; 0 when the other end is closed.</returns>
-    /// <exception cref="LinuxException">EMSGSIZE: more than <see cref="MaxDescriptors"/> descriptors came; those that came are closed again.</exception>
-    public int Receive(Span<byte> buffer, out FileDescriptor[] descriptors)
+    /// <summary>Waits for bytes and the file descriptors that came with them (<c>SCM_RIGHTS</c>), which are closed on exec.</summary>
+    /// <param name="bytes">Receives the bytes, of a stream as many as there are; at least 1 long.</param>
+    /// <param name="descriptors">Receives the descriptors, which the caller disposes; empty where none is welcome.</param>
+    /// <param name="descriptorCount">How many descriptors came.</param>
+    /// <returns>How many bytes came; 0 when the peer closed its end.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">There is no room for a byte, or room for more descriptors than the kernel sends.</exception>
+    /// <exception cref="LinuxException">
+    /// EMSGSIZE: more descriptors came than there is room for, or a packet longer than the room; the message is lost and what came of its
+    /// descriptors is closed. ECONNRESET: the peer closed with something unread.
+    /// </exception>
+    public int Receive(Span<byte> bytes, Span<FileDescriptor?> descriptors, out int descriptorCount)
     {
-        // SAFETY: both buffers are pinned or local for the call, and their lengths are stated.
+        ArgumentOutOfRangeException.ThrowIfZero(bytes.Length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(descriptors.Length, MaxDescriptors);
+
+        // Not CMSG_SPACE, whose padding has room for a descriptor more than was asked for.
+        Span<byte> control = stackalloc byte[ControlLength(descriptors.Length)];
+        int received = Receive(bytes, ref control, out int flags);
+        descriptorCount = 0;
+        foreach (int number in Rights(control))
+        {
+            descriptors[descriptorCount++] = new FileDescriptor(number);
+        }
+
+        if ((flags & (Interop.MSG_CTRUNC | Interop.MSG_TRUNC)) == 0)
+        {
+            return received;
+        }
+
+        foreach (ref FileDescriptor? descriptor in descriptors[..descriptorCount])
+        {
+            descriptor!.Dispose();
+            descriptor = null;
+        }
+
+        descriptorCount = 0;
+        throw new LinuxException(
+            $"receive at most {bytes.Length} bytes and {descriptors.Length} file descriptors from Unix socket {Descriptor.Number}",
+            Errno.EMSGSIZE,
+            (flags & Interop.MSG_CTRUNC) != 0 ? "The peer sent more descriptors, or this process has too many open files." : "The peer sent more bytes.");
+    }
+
+    /// <summary>Asks who is at the other end (<c>SO_PEERCRED</c>).</summary>
+    /// <returns>The process that connected, listened or made the pair, as it was then.</returns>
+    /// <exception cref="LinuxException">The kernel refused.</exception>
+    public UnixPeer GetPeer()
+    {
+        Interop.ucred peer = default;
+        uint length = (uint)Unsafe.SizeOf<Interop.ucred>();
+
+        // SAFETY: the kernel writes at most the length it is told to a local variable of that length.
         unsafe
         {
-            fixed (byte* data = buffer)
-            {
-                byte* control = stackalloc byte[ControlBytes];
-                var vector = new Interop.iovec { iov_base = (nint)data, iov_len = (nuint)buffer.Length };
-                var message = new Interop.msghdr { msg_iov = (nint)(&vector), msg_iovlen = 1, msg_control = (nint)control, msg_controllen = ControlBytes };
-                nint received;
-                do
-                {
-                    received = Interop.Recvmsg(Descriptor.Number, &message, Interop.MSG_CMSG_CLOEXEC);
-                }
-                while (received < 0 && Marshal.GetLastPInvokeError() == (int)Errno.EINTR);
-
-                if (received < 0)
-                {
-                    throw LinuxException.FromLastError("receive from a Unix socket");
-                }
-
-                descriptors = TakeDescriptors(new ReadOnlySpan<byte>(control, (int)message.msg_controllen));
-                if ((message.msg_flags & Interop.MSG_CTRUNC) != 0)
-                {
-                    Array.ForEach(descriptors, descriptor => descriptor.Dispose());
-                    throw new LinuxException($"receive more than {MaxDescriptors} file descriptors in one message", Errno.EMSGSIZE);
-                }
-
-                return (int)received;
-            }
+            return Interop.Getsockopt(Descriptor.Number, Interop.SOL_SOCKET, Interop.SO_PEERCRED, &peer, &length) == 0
+                ? new UnixPeer(peer.pid, peer.uid, peer.gid)
+                : throw LinuxException.FromLastError($"ask who the peer of Unix socket {Descriptor.Number} is");
         }
     }
 
-    /// <summary>Closes the socket.</summary>
+    /// <summary>Closes the socket; the peer reads the end.</summary>
     public void Dispose() => Descriptor.Dispose();
 
-    private static UnixSocket Create()
+    private static bool IsInterrupted => Marshal.GetLastPInvokeError() == (int)Errno.EINTR;
+
+    private static int ControlLength(int descriptorCount) => descriptorCount == 0 ? 0 : s_headerLength + (descriptorCount * sizeof(int));
+
+    /// <summary>The descriptors' numbers in what the kernel wrote to the control buffer: one message, as no other kind was asked for.</summary>
+    private static ReadOnlySpan<int> Rights(ReadOnlySpan<byte> control)
     {
-        int fd = Interop.Socket(Interop.AF_UNIX, Interop.SOCK_STREAM | Interop.SOCK_CLOEXEC, 0);
-        return fd >= 0 ? new UnixSocket(new FileDescriptor(fd)) : throw LinuxException.FromLastError("create a Unix socket");
-    }
-
-    private static Interop.sockaddr_un AddressOf(string path)
-    {
-        var address = new Interop.sockaddr_un { sun_family = Interop.AF_UNIX };
-
-        // SAFETY: the span is as long as the field, and one byte less is filled: the rest is the terminator.
-        unsafe
-        {
-            var bytes = new Span<byte>(address.sun_path, Interop.UnixPathBytes - 1);
-            if (path.Length == 0 || !Encoding.UTF8.TryGetBytes(path, bytes, out _))
-            {
-                throw new ArgumentException($"The path of a Unix socket has 1 to {bytes.Length} bytes, which '{path}' has not.", nameof(path));
-            }
-        }
-
-        return address;
-    }
-
-    private static FileDescriptor[] TakeDescriptors(ReadOnlySpan<byte> control)
-    {
-        if (control.Length <= ControlHeaderBytes)
+        if (control.Length < s_headerLength)
         {
             return [];
         }
 
-        Interop.cmsghdr header = MemoryMarshal.Read<Interop.cmsghdr>(control);
-        ReadOnlySpan<int> numbers = header is { cmsg_level: Interop.SOL_SOCKET, cmsg_type: Interop.SCM_RIGHTS }
-            ? MemoryMarshal.Cast<byte, int>(control[ControlHeaderBytes..Math.Min(control.Length, (int)header.cmsg_len)])
+        var header = MemoryMarshal.Read<Interop.cmsghdr>(control);
+        return header is { cmsg_level: Interop.SOL_SOCKET, cmsg_type: Interop.SCM_RIGHTS }
+            ? MemoryMarshal.Cast<byte, int>(control[s_headerLength..(int)header.cmsg_len])
             : [];
-        var descriptors = new FileDescriptor[numbers.Length];
-        for (int i = 0; i < numbers.Length; i++)
-        {
-            descriptors[i] = new FileDescriptor(numbers[i]);
-        }
-
-        return descriptors;
     }
 
-    private nint SendSome(ReadOnlySpan<byte> bytes, ReadOnlySpan<FileDescriptor> descriptors)
+    private static UnixSocket Create(string path, UnixSocketType type, out Interop.sockaddr_un address)
     {
-        Span<byte> control = stackalloc byte[ControlHeaderBytes + (descriptors.Length * sizeof(int))];
-        var header = new Interop.cmsghdr { cmsg_len = (nuint)control.Length, cmsg_level = Interop.SOL_SOCKET, cmsg_type = Interop.SCM_RIGHTS };
-        MemoryMarshal.Write(control, in header);
-        for (int i = 0; i < descriptors.Length; i++)
+        byte[] name = Encoding.UTF8.GetBytes(path);
+        if (name.Length is 0 or >= Interop.sockaddr_un.PathLength || name.Contains((byte)0))
         {
-            int number = descriptors[i].Number;
-            MemoryMarshal.Write(control[(ControlHeaderBytes + (i * sizeof(int)))..], in number);
+            throw new ArgumentException($"A Unix socket's path has 1 to {Interop.sockaddr_un.PathLength - 1} bytes and no zero in it: '{path}'.", nameof(path));
         }
 
-        // SAFETY: both buffers are pinned for the call, and their lengths are stated.
+        address = new Interop.sockaddr_un { sun_family = Interop.AF_UNIX };
+
+        // SAFETY: the name was found shorter than the path.
         unsafe
         {
-            fixed (byte* data = bytes, controls = control)
+            for (int i = 0; i < name.Length; i++)
             {
-                var vector = new Interop.iovec { iov_base = (nint)data, iov_len = (nuint)bytes.Length };
-                var message = new Interop.msghdr { msg_iov = (nint)(&vector), msg_iovlen = 1 };
-                if (!descriptors.IsEmpty)
-                {
-                    message.msg_control = (nint)controls;
-                    message.msg_controllen = (nuint)control.Length;
-                }
-
-                return Interop.Sendmsg(Descriptor.Number, &message, Interop.MSG_NOSIGNAL);
+                address.sun_path[i] = name[i];
             }
         }
+
+        int fd = Interop.Socket(Interop.AF_UNIX, (int)type | Interop.SOCK_CLOEXEC, 0);
+        return fd >= 0 ? new UnixSocket(fd) : throw LinuxException.FromLastError($"make a Unix socket for {path}");
+    }
+
+    private int Send(ReadOnlySpan<byte> bytes, ReadOnlySpan<byte> control)
+    {
+        nint sent;
+
+        // SAFETY: both spans are pinned, and the structures, which are on the stack, carry their lengths.
+        unsafe
+        {
+            fixed (byte* from = bytes)
+            fixed (byte* controlFrom = control)
+            {
+                var vector = new Interop.iovec { iov_base = from, iov_len = (nuint)bytes.Length };
+                var message = new Interop.msghdr
+                {
+                    msg_iov = &vector,
+                    msg_iovlen = 1,
+                    msg_control = controlFrom,
+                    msg_controllen = (nuint)control.Length,
+                };
+                do
+                {
+                    sent = Interop.Sendmsg(Descriptor.Number, &message, Interop.MSG_NOSIGNAL);
+                }
+                while (sent < 0 && IsInterrupted);
+            }
+        }
+
+        return sent >= 0 ? (int)sent : throw LinuxException.FromLastError($"send {bytes.Length} bytes over Unix socket {Descriptor.Number}");
+    }
+
+    private int Receive(Span<byte> bytes, ref Span<byte> control, out int flags)
+    {
+        nint received;
+        nuint controlLength;
+
+        // SAFETY: both spans are pinned, and the kernel writes no more than the lengths in the structures, which are on the stack.
+        unsafe
+        {
+            fixed (byte* to = bytes)
+            fixed (byte* controlTo = control)
+            {
+                var vector = new Interop.iovec { iov_base = to, iov_len = (nuint)bytes.Length };
+                var message = new Interop.msghdr { msg_iov = &vector, msg_iovlen = 1 };
+                do
+                {
+                    message.msg_control = controlTo;
+                    message.msg_controllen = (nuint)control.Length;
+                    received = Interop.Recvmsg(Descriptor.Number, &message, Interop.MSG_CMSG_CLOEXEC);
+                }
+                while (received < 0 && IsInterrupted);
+
+                flags = message.msg_flags;
+                controlLength = message.msg_controllen;
+            }
+        }
+
+        control = received >= 0
+            ? control[..(int)controlLength]
+            : throw LinuxException.FromLastError($"receive from Unix socket {Descriptor.Number}");
+        return (int)received;
     }
 }

@@ -19,62 +19,74 @@ public sealed class Userfaultfd : IDisposable
     /// <summary>The userfaultfd, non-blocking: readable while a message waits.</summary>
     public FileDescriptor Descriptor { get; }
 
-    /// <summary>Opens a userfaultfd that sees the kernel's faults too, by <c>/dev/userfaultfd</c> or else by the system call.</summary>
+    /// <summary>Opens a userfaultfd by <c>/dev/userfaultfd</c> or else by the system call.</summary>
     /// <param name="features">What it has to be able to do; handed to <c>UFFDIO_API</c>.</param>
+    /// <param name="userModeOnly">
+    /// <c>UFFD_USER_MODE_ONLY</c>, which needs no permission: an access that the kernel makes, for a system call or for a vCPU,
+    /// does not wait but fails with EFAULT.
+    /// </param>
     /// <returns>The userfaultfd, which the caller disposes.</returns>
     /// <exception cref="LinuxException">EPERM or EACCES: not permitted. EINVAL: this kernel lacks a feature.</exception>
-    public static Userfaultfd Open(UserfaultfdFeatures features)
+    public static Userfaultfd Open(UserfaultfdFeatures features, bool userModeOnly = false)
     {
-        FileDescriptor descriptor = OpenAny();
+        FileDescriptor descriptor = OpenAny(userModeOnly, out _);
         try
         {
             _ = Agree(descriptor, features);
             return new Userfaultfd(descriptor);
         }
-        catch
+        catch (LinuxException)
         {
             descriptor.Dispose();
             throw;
         }
     }
 
-    /// <summary>Opens a userfaultfd that sees the faults of user space only (<c>UFFD_USER_MODE_ONLY</c>), which needs no permission.</summary>
-    /// <remarks>A page that the kernel itself touches, KVM among it, is EFAULT there and not a message.</remarks>
-    /// <param name="features">What it has to be able to do.</param>
+    /// <summary>Takes over a userfaultfd of another process's memory, received over a socket or in a fork message.</summary>
+    /// <param name="descriptor">
+    /// The userfaultfd, on which <c>UFFDIO_API</c> was done; owned by the result. It is made non-blocking, for every process that shares it.
+    /// </param>
     /// <returns>The userfaultfd, which the caller disposes.</returns>
-    /// <exception cref="LinuxException">ENOSYS: the kernel was built without it. EINVAL: this kernel lacks a feature.</exception>
-    public static Userfaultfd OpenUserModeOnly(UserfaultfdFeatures features)
+    /// <exception cref="LinuxException">EINVAL: the descriptor is no userfaultfd. The caller keeps it then.</exception>
+    public static Userfaultfd FromDescriptor(FileDescriptor descriptor)
     {
-        var descriptor = new FileDescriptor(SystemCall(Interop.UFFD_USER_MODE_ONLY));
+        string? target = new FileInfo($"/proc/self/fd/{descriptor.Number}").LinkTarget;
+        if (target != "anon_inode:[userfaultfd]")
+        {
+            throw new LinuxException($"use file descriptor {descriptor.Number} ({target ?? "closed"}) as a userfaultfd", Errno.EINVAL);
+        }
+
+        int flags = Interop.Fcntl(descriptor.Number, Interop.F_GETFL, 0);
+        return flags >= 0 && Interop.Fcntl(descriptor.Number, Interop.F_SETFL, flags | Interop.O_NONBLOCK) == 0
+            ? new Userfaultfd(descriptor)
+            : throw LinuxException.FromLastError($"make userfaultfd {descriptor.Number} non-blocking");
+    }
+
+    /// <summary>Asks what userfaultfd can do here, for faults of the kernel too. Nothing stays open.</summary>
+    /// <returns>What this process may ask <see cref="Open"/> for, or why it can't have any.</returns>
+    public static UserfaultfdProbe Probe()
+    {
         try
         {
-            if (descriptor.IsInvalid)
+            // One answer per descriptor: the kernel refuses a second UFFDIO_API.
+            UserfaultfdFeatures features;
+            bool isByDevice;
+            using (FileDescriptor descriptor = OpenAny(userModeOnly: false, out isByDevice))
             {
-                throw LinuxException.FromLastError("open a userfaultfd for user space's faults");
+                features = Agree(descriptor, UserfaultfdFeatures.None);
             }
 
-            _ = Agree(descriptor, features);
-            return new Userfaultfd(descriptor);
+            if (features.HasFlag(UserfaultfdFeatures.EventFork) && !IsGranted(UserfaultfdFeatures.EventFork))
+            {
+                features &= ~UserfaultfdFeatures.EventFork;
+            }
+
+            return new UserfaultfdProbe { Features = features, IsByDevice = isByDevice };
         }
-        catch
+        catch (LinuxException e)
         {
-            descriptor.Dispose();
-            throw;
+            return new UserfaultfdProbe { Failure = e };
         }
-    }
-
-    /// <summary>Takes over a userfaultfd that another process opened and handed over; it watches that process's memory.</summary>
-    /// <param name="descriptor">The userfaultfd, its features agreed on; owned by the result.</param>
-    /// <returns>The userfaultfd, which the caller disposes.</returns>
-    public static Userfaultfd FromDescriptor(FileDescriptor descriptor) => new(descriptor);
-
-    /// <summary>What the kernel's userfaultfd can do here.</summary>
-    /// <returns>All features that the kernel offers, those unknown here among them.</returns>
-    /// <exception cref="LinuxException">EPERM or EACCES: not permitted; the message says what grants it. ENOSYS: the kernel was built without it.</exception>
-    public static UserfaultfdFeatures Probe()
-    {
-        using FileDescriptor descriptor = OpenAny();
-        return Agree(descriptor, UserfaultfdFeatures.None);
     }
 
     /// <summary>Registers a range (<c>UFFDIO_REGISTER</c>).</summary>
@@ -146,13 +158,27 @@ public sealed class Userfaultfd : IDisposable
     public UserfaultfdResult Continue(ulong address, ulong length, UserfaultfdCopyFlags flags, out long done) =>
         Place(Interop.UFFDIO_CONTINUE, address, length, flags, out done);
 
-    /// <summary>Moves pages of private anonymous memory without a copy (<c>UFFDIO_MOVE</c>, Linux 6.8). Both ranges are this process's.</summary>
-    /// <param name="destination">The first address to place; a page multiple.</param>
-    /// <param name="source">The first address to move from, which has no content afterwards; a page multiple.</param>
+    /// <summary>Makes every later access to pages without content an error (<c>UFFDIO_POISON</c>).</summary>
+    /// <remarks>
+    /// The access is SIGBUS in user mode and EFAULT or EHWPOISON in the kernel; a guest gets a machine check. <see cref="Copy"/> and
+    /// <see cref="MemoryAdvice.DontNeed"/> undo it.
+    /// </remarks>
+    /// <param name="address">The first address to poison; a page multiple.</param>
+    /// <param name="length">Bytes; a page multiple.</param>
+    /// <param name="flags"><see cref="UserfaultfdCopyFlags.DontWake"/> or none.</param>
+    /// <param name="done">Bytes poisoned, or a negative errno.</param>
+    /// <returns>The outcome.</returns>
+    public UserfaultfdResult Poison(ulong address, ulong length, UserfaultfdCopyFlags flags, out long done) =>
+        Place(Interop.UFFDIO_POISON, address, length, flags, out done);
+
+    /// <summary>Moves anonymous pages to where content is missing, without a copy where the kernel can (<c>UFFDIO_MOVE</c>).</summary>
+    /// <remarks>The source becomes a hole. Only the process whose memory it is may move.</remarks>
+    /// <param name="destination">The first address to place; a page multiple in a registered range.</param>
+    /// <param name="source">The first address to take pages from; a page multiple.</param>
     /// <param name="length">Bytes; a page multiple.</param>
     /// <param name="flags">How.</param>
     /// <param name="done">Bytes moved, or a negative errno.</param>
-    /// <returns>The outcome; NotRegistered also when the source has no content, Busy when it is shared or pinned.</returns>
+    /// <returns>The outcome; <see cref="UserfaultfdResult.NotRegistered"/> stands for a hole in the source too.</returns>
     public UserfaultfdResult Move(ulong destination, ulong source, ulong length, UserfaultfdMoveFlags flags, out long done)
     {
         var move = new Interop.uffdio_copy { dst = destination, src = source, len = length, mode = (ulong)flags };
@@ -166,27 +192,14 @@ public sealed class Userfaultfd : IDisposable
         }
     }
 
-    /// <summary>Makes pages whose content is lost fail when touched (<c>UFFDIO_POISON</c>, Linux 6.6): SIGBUS, EFAULT in the kernel.</summary>
-    /// <param name="address">The first address to poison; a page multiple.</param>
+    /// <summary>Protects pages from writes, or ends that (<c>UFFDIO_WRITEPROTECT</c>). All of the range or nothing: there is no count.</summary>
+    /// <param name="address">The first address; a page multiple in a range registered with <see cref="UserfaultfdModes.WriteProtect"/>.</param>
     /// <param name="length">Bytes; a page multiple.</param>
-    /// <param name="flags">How.</param>
-    /// <param name="done">Bytes poisoned, or a negative errno.</param>
+    /// <param name="flags">Whether to protect, and whether to wake who waits where not.</param>
     /// <returns>The outcome.</returns>
-    public UserfaultfdResult Poison(ulong address, ulong length, UserfaultfdCopyFlags flags, out long done) =>
-        Place(Interop.UFFDIO_POISON, address, length, flags, out done);
-
-    /// <summary>Protects pages against writes, or lets writes through and wakes who waits (<c>UFFDIO_WRITEPROTECT</c>).</summary>
-    /// <param name="address">The first address; a page multiple, registered for write-protect faults.</param>
-    /// <param name="length">Bytes; a page multiple.</param>
-    /// <param name="isProtected">Whether a write is a fault from now on.</param>
-    /// <returns>The outcome; Retry while an event is unread.</returns>
-    public UserfaultfdResult WriteProtect(ulong address, ulong length, bool isProtected)
+    public UserfaultfdResult WriteProtect(ulong address, ulong length, UserfaultfdWriteProtectFlags flags)
     {
-        var protect = new Interop.uffdio_writeprotect
-        {
-            range = new() { start = address, len = length },
-            mode = isProtected ? Interop.UFFDIO_WRITEPROTECT_MODE_WP : 0,
-        };
+        var protect = new Interop.uffdio_writeprotect { range = new() { start = address, len = length }, mode = (ulong)flags };
 
         // SAFETY: the kernel reads a structure of the size that the request's number states.
         unsafe
@@ -220,42 +233,64 @@ public sealed class Userfaultfd : IDisposable
             : throw LinuxException.FromLastError("read a userfaultfd");
     }
 
-    /// <summary><c>UFFDIO_API</c> once more, for who wants to know that the kernel refuses it.</summary>
-    internal UserfaultfdFeatures Agree(UserfaultfdFeatures features) => Agree(Descriptor, features);
-
     /// <summary>Closes the userfaultfd: the threads that wait go on with pages of zeros.</summary>
     public void Dispose() => Descriptor.Dispose();
 
-    private static FileDescriptor OpenAny()
+    private static FileDescriptor OpenAny(bool userModeOnly, out bool isByDevice)
     {
+        int flags = Interop.O_CLOEXEC | Interop.O_NONBLOCK | (userModeOnly ? Interop.UFFD_USER_MODE_ONLY : 0);
         int device = Interop.Open("/dev/userfaultfd", Interop.O_RDWR | Interop.O_CLOEXEC);
-        int fd = device >= 0 ? Interop.Ioctl(device, Interop.USERFAULTFD_IOC_NEW, (nint)(Interop.O_CLOEXEC | Interop.O_NONBLOCK)) : -1;
         if (device >= 0)
         {
+            int made = Interop.Ioctl(device, Interop.USERFAULTFD_IOC_NEW, (nint)flags);
             _ = Interop.Close(device);
+            if (made >= 0)
+            {
+                isByDevice = true;
+                return new FileDescriptor(made);
+            }
         }
 
-        fd = fd >= 0 ? fd : SystemCall(flags: 0);
-        return fd >= 0
-            ? new FileDescriptor(fd)
-            : throw LinuxException.FromLastError("open a userfaultfd that sees the kernel's own faults", PermissionAdvice);
+        isByDevice = false;
+        int fd = (int)Interop.Syscall(Interop.SYS_userfaultfd, flags);
+        return (fd >= 0, userModeOnly) switch
+        {
+            (true, _) => new FileDescriptor(fd),
+            (_, true) => throw LinuxException.FromLastError("open a userfaultfd for the accesses of user mode"),
+            _ => throw LinuxException.FromLastError("open a userfaultfd that sees the kernel's own faults", PermissionAdvice),
+        };
     }
 
-    private static int SystemCall(int flags) =>
-        (int)Interop.Syscall(Interop.SYS_userfaultfd, Interop.O_CLOEXEC | Interop.O_NONBLOCK | flags);
-
-    /// <summary><c>UFFDIO_API</c>.</summary>
-    /// <returns>All features that the kernel offers.</returns>
-    private static UserfaultfdFeatures Agree(FileDescriptor descriptor, UserfaultfdFeatures features)
+    /// <summary>UFFDIO_API: every feature that the kernel has, whichever are asked for.</summary>
+    internal static UserfaultfdFeatures Agree(FileDescriptor descriptor, UserfaultfdFeatures features)
     {
         var api = new Interop.uffdio_api { api = Interop.UFFD_API, features = (ulong)features };
 
         // SAFETY: the kernel reads and fills a structure of the size that the request's number states.
         unsafe
         {
-            return Interop.Ioctl(descriptor.Number, Interop.UFFDIO_API, &api) == 0
-                ? (UserfaultfdFeatures)api.features
-                : throw LinuxException.FromLastError($"agree with the kernel on the userfaultfd features {features}");
+            if (Interop.Ioctl(descriptor.Number, Interop.UFFDIO_API, &api) == 0)
+            {
+                return (UserfaultfdFeatures)api.features;
+            }
+        }
+
+        bool isForkRefused = Marshal.GetLastPInvokeError() == (int)Errno.EPERM;
+        throw LinuxException.FromLastError(
+            $"agree with the kernel on the userfaultfd features {features}",
+            isForkRefused ? $"{nameof(UserfaultfdFeatures.EventFork)} needs CAP_SYS_PTRACE." : null);
+    }
+
+    private static bool IsGranted(UserfaultfdFeatures features)
+    {
+        try
+        {
+            Open(features).Dispose();
+            return true;
+        }
+        catch (LinuxException)
+        {
+            return false;
         }
     }
 

@@ -1,6 +1,6 @@
 namespace Pageferry.Linux;
 
-/// <summary>How a page is placed: the <c>MODE_</c> bits of UFFDIO_COPY, UFFDIO_ZEROPAGE and UFFDIO_CONTINUE.</summary>
+/// <summary>How a page is placed: the <c>MODE_</c> bits of UFFDIO_COPY, UFFDIO_ZEROPAGE, UFFDIO_CONTINUE and UFFDIO_POISON.</summary>
 [Flags]
 public enum UserfaultfdCopyFlags : ulong
 {
@@ -10,6 +10,6 @@ public enum UserfaultfdCopyFlags : ulong
     /// <summary><c>MODE_DONTWAKE</c>: leave the waiters waiting.</summary>
     DontWake = 1,
 
-    /// <summary><c>MODE_WP</c>: place the page write-protected; not for UFFDIO_ZEROPAGE.</summary>
+    /// <summary><c>MODE_WP</c>: place the page write-protected; for UFFDIO_COPY and UFFDIO_CONTINUE only.</summary>
     WriteProtect = 2,
 }

@@ -4,12 +4,12 @@ namespace Pageferry.Linux;
 [Flags]
 public enum UserfaultfdMoveFlags : ulong
 {
-    /// <summary>Wake who waits; a source page without content is an error.</summary>
+    /// <summary>Wake who waits; a hole in the source is an error.</summary>
     None = 0,
 
     /// <summary><c>UFFDIO_MOVE_MODE_DONTWAKE</c>: leave the waiters waiting.</summary>
     DontWake = 1,
 
-    /// <summary><c>UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES</c>: pass over source pages without content.</summary>
+    /// <summary><c>UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES</c>: pass over holes in the source; the destination stays missing there.</summary>
     AllowSourceHoles = 2,
 }

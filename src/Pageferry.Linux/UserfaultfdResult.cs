@@ -12,7 +12,7 @@ public enum UserfaultfdResult
     /// <summary>EAGAIN: a part was done (the count is above 0), or an event is unread (the count is -EAGAIN).</summary>
     Retry,
 
-    /// <summary>ENOENT: the range is not registered, or not mapped any more.</summary>
+    /// <summary>ENOENT: the range is not registered for this, or not mapped any more; or the source of UFFDIO_MOVE has a hole.</summary>
     NotRegistered,
 
     /// <summary>EFAULT: the content can't be read, or is not in the page cache (UFFDIO_CONTINUE), or lies beyond the file's end.</summary>
@@ -24,7 +24,7 @@ public enum UserfaultfdResult
     /// <summary>ENOMEM: no memory for the page.</summary>
     NoMemory,
 
-    /// <summary>EBUSY: the page is shared or pinned (UFFDIO_MOVE).</summary>
+    /// <summary>EBUSY: a source page of UFFDIO_MOVE is pinned or shared with another process; it has to be copied.</summary>
     Busy,
 
     /// <summary>EINVAL: the request makes no sense for this memory.</summary>

@@ -2,42 +2,84 @@ namespace Pageferry.Linux.Tests;
 
 public class MappedRegionTests
 {
-    private const ulong Page = 4096;
+    private static readonly ulong s_page = (ulong)Environment.SystemPageSize;
+
+    public static TheoryData<ulong, int> RangesOutside => new()
+    {
+        { 2 * s_page, 1 },
+        { (2 * s_page) + 1, 0 },
+        { (2 * s_page) - 1, 2 },
+        { 0, (int)(2 * s_page) + 1 },
+        { ulong.MaxValue, 1 },
+        { ulong.MaxValue, 2 },
+    };
 
     [Theory]
-    [InlineData(2 * Page, 1)]
-    [InlineData(Page, (int)Page + 1)]
-    [InlineData(ulong.MaxValue, 2)]
-    public void Ranges_beyond_the_region_are_refused(ulong offset, int length)
+    [MemberData(nameof(RangesOutside))]
+    public void A_range_outside_is_refused(ulong offset, int length)
     {
-        using MappedRegion region = MappedRegion.MapAnonymous(2 * Page);
-        var bytes = new byte[length];
-        Assert.Throws<ArgumentOutOfRangeException>(() => region.Span(offset, length));
-        Assert.Throws<ArgumentOutOfRangeException>(() => region.CopyOut(offset, bytes));
-        Assert.Throws<ArgumentOutOfRangeException>(() => region.CopyIn(offset, bytes));
+        using var region = MappedRegion.MapAnonymous(2 * s_page);
+        Assert.Throws<ArgumentOutOfRangeException>(() => _ = region.Span(offset, length));
+        Assert.Throws<ArgumentOutOfRangeException>(() => region.CopyIn(offset, new byte[length]));
+        Assert.Throws<ArgumentOutOfRangeException>(() => region.CopyOut(offset, new byte[length]));
         Assert.Throws<ArgumentOutOfRangeException>(() => region.Advise(offset, (ulong)length, MemoryAdvice.DontNeed));
         Assert.Throws<ArgumentOutOfRangeException>(() => region.Protect(offset, (ulong)length, MemoryProtection.Read));
     }
 
     [Fact]
-    public void Advice_and_protection_reach_the_kernel()
+    public void A_negative_length_is_refused()
     {
-        using MappedRegion region = MappedRegion.MapAnonymous(2 * Page);
-        region.Span(0, 1)[0] = 1;
-        region.Advise(0, Page, MemoryAdvice.DontNeed);
-        Assert.Equal(0, region.Span(0, 1)[0]);
-        region.Protect(Page, Page, MemoryProtection.Read);
-        Assert.Equal(Errno.EINVAL, Assert.Throws<LinuxException>(() => region.Advise(Page, Page, MemoryAdvice.PopulateWrite)).Errno);
-        region.Protect(Page, Page, MemoryProtection.ReadWrite);
-        region.Span(Page, 1)[0] = 2;
-        Assert.Equal(2, region.Span(Page, 1)[0]);
+        using var region = MappedRegion.MapAnonymous(s_page);
+        Assert.Throws<ArgumentOutOfRangeException>(() => _ = region.Span(0, -1));
     }
 
     [Fact]
-    public void What_can_not_be_mapped_says_so()
+    public void Every_byte_can_be_written_and_read()
     {
-        LinuxException failure = Assert.Throws<LinuxException>(() => MappedRegion.MapAnonymous(1UL << 60));
-        Assert.Equal(Errno.ENOMEM, failure.Errno);
-        Assert.Contains($"{1UL << 60} bytes", failure.Message, StringComparison.Ordinal);
+        using var region = MappedRegion.MapAnonymous(2 * s_page);
+        byte[] written = new byte[2 * s_page];
+        new Random(1).NextBytes(written);
+        region.CopyIn(0, written);
+        Assert.Equal(written, region.Span(0, written.Length));
+        var read = new byte[written.Length];
+        region.CopyOut(0, read);
+        Assert.Equal(written, read);
+        region.CopyIn(2 * s_page, []);
+        region.CopyOut(2 * s_page, []);
+        Assert.True(region.Span(2 * s_page, 0).IsEmpty);
+    }
+
+    [Fact]
+    public void Content_that_is_not_needed_is_zero_again()
+    {
+        using var region = MappedRegion.MapAnonymous(2 * s_page);
+        region.Span(0, (int)(2 * s_page)).Fill(1);
+        region.Advise(s_page, s_page, MemoryAdvice.DontNeed);
+        Assert.Equal(1, region.Span(s_page - 1, 1)[0]);
+        Assert.Equal(0, region.Span(s_page, 1)[0]);
+    }
+
+    [Fact]
+    public void Refusals_have_the_range_and_the_errnos_name()
+    {
+        using var region = MappedRegion.MapAnonymous(2 * s_page);
+        LinuxException failure = Assert.Throws<LinuxException>(() => region.Advise(1, s_page, MemoryAdvice.DontNeed));
+        Assert.StartsWith($"Could not madvise DontNeed on {s_page} bytes at 0x{region.Address + 1:x}: EINVAL", failure.Message, StringComparison.Ordinal);
+        failure = Assert.Throws<LinuxException>(() => region.Protect(1, s_page, MemoryProtection.ReadWrite));
+        Assert.Equal(Errno.EINVAL, failure.Errno);
+        Assert.Contains("mprotect ReadWrite", failure.Message, StringComparison.Ordinal);
+        Assert.Equal(Errno.EINVAL, Assert.Throws<LinuxException>(() => MappedRegion.MapAnonymous(0)).Errno);
+        Assert.Equal(Errno.ENOMEM, Assert.Throws<LinuxException>(() => MappedRegion.MapAnonymous(1UL << 60)).Errno);
+    }
+
+    [Fact]
+    public void After_its_end_a_region_has_no_address()
+    {
+        var region = MappedRegion.MapAnonymous(s_page);
+        region.Dispose();
+        region.Dispose();
+        Assert.Throws<ObjectDisposedException>(() => region.Address);
+        Assert.Throws<ObjectDisposedException>(() => _ = region.Span(0, 1));
+        Assert.Throws<ObjectDisposedException>(() => region.CopyIn(0, [1]));
     }
 }

@@ -2,72 +2,83 @@ namespace Pageferry.Linux.Tests;
 
 public class MemoryFileTests
 {
-    private const ulong Page = 4096;
+    private static readonly ulong s_page = (ulong)Environment.SystemPageSize;
 
     [Fact]
-    public void Content_and_holes_are_found()
+    public void A_new_file_is_one_hole()
     {
-        using MemoryFile file = MemoryFile.Create("holes", 8 * Page);
-        using MappedRegion view = MappedRegion.MapShared(file.Descriptor, 0, 8 * Page);
-        Assert.Equal(8 * Page, file.NextData(0));
+        using var file = MemoryFile.Create("test of holes", 8 * s_page);
+        Assert.Equal(8 * s_page, file.Length);
+        Assert.Equal(file.Length, file.NextData(0));
         Assert.Equal(0UL, file.NextHole(0));
-        view.Span(2 * Page, 1)[0] = 1;
-        view.Span(3 * Page, 1)[0] = 1;
-        Assert.Equal(2 * Page, file.NextData(0));
-        Assert.Equal(4 * Page, file.NextHole(2 * Page));
-        Assert.Equal(8 * Page, file.NextData(4 * Page));
-        Assert.Equal(8 * Page, file.NextData(8 * Page));
-        file.PunchHole(2 * Page, Page);
-        Assert.Equal(3 * Page, file.NextData(0));
-        Assert.Equal(0, view.Span(2 * Page, 1)[0]);
+        Assert.Contains("test of holes", new FileInfo($"/proc/self/fd/{file.Descriptor.Number}").LinkTarget, StringComparison.Ordinal);
     }
 
     [Fact]
-    public void A_file_that_was_handed_over_has_its_length_and_content()
+    public void Data_and_holes_are_found_and_punched()
     {
-        using MemoryFile file = MemoryFile.Create("handed", 3 * Page);
-        using MappedRegion view = MappedRegion.MapShared(file.Descriptor, Page, Page);
-        view.Span(5, 1)[0] = 99;
-        using MemoryFile copy = MemoryFile.FromDescriptor(file.Descriptor.Duplicate(), "copy");
-        Assert.Equal(3 * Page, copy.Length);
-        using MappedRegion other = MappedRegion.MapShared(copy.Descriptor, Page, Page);
-        Assert.Equal(99, other.Span(5, 1)[0]);
+        using var file = MemoryFile.Create("test", 8 * s_page);
+        using var memory = MappedRegion.MapShared(file.Descriptor, 0, file.Length);
+        memory.CopyIn(2 * s_page, new byte[3 * s_page]);
+        Assert.Equal(2 * s_page, file.NextData(0));
+        Assert.Equal((3 * s_page) + 1, file.NextData((3 * s_page) + 1));
+        Assert.Equal(5 * s_page, file.NextHole(2 * s_page));
+        Assert.Equal(file.Length, file.NextData(5 * s_page));
+
+        memory.CopyIn(3 * s_page, [7]);
+        file.PunchHole(3 * s_page, s_page);
+        Assert.Equal(3 * s_page, file.NextHole(2 * s_page));
+        Assert.Equal(4 * s_page, file.NextData(3 * s_page));
+        var value = new byte[1];
+        memory.CopyOut(3 * s_page, value);
+        Assert.Equal(0, value[0]);
     }
 
     [Fact]
-    public void Huge_pages_are_used_or_their_reservation_is_asked_for()
+    public void Nothing_is_at_or_beyond_the_end()
     {
-        const ulong Huge = 2 << 20;
-        string reserved = File.ReadAllText("/proc/sys/vm/nr_hugepages").Trim();
-        File.WriteAllText("/proc/sys/vm/nr_hugepages", "4");
-        try
+        using var file = MemoryFile.Create("test", 2 * s_page);
+        using var memory = MappedRegion.MapShared(file.Descriptor, 0, file.Length);
+        memory.CopyIn(0, new byte[file.Length]);
+        Assert.Equal(file.Length, file.NextHole(0));
+        Assert.Equal(file.Length, file.NextData(file.Length));
+        Assert.Equal(file.Length, file.NextHole(ulong.MaxValue));
+    }
+
+    [Fact]
+    public void Mappings_share_the_content_at_their_offset()
+    {
+        using var file = MemoryFile.Create("test", 4 * s_page);
+        using var all = MappedRegion.MapShared(file.Descriptor, 0, file.Length);
+        using var part = MappedRegion.MapShared(file.Descriptor, 2 * s_page, s_page, MemoryProtection.Read);
+        all.CopyIn((2 * s_page) + 3, [33]);
+        Assert.Equal(33, part.Span(3, 1)[0]);
+    }
+
+    [Fact]
+    public void A_file_that_is_taken_over_knows_its_length()
+    {
+        using var file = MemoryFile.Create("test", 3 * s_page);
+        using var same = MemoryFile.FromDescriptor(file.Descriptor.Duplicate(), "same");
+        Assert.Equal(3 * s_page, same.Length);
+        (UnixSocket first, UnixSocket second) = UnixSocket.CreatePair(UnixSocketType.Stream);
+        using (first)
+        using (second)
         {
-            using MemoryFile file = MemoryFile.Create("huge", Huge, hugePages: true);
-            using MappedRegion view = MappedRegion.MapShared(file.Descriptor, 0, Huge);
-            view.Span(Huge - 1, 1)[0] = 1;
-            Assert.Equal(Huge, file.NextHole(0));
-            using MappedRegion anonymous = MappedRegion.MapAnonymous(Huge, hugePages: true);
-            Assert.Equal(0, anonymous.Span(0, 1)[0]);
-
-            // Mapping reserves nothing; populating more than there is fails.
-            using MappedRegion tooMuch = MappedRegion.MapAnonymous(8 * Huge, hugePages: true);
-            Assert.Equal(Errno.EFAULT, Assert.Throws<LinuxException>(() => tooMuch.Advise(0, 8 * Huge, MemoryAdvice.PopulateWrite)).Errno);
-        }
-        finally
-        {
-            File.WriteAllText("/proc/sys/vm/nr_hugepages", reserved);
+            LinuxException failure = Assert.Throws<LinuxException>(() => MemoryFile.FromDescriptor(first.Descriptor, "no file"));
+            Assert.Equal(Errno.ESPIPE, failure.Errno);
+            Assert.Contains("memfd no file", failure.Message, StringComparison.Ordinal);
         }
     }
 
     [Fact]
-    public void Errors_say_what_was_tried_on_what()
+    public void A_range_that_makes_no_sense_is_refused_by_name()
     {
-        using MemoryFile file = MemoryFile.Create("small", Page);
+        using var file = MemoryFile.Create("test", s_page);
         LinuxException failure = Assert.Throws<LinuxException>(() => file.PunchHole(0, 0));
         Assert.Equal(Errno.EINVAL, failure.Errno);
-        Assert.Contains("memfd small", failure.Message, StringComparison.Ordinal);
-        Assert.Contains("EINVAL", failure.Message, StringComparison.Ordinal);
-        Assert.Contains("do this", new LinuxException("try that", Errno.EPERM, "do this.").Message, StringComparison.Ordinal);
-        Assert.Contains("errno 999", new LinuxException("try that", (Errno)999).Message, StringComparison.Ordinal);
+        Assert.Contains("punch a hole of 0 bytes at 0 into memfd test", failure.Message, StringComparison.Ordinal);
+        Assert.Equal(Errno.EINVAL, Assert.Throws<LinuxException>(() => MappedRegion.MapShared(file.Descriptor, 1, s_page)).Errno);
+        Assert.Equal(Errno.EINVAL, Assert.Throws<LinuxException>(() => MemoryFile.Create(new string('x', 300), s_page)).Errno);
     }
 }

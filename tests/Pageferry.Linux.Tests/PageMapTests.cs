@@ -1,51 +1,120 @@
+using static Pageferry.Linux.Tests.FaultListener;
+
 namespace Pageferry.Linux.Tests;
 
-public class PageMapTests
+public sealed class PageMapTests : IDisposable
 {
-    private const ulong Page = 4096;
+    private readonly PageMap _map = PageMap.Open(Environment.ProcessId);
+
+    public void Dispose() => _map.Dispose();
 
     [Fact]
-    public void Mapped_pages_are_found_in_runs()
+    public void Pages_that_are_there_are_told_from_holes()
     {
-        using MappedRegion region = MappedRegion.MapAnonymous(16 * Page);
-        region.Advise(0, region.Length, MemoryAdvice.NoHugePage);
-        foreach (ulong page in (ulong[])[2, 3, 7])
+        using var memory = MappedRegion.MapAnonymous(16 * PageSize);
+        memory.Advise(0, memory.Length, MemoryAdvice.NoHugePage);
+        memory.CopyIn(2 * PageSize, new byte[2 * PageSize]);
+        memory.CopyIn(9 * PageSize, [1]);
+        memory.Advise(12 * PageSize, PageSize, MemoryAdvice.PopulateRead);
+        var ranges = new PageRange[8];
+        int count = Scan(memory, new PageFilter { All = PageCategories.Present, None = PageCategories.ZeroPage }, PageCategories.Present | PageCategories.File, ranges, out ulong walkEnd);
+        Assert.Equal(
+            [Range(memory, 2, 4, PageCategories.Present), Range(memory, 9, 10, PageCategories.Present)],
+            ranges[..count]);
+        Assert.Equal(memory.Address + memory.Length, walkEnd);
+
+        count = Scan(memory, new PageFilter { None = PageCategories.Present }, PageCategories.Present, ranges, out _);
+        Assert.Equal(
+            [
+                Range(memory, 0, 2, PageCategories.None),
+                Range(memory, 4, 9, PageCategories.None),
+                Range(memory, 10, 12, PageCategories.None),
+                Range(memory, 13, 16, PageCategories.None),
+            ],
+            ranges[..count]);
+
+        count = Scan(memory, new PageFilter { Any = PageCategories.ZeroPage | PageCategories.Swapped }, PageCategories.ZeroPage, ranges, out _);
+        Assert.Equal([Range(memory, 12, 13, PageCategories.ZeroPage)], ranges[..count]);
+    }
+
+    [Fact]
+    public void A_full_buffer_is_gone_on_from()
+    {
+        using var memory = MappedRegion.MapAnonymous(16 * PageSize);
+        memory.Advise(0, memory.Length, MemoryAdvice.NoHugePage);
+        foreach (ulong page in (ulong[])[1, 5, 6, 11])
         {
-            region.Span(page * Page, 1)[0] = 1;
+            memory.CopyIn(page * PageSize, [1]);
         }
 
-        using PageMap map = PageMap.Open(Environment.ProcessId);
-        var ranges = new PageRange[4];
-        Assert.Equal(2, Scan(map, region, ranges, out ulong scannedTo));
-        Assert.Equal(region.Address + region.Length, scannedTo);
-        Assert.Equal(new PageRange(region.Address + (2 * Page), region.Address + (4 * Page), PageCategories.Present), ranges[0]);
-        Assert.Equal(new PageRange(region.Address + (7 * Page), region.Address + (8 * Page), PageCategories.Present), ranges[1]);
+        var found = new List<PageRange>();
+        var range = new PageRange[1];
+        ulong start = memory.Address;
+        ulong end = memory.Address + memory.Length;
+        while (start < end)
+        {
+            int count = _map.Scan(start, end, new PageFilter { All = PageCategories.Present }, PageCategories.Present, range, out ulong walkEnd);
+            found.AddRange(range[..count]);
+            Assert.True(walkEnd > start);
+            start = walkEnd;
+        }
 
-        // A full buffer ends the scan where it can go on.
-        Assert.Equal(1, Scan(map, region, ranges.AsSpan(0, 1), out scannedTo));
-        Assert.InRange(scannedTo, region.Address + (4 * Page), region.Address + (7 * Page));
+        Assert.Equal(
+            [Range(memory, 1, 2, PageCategories.Present), Range(memory, 5, 7, PageCategories.Present), Range(memory, 11, 12, PageCategories.Present)],
+            found);
     }
 
     [Fact]
-    public void A_page_in_the_page_cache_is_told_from_a_hole()
+    public void Pages_of_shared_memory_are_of_a_file()
     {
-        using MemoryFile file = MemoryFile.Create("core", 4 * Page);
-        using MappedRegion view = MappedRegion.MapShared(file.Descriptor, 0, 4 * Page);
-        view.Span(2 * Page, 1)[0] = 1;
-        var resident = new byte[4];
-        PageMap.Mincore(view, 0, resident);
-        Assert.Equal([0, 0, 1, 0], resident.Select(value => value & 1));
-        Assert.Throws<ArgumentOutOfRangeException>(() => PageMap.Mincore(view, Page, resident));
+        using var file = MemoryFile.Create("test", 2 * PageSize);
+        using var memory = MappedRegion.MapShared(file.Descriptor, 0, file.Length);
+        memory.CopyIn(PageSize, [1]);
+        var ranges = new PageRange[2];
+        Assert.Equal(1, Scan(memory, new PageFilter { All = PageCategories.File | PageCategories.Present }, PageCategories.File, ranges, out _));
+        Assert.Equal(Range(memory, 1, 2, PageCategories.File), ranges[0]);
     }
 
     [Fact]
-    public void A_process_that_is_not_there_is_named()
+    public void Content_of_shared_memory_is_in_core_whether_or_not_it_is_mapped()
     {
-        LinuxException failure = Assert.Throws<LinuxException>(() => PageMap.Open(int.MaxValue));
-        Assert.Equal(Errno.ENOENT, failure.Errno);
-        Assert.Contains($"/proc/{int.MaxValue}/pagemap", failure.Message, StringComparison.Ordinal);
+        using var file = MemoryFile.Create("test", 4 * PageSize);
+        using var written = MappedRegion.MapShared(file.Descriptor, 0, file.Length);
+        using var memory = MappedRegion.MapShared(file.Descriptor, 0, file.Length);
+        written.CopyIn(PageSize, new byte[2 * PageSize]);
+        var pages = new byte[4];
+        PageMap.InCore(memory.Address, pages);
+        Assert.Equal([0, 1, 1, 0], pages.Select(page => page & 1));
     }
 
-    private static int Scan(PageMap map, MappedRegion region, Span<PageRange> ranges, out ulong scannedTo) =>
-        map.Scan(region.Address, region.Address + region.Length, PageCategories.Present, PageCategories.Present, ranges, out scannedTo);
+    [Fact]
+    public void What_makes_no_sense_is_refused_by_name()
+    {
+        using var memory = MappedRegion.MapAnonymous(PageSize);
+        Assert.Equal(Errno.EINVAL, Assert.Throws<LinuxException>(() => PageMap.InCore(memory.Address + 1, new byte[1])).Errno);
+        Assert.Equal(Errno.ENOMEM, Assert.Throws<LinuxException>(() => PageMap.InCore(0, new byte[1])).Errno);
+        Assert.Throws<ArgumentOutOfRangeException>(() => Scan(memory, default, default, [], out _));
+        LinuxException failure = Assert.Throws<LinuxException>(
+            () => _map.Scan(memory.Address + 1, memory.Address, default, default, new PageRange[1], out _));
+        Assert.Equal(Errno.EINVAL, failure.Errno);
+        Assert.Contains($"of process {Environment.ProcessId}", failure.Message, StringComparison.Ordinal);
+        Assert.Equal(Errno.ENOENT, Assert.Throws<LinuxException>(() => PageMap.Open(int.MaxValue)).Errno);
+    }
+
+    [Fact]
+    public void A_scan_allocates_nothing()
+    {
+        using var memory = MappedRegion.MapAnonymous(PageSize);
+        var ranges = new PageRange[1];
+        Scan(memory, default, default, ranges, out _);
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        Scan(memory, default, default, ranges, out _);
+        Assert.Equal(before, GC.GetAllocatedBytesForCurrentThread());
+    }
+
+    private static PageRange Range(MappedRegion memory, ulong first, ulong end, PageCategories categories) =>
+        new(memory.Address + (first * PageSize), memory.Address + (end * PageSize), categories);
+
+    private int Scan(MappedRegion memory, PageFilter filter, PageCategories report, Span<PageRange> ranges, out ulong walkEnd) =>
+        _map.Scan(memory.Address, memory.Address + memory.Length, filter, report, ranges, out walkEnd);
 }

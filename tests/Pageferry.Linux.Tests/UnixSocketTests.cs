@@ -1,80 +1,205 @@
+using System.Globalization;
+
 namespace Pageferry.Linux.Tests;
 
-public class UnixSocketTests
+public sealed class UnixSocketTests : IDisposable
 {
-    [Fact]
-    public void Descriptors_go_over_with_bytes()
-    {
-        (UnixSocket here, UnixSocket there) = UnixSocket.CreatePair();
-        using (here)
-        using (there)
-        using (MemoryFile file = MemoryFile.Create("sent", 4096))
-        using (var counter = new EventFd())
-        {
-            here.Send([1, 2, 3], file.Descriptor, counter.Descriptor);
-            var bytes = new byte[16];
-            Assert.Equal(3, there.Receive(bytes, out FileDescriptor[] received));
-            Assert.Equal([1, 2, 3], bytes[..3]);
-            Assert.Equal(2, received.Length);
-            using MemoryFile copy = MemoryFile.FromDescriptor(received[0], "copy");
-            Assert.Equal(4096UL, copy.Length);
-            counter.Signal();
-            Assert.Equal(1, new Poll(received[1]).Wait(0));
-            received[1].Dispose();
+    private readonly DirectoryInfo _directory = Directory.CreateTempSubdirectory("pageferry-socket-");
 
-            here.Send([4]);
-            Assert.Equal(1, there.Receive(bytes, out received));
-            Assert.Empty(received);
-            here.Dispose();
-            Assert.Equal(0, there.Receive(bytes, out _));
-            Assert.Equal(Errno.EPIPE, Assert.Throws<LinuxException>(() => there.Send([5])).Errno);
+    private string SocketPath => Path.Combine(_directory.FullName, "socket");
+
+    public static TheoryData<UnixSocketType> Types => new(Enum.GetValues<UnixSocketType>());
+
+    public void Dispose() => _directory.Delete(recursive: true);
+
+    [Theory]
+    [MemberData(nameof(Types))]
+    public void Descriptors_arrive_with_the_bytes_and_name_the_same_files(UnixSocketType type)
+    {
+        using var listening = UnixSocket.Listen(SocketPath, type);
+        using var client = UnixSocket.Connect(SocketPath, type);
+        using UnixSocket server = listening.Accept();
+        using var file = MemoryFile.Create("test", 4096);
+        using var counter = new EventFd();
+        client.Send("hello"u8, file.Descriptor, counter.Descriptor);
+
+        var bytes = new byte[64];
+        var descriptors = new FileDescriptor?[3];
+        Assert.Equal(5, server.Receive(bytes, descriptors, out int count));
+        Assert.Equal("hello"u8, bytes.AsSpan(0, 5));
+        Assert.Equal(2, count);
+        Assert.Null(descriptors[2]);
+        using var received = MemoryFile.FromDescriptor(descriptors[0]!, "received");
+        Assert.Equal(file.Length, received.Length);
+        Assert.NotEqual(file.Descriptor.Number, received.Descriptor.Number);
+        const int GetFlags = 1; // F_GETFD
+        const int CloseOnExec = 1; // FD_CLOEXEC
+        Assert.Equal(CloseOnExec, Interop.Fcntl(received.Descriptor.Number, GetFlags, 0));
+        counter.Signal();
+        using FileDescriptor sameCounter = descriptors[1]!;
+        Assert.Equal(1, new Poll(sameCounter).Wait(0));
+
+        server.Send([1]);
+        Assert.Equal(1, client.Receive(bytes, descriptors, out count));
+        Assert.Equal(0, count);
+        client.Dispose();
+        Assert.Equal(0, server.Receive(bytes, descriptors, out count));
+        Assert.Equal(0, count);
+    }
+
+    [Theory]
+    [InlineData(0, 1)]
+    [InlineData(1, 2)]
+    [InlineData(2, 3)]
+    [InlineData(3, 200)]
+    public void More_descriptors_than_allowed_are_an_error_and_are_closed(int allowed, int sent)
+    {
+        (UnixSocket first, UnixSocket second) = UnixSocket.CreatePair(UnixSocketType.Stream);
+        using (first)
+        using (second)
+        {
+            using var file = MemoryFile.Create("test of more descriptors", 4096);
+            first.Send([1], Enumerable.Repeat(file.Descriptor, sent).ToArray());
+            var descriptors = new FileDescriptor?[allowed];
+            LinuxException failure = Assert.Throws<LinuxException>(() => second.Receive(new byte[1], descriptors, out _));
+            Assert.Equal(Errno.EMSGSIZE, failure.Errno);
+            Assert.Contains($"{allowed} file descriptors", failure.Message, StringComparison.Ordinal);
+            Assert.All(descriptors, Assert.Null);
+            Assert.Equal(1, OpenCount("test of more descriptors"));
+
+            // The connection goes on.
+            first.Send([2]);
+            var bytes = new byte[1];
+            Assert.Equal(1, second.Receive(bytes, descriptors, out _));
+            Assert.Equal(2, bytes[0]);
         }
     }
 
     [Fact]
-    public void As_many_descriptors_go_as_a_message_holds_and_no_more()
+    public void As_many_descriptors_as_the_kernel_takes_arrive()
     {
-        (UnixSocket here, UnixSocket there) = UnixSocket.CreatePair();
-        using (here)
-        using (there)
+        (UnixSocket first, UnixSocket second) = UnixSocket.CreatePair(UnixSocketType.SequencedPackets);
+        using (first)
+        using (second)
         {
             using var counter = new EventFd();
-            here.Send([1], [.. Enumerable.Repeat(counter.Descriptor, UnixSocket.MaxDescriptors)]);
-            _ = there.Receive(new byte[1], out FileDescriptor[] received);
-            Assert.Equal(UnixSocket.MaxDescriptors, received.Length);
-            Array.ForEach(received, descriptor => descriptor.Dispose());
-            Assert.Throws<ArgumentException>(() => here.Send([1], [.. Enumerable.Repeat(counter.Descriptor, UnixSocket.MaxDescriptors + 1)]));
-            Assert.Throws<ArgumentException>(() => here.Send([]));
+            first.Send([1], Enumerable.Repeat(counter.Descriptor, UnixSocket.MaxDescriptors).ToArray());
+            var descriptors = new FileDescriptor?[UnixSocket.MaxDescriptors];
+            Assert.Equal(1, second.Receive(new byte[1], descriptors, out int count));
+            Assert.Equal(UnixSocket.MaxDescriptors, count);
+            Assert.All(descriptors, descriptor => descriptor!.Dispose());
+            Assert.Throws<ArgumentOutOfRangeException>(
+                () => first.Send([1], Enumerable.Repeat(counter.Descriptor, UnixSocket.MaxDescriptors + 1).ToArray()));
+            Assert.Throws<ArgumentOutOfRangeException>(() => first.Send([], counter.Descriptor));
+            Assert.Throws<ArgumentOutOfRangeException>(() => second.Receive(default, descriptors, out _));
         }
     }
 
     [Fact]
-    public void A_path_is_listened_at_once_and_the_peer_is_known()
+    public void A_packet_longer_than_the_room_is_an_error_and_its_descriptors_are_closed()
     {
-        string folder = Directory.CreateTempSubdirectory("pageferry-socket-").FullName;
-        try
+        (UnixSocket first, UnixSocket second) = UnixSocket.CreatePair(UnixSocketType.SequencedPackets);
+        using (first)
+        using (second)
         {
-            string path = Path.Combine(folder, "a.sock");
-            Assert.Equal(Errno.ENOENT, Assert.Throws<LinuxException>(() => UnixSocket.Connect(path)).Errno);
-            using UnixSocket listener = UnixSocket.Listen(path);
-            Assert.Equal(Errno.EADDRINUSE, Assert.Throws<LinuxException>(() => UnixSocket.Listen(path)).Errno);
-            using UnixSocket client = UnixSocket.Connect(path);
-            using UnixSocket server = listener.Accept();
-            Assert.Equal(Environment.ProcessId, server.GetPeerCredentials().ProcessId);
-            client.Send([7]);
-            var bytes = new byte[1];
-            Assert.Equal(1, server.Receive(bytes, out _));
-            Assert.Equal(7, bytes[0]);
-            listener.Dispose();
-            Assert.Equal(Errno.ECONNREFUSED, Assert.Throws<LinuxException>(() => UnixSocket.Connect(path)).Errno);
-        }
-        finally
-        {
-            Directory.Delete(folder, recursive: true);
+            using var file = MemoryFile.Create("test of a long packet", 4096);
+            first.Send([1, 2, 3], file.Descriptor);
+            var descriptors = new FileDescriptor?[1];
+            Assert.Equal(Errno.EMSGSIZE, Assert.Throws<LinuxException>(() => second.Receive(new byte[2], descriptors, out _)).Errno);
+            Assert.Null(descriptors[0]);
+            Assert.Equal(1, OpenCount("test of a long packet"));
         }
     }
 
     [Fact]
-    public void A_path_beyond_the_kernels_length_is_refused() =>
-        Assert.Throws<ArgumentException>(() => UnixSocket.Listen("/tmp/" + new string('x', 110)));
+    public void A_stream_is_sent_whole_and_the_descriptors_once()
+    {
+        (UnixSocket first, UnixSocket second) = UnixSocket.CreatePair(UnixSocketType.Stream);
+        using (first)
+        using (second)
+        {
+            byte[] sent = new byte[4 << 20];
+            new Random(1).NextBytes(sent);
+            using var counter = new EventFd();
+            var sender = new Waiter<bool>(() =>
+            {
+                first.Send(sent, counter.Descriptor);
+                first.Dispose();
+                return true;
+            });
+            var received = new MemoryStream();
+            var bytes = new byte[100_000];
+            var descriptors = new FileDescriptor?[2];
+            int total = 0;
+            while (second.Receive(bytes, descriptors, out int count) is > 0 and int length)
+            {
+                received.Write(bytes, 0, length);
+                total += count;
+            }
+
+            Assert.True(sender.Finish());
+            Assert.Equal(sent, received.ToArray());
+            Assert.Equal(1, total);
+            descriptors[0]!.Dispose();
+        }
+    }
+
+    [Fact]
+    public void The_peer_is_who_the_kernel_says()
+    {
+        (UnixSocket first, UnixSocket second) = UnixSocket.CreatePair(UnixSocketType.Stream);
+        using (first)
+        using (second)
+        {
+            Assert.Equal(new UnixPeer(Environment.ProcessId, EffectiveId("Uid:"), EffectiveId("Gid:")), first.GetPeer());
+        }
+    }
+
+    [Fact]
+    public void Failures_have_the_path_and_the_errnos_name()
+    {
+        LinuxException missing = Assert.Throws<LinuxException>(() => UnixSocket.Connect(SocketPath, UnixSocketType.Stream));
+        Assert.StartsWith($"Could not connect to {SocketPath}: ENOENT", missing.Message, StringComparison.Ordinal);
+        using (var listening = UnixSocket.Listen(SocketPath, UnixSocketType.Stream))
+        {
+            Assert.Equal(Errno.EPROTOTYPE, Assert.Throws<LinuxException>(() => UnixSocket.Connect(SocketPath, UnixSocketType.SequencedPackets)).Errno);
+            Assert.Equal(Errno.EADDRINUSE, Assert.Throws<LinuxException>(() => UnixSocket.Listen(SocketPath, UnixSocketType.Stream)).Errno);
+            using var client = UnixSocket.Connect(SocketPath, UnixSocketType.Stream);
+            Assert.Equal(Errno.EINVAL, Assert.Throws<LinuxException>(client.Accept).Errno);
+        }
+
+        Assert.Equal(Errno.ECONNREFUSED, Assert.Throws<LinuxException>(() => UnixSocket.Connect(SocketPath, UnixSocketType.Stream)).Errno);
+        Assert.Throws<ArgumentException>(() => UnixSocket.Connect(new string('x', 108), UnixSocketType.Stream));
+        Assert.Throws<ArgumentException>(() => UnixSocket.Connect("a\0b", UnixSocketType.Stream));
+        Assert.Throws<ArgumentException>(() => UnixSocket.Listen("", UnixSocketType.Stream));
+    }
+
+    [Fact]
+    public void Sending_to_a_peer_that_is_gone_is_an_error_and_no_signal()
+    {
+        (UnixSocket first, UnixSocket second) = UnixSocket.CreatePair(UnixSocketType.Stream);
+        second.Dispose();
+        using (first)
+        {
+            Assert.Equal(Errno.EPIPE, Assert.Throws<LinuxException>(() => first.Send([1])).Errno);
+        }
+    }
+
+    [Fact]
+    public void The_longest_path_works()
+    {
+        string path = Path.Combine(_directory.FullName, new string('x', 106 - _directory.FullName.Length));
+        Assert.Equal(107, path.Length);
+        using var listening = UnixSocket.Listen(path, UnixSocketType.Stream);
+        using var client = UnixSocket.Connect(path, UnixSocketType.Stream);
+        using UnixSocket server = listening.Accept();
+        Assert.Equal(Environment.ProcessId, server.GetPeer().ProcessId);
+    }
+
+    private static int OpenCount(string memoryFile) =>
+        Directory.EnumerateFileSystemEntries("/proc/self/fd").Count(fd => new FileInfo(fd).LinkTarget?.Contains(memoryFile, StringComparison.Ordinal) == true);
+
+    private static uint EffectiveId(string line) => uint.Parse(
+        File.ReadLines("/proc/self/status").Single(status => status.StartsWith(line, StringComparison.Ordinal)).Split('\t')[2],
+        CultureInfo.InvariantCulture);
 }

@@ -9,17 +9,13 @@ internal static class HandshakeCases
     [
         new('A', "api-offers", "UFFDIO_API answers with every feature the kernel has, asked for or not", "ioctl_userfaultfd(2)", [MemoryKind.Anonymous], arena =>
         {
-            UserfaultfdFeatures offered;
-            try
-            {
-                offered = Userfaultfd.Probe();
-            }
-            catch (LinuxException refusal)
+            UserfaultfdProbe probe = Userfaultfd.Probe();
+            if (probe.Failure is { } refusal)
             {
                 throw new CaseUnsupportedException(refusal.Message);
             }
 
-            arena.Expect(offered.HasFlag(UserfaultfdFeatures.EventRemove), true);
+            arena.Expect(probe.Features.HasFlag(UserfaultfdFeatures.EventRemove), true);
         }),
         new('A', "api-unknown-feature", "an unknown feature is EINVAL", "uffd-unit-tests: UFFDIO_API", [MemoryKind.Anonymous], arena =>
         {
@@ -29,13 +25,13 @@ internal static class HandshakeCases
         new('A', "api-once", "a second UFFDIO_API on the same userfaultfd is EINVAL, also after one that asked for nothing", "uffd-unit-tests: UFFDIO_API", [MemoryKind.Anonymous], arena =>
         {
             using Userfaultfd userfaultfd = arena.Open();
-            arena.ExpectRefusal(() => userfaultfd.Agree(UserfaultfdFeatures.None), Errno.EINVAL);
+            arena.ExpectRefusal(() => Userfaultfd.Agree(userfaultfd.Descriptor, UserfaultfdFeatures.None), Errno.EINVAL);
         }),
         new('A', "user-mode-only", "UFFD_USER_MODE_ONLY needs no permission and leaves the kernel's accesses EFAULT", "userfaultfd(2)", [MemoryKind.Anonymous], arena =>
         {
             (MappedRegion region, _) = arena.Map(1);
             using (region)
-            using (Userfaultfd userfaultfd = Userfaultfd.OpenUserModeOnly(UserfaultfdFeatures.None))
+            using (Userfaultfd userfaultfd = Userfaultfd.Open(UserfaultfdFeatures.None, userModeOnly: true))
             {
                 _ = userfaultfd.Register(region.Address, region.Length, UserfaultfdModes.Missing);
                 using Armed other = arena.ArmMissing(1);

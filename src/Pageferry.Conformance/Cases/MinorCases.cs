@@ -51,7 +51,7 @@ internal static class MinorCases
             arena.Expect(memory.NextFault(0).IsMinor, true);
             arena.Expect(memory.Userfaultfd.Continue(memory.At(0), memory.PageBytes, UserfaultfdCopyFlags.WriteProtect, out _), UserfaultfdResult.Done);
             arena.Expect(memory.NextFault(0).IsWriteProtect, true);
-            arena.Expect(memory.Userfaultfd.WriteProtect(memory.At(0), memory.PageBytes, isProtected: false), UserfaultfdResult.Done);
+            arena.Expect(memory.Userfaultfd.WriteProtect(memory.At(0), memory.PageBytes, UserfaultfdWriteProtectFlags.None), UserfaultfdResult.Done);
             _ = touch.Through();
             arena.Expect(memory.Host.Span(0, 1)[0], (byte)2);
         }),

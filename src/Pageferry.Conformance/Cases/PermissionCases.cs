@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Pageferry.Linux;
 
 namespace Pageferry.Conformance;
@@ -6,6 +7,9 @@ namespace Pageferry.Conformance;
 internal static class PermissionCases
 {
     private const int Nobody = 65534;
+
+    /// <summary>The number of the setuid system call.</summary>
+    private static int SetuidNumber => RuntimeInformation.ProcessArchitecture == Architecture.Arm64 ? 146 : 105;
 
     internal static IEnumerable<ConformanceCase> All =>
     [
@@ -20,9 +24,9 @@ internal static class PermissionCases
             arena.Expect(refusal is Errno.EPERM or Errno.EACCES, true, $"the refusal is EPERM or EACCES, not {refusal}");
         }),
         new('I', "unprivileged-user-mode", "without rights UFFD_USER_MODE_ONLY works", "userfaultfd(2)", [MemoryKind.Anonymous], arena =>
-            arena.Expect(AsNobody(() => Userfaultfd.OpenUserModeOnly(UserfaultfdFeatures.None)), Errno.None)),
+            arena.Expect(AsNobody(() => Userfaultfd.Open(UserfaultfdFeatures.None, userModeOnly: true)), Errno.None)),
         new('I', "unprivileged-fork", "without CAP_SYS_PTRACE the feature EVENT_FORK is EPERM", "ioctl_userfaultfd(2)", [MemoryKind.Anonymous], arena =>
-            arena.Expect(AsNobody(() => Userfaultfd.OpenUserModeOnly(UserfaultfdFeatures.EventFork)), Errno.EPERM)),
+            arena.Expect(AsNobody(() => Userfaultfd.Open(UserfaultfdFeatures.EventFork, userModeOnly: true)), Errno.EPERM)),
     ];
 
     private static bool IsGranted()
@@ -44,7 +48,7 @@ internal static class PermissionCases
             try
             {
                 // Rights belong to a thread in Linux; the C library's setuid would change all of them, the system call changes this one.
-                if (Interop.Syscall(Interop.SYS_setuid, Nobody) != 0)
+                if (Interop.Syscall(SetuidNumber, Nobody) != 0)
                 {
                     throw new CaseUnsupportedException("giving the rights of a thread away needs root");
                 }

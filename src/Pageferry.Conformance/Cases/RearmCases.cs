@@ -42,20 +42,20 @@ internal static class RearmCases
         {
             using Armed memory = arena.ArmWriteProtect(1);
             memory.Place(0);
-            arena.Expect(memory.Userfaultfd.WriteProtect(memory.At(0), memory.PageBytes, isProtected: true), UserfaultfdResult.Done);
+            arena.Expect(memory.Userfaultfd.WriteProtect(memory.At(0), memory.PageBytes, UserfaultfdWriteProtectFlags.Protect), UserfaultfdResult.Done);
             arena.Expect(memory.Read(0).Through(), Arena.ContentByte);
             Touch touch = memory.Write(0, 9);
             UserfaultfdEvent fault = memory.NextFault(0);
             arena.Expect(fault.IsWriteProtect, true);
             arena.Expect(fault.IsWrite, true);
-            arena.Expect(memory.Userfaultfd.WriteProtect(memory.At(0), memory.PageBytes, isProtected: false), UserfaultfdResult.Done);
+            arena.Expect(memory.Userfaultfd.WriteProtect(memory.At(0), memory.PageBytes, UserfaultfdWriteProtectFlags.None), UserfaultfdResult.Done);
             _ = touch.Through();
             arena.Expect(memory.Read(0).Through(), (byte)9);
         }),
         new('F', "write-protect-unregistered", "UFFDIO_WRITEPROTECT where write-protect faults are not registered is ENOENT", "observed on 6.18", ConformanceCase.All, arena =>
         {
             using Armed memory = arena.ArmMissing(1, arena.WriteProtectFeature);
-            arena.Expect(memory.Userfaultfd.WriteProtect(memory.At(0), memory.PageBytes, isProtected: true), UserfaultfdResult.NotRegistered);
+            arena.Expect(memory.Userfaultfd.WriteProtect(memory.At(0), memory.PageBytes, UserfaultfdWriteProtectFlags.Protect), UserfaultfdResult.NotRegistered);
         }),
         new('F', "copy-protected", "UFFDIO_COPY with MODE_WP places a page whose first write faults", "ioctl_userfaultfd(2)", ConformanceCase.All, arena =>
         {
@@ -63,7 +63,7 @@ internal static class RearmCases
             arena.Expect(memory.Copy(0, 1, out _, UserfaultfdCopyFlags.WriteProtect), UserfaultfdResult.Done);
             Touch touch = memory.Write(0, 9);
             arena.Expect(memory.NextFault(0).IsWriteProtect, true);
-            arena.Expect(memory.Userfaultfd.WriteProtect(memory.At(0), memory.PageBytes, isProtected: false), UserfaultfdResult.Done);
+            arena.Expect(memory.Userfaultfd.WriteProtect(memory.At(0), memory.PageBytes, UserfaultfdWriteProtectFlags.None), UserfaultfdResult.Done);
             _ = touch.Through();
         }),
     ];

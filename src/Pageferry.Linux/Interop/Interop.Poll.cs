@@ -5,6 +5,7 @@ namespace Pageferry.Linux;
 internal static partial class Interop
 {
     internal const short POLLIN = 1;
+    internal const short POLLOUT = 4;
     internal const short POLLERR = 8;
     internal const short POLLHUP = 16;
     internal const short POLLNVAL = 32;

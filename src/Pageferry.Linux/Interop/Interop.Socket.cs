@@ -6,19 +6,13 @@ internal static partial class Interop
 {
     internal const int AF_UNIX = 1;
     internal const int SOCK_STREAM = 1;
+    internal const int SOCK_SEQPACKET = 5;
 
     /// <summary>The same value on x86-64 and arm64.</summary>
     internal const int SOCK_CLOEXEC = O_CLOEXEC;
 
     internal const int SOL_SOCKET = 1;
     internal const int SO_PEERCRED = 17;
-    internal const int SCM_RIGHTS = 1;
-    internal const int MSG_CTRUNC = 8;
-    internal const int MSG_NOSIGNAL = 0x4000;
-    internal const int MSG_CMSG_CLOEXEC = 0x40000000;
-
-    /// <summary>Bytes of sun_path.</summary>
-    internal const int UnixPathBytes = 108;
 
     [LibraryImport(Libraries.C, EntryPoint = "socket", SetLastError = true)]
     internal static partial int Socket(int domain, int type, int protocol);
@@ -29,20 +23,14 @@ internal static partial class Interop
     [LibraryImport(Libraries.C, EntryPoint = "bind", SetLastError = true)]
     internal static unsafe partial int Bind(int fd, sockaddr_un* address, uint length);
 
+    [LibraryImport(Libraries.C, EntryPoint = "connect", SetLastError = true)]
+    internal static unsafe partial int Connect(int fd, sockaddr_un* address, uint length);
+
     [LibraryImport(Libraries.C, EntryPoint = "listen", SetLastError = true)]
     internal static partial int Listen(int fd, int backlog);
 
     [LibraryImport(Libraries.C, EntryPoint = "accept4", SetLastError = true)]
-    internal static unsafe partial int Accept4(int fd, sockaddr_un* address, uint* length, int flags);
-
-    [LibraryImport(Libraries.C, EntryPoint = "connect", SetLastError = true)]
-    internal static unsafe partial int Connect(int fd, sockaddr_un* address, uint length);
-
-    [LibraryImport(Libraries.C, EntryPoint = "sendmsg", SetLastError = true)]
-    internal static unsafe partial nint Sendmsg(int fd, msghdr* message, int flags);
-
-    [LibraryImport(Libraries.C, EntryPoint = "recvmsg", SetLastError = true)]
-    internal static unsafe partial nint Recvmsg(int fd, msghdr* message, int flags);
+    internal static unsafe partial int Accept4(int fd, void* address, uint* length, int flags);
 
     [LibraryImport(Libraries.C, EntryPoint = "getsockopt", SetLastError = true)]
     internal static unsafe partial int Getsockopt(int fd, int level, int option, void* value, uint* length);
@@ -50,35 +38,10 @@ internal static partial class Interop
     [StructLayout(LayoutKind.Sequential)]
     internal unsafe struct sockaddr_un
     {
+        internal const int PathLength = 108;
+
         internal ushort sun_family;
-        internal fixed byte sun_path[UnixPathBytes];
-    }
-
-    [StructLayout(LayoutKind.Sequential)]
-    internal struct iovec
-    {
-        internal nint iov_base;
-        internal nuint iov_len;
-    }
-
-    [StructLayout(LayoutKind.Sequential)]
-    internal struct msghdr
-    {
-        internal nint msg_name;
-        internal uint msg_namelen;
-        internal nint msg_iov;
-        internal nuint msg_iovlen;
-        internal nint msg_control;
-        internal nuint msg_controllen;
-        internal int msg_flags;
-    }
-
-    [StructLayout(LayoutKind.Sequential)]
-    internal struct cmsghdr
-    {
-        internal nuint cmsg_len;
-        internal int cmsg_level;
-        internal int cmsg_type;
+        internal fixed byte sun_path[PathLength];
     }
 
     [StructLayout(LayoutKind.Sequential)]

@@ -19,13 +19,10 @@ internal static partial class Interop
     internal const nuint UFFDIO_CONTINUE = 0xc020aa07;
     internal const nuint UFFDIO_POISON = 0xc020aa08;
 
-    internal const ulong UFFDIO_WRITEPROTECT_MODE_WP = 1;
-
     /// <summary>The number of the userfaultfd system call.</summary>
-    internal static int SYS_userfaultfd => RuntimeInformation.ProcessArchitecture == Architecture.Arm64 ? 282 : 323;
+    internal static int SYS_userfaultfd => UserfaultfdNumber(RuntimeInformation.ProcessArchitecture);
 
-    /// <summary>The number of the setuid system call, which changes one thread; the C library's function changes all.</summary>
-    internal static int SYS_setuid => RuntimeInformation.ProcessArchitecture == Architecture.Arm64 ? 146 : 105;
+    internal static int UserfaultfdNumber(Architecture architecture) => architecture == Architecture.Arm64 ? 282 : 323;
 
     [LibraryImport(Libraries.C, EntryPoint = "syscall", SetLastError = true)]
     internal static partial long Syscall(long number, long argument);

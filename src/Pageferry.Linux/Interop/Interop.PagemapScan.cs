@@ -6,8 +6,9 @@ internal static partial class Interop
 {
     internal const nuint PAGEMAP_SCAN = 0xc0606610;
 
+    /// <summary>mincore(2): a byte for each page.</summary>
     [LibraryImport(Libraries.C, EntryPoint = "mincore", SetLastError = true)]
-    internal static unsafe partial int Mincore(nint address, nuint length, byte* vector);
+    internal static unsafe partial int Mincore(nint address, nuint length, byte* pages);
 
     [StructLayout(LayoutKind.Sequential)]
     internal struct pm_scan_arg
