@@ -12,6 +12,7 @@ internal sealed class Armed : IDisposable
     private readonly MemoryFile? _file;
     private readonly UserfaultfdEventBuffer _events = new(16);
     private readonly Poll _poll;
+    private readonly List<Thread> _users = [];
     private int _read;
     private int _taken;
 
@@ -43,10 +44,19 @@ internal sealed class Armed : IDisposable
     internal ulong At(ulong page) => Region.Address + (page * PageBytes);
 
     /// <summary>Touches the first byte of a page.</summary>
-    internal Touch Read(ulong page) => Touch.Read(Region, page * PageBytes);
+    internal Touch Read(ulong page) => new(this, page * PageBytes, write: null);
 
     /// <summary>Writes the first byte of a page.</summary>
-    internal Touch Write(ulong page, byte value) => Touch.Write(Region, page * PageBytes, value);
+    internal Touch Write(ulong page, byte value) => new(this, page * PageBytes, value);
+
+    /// <summary>Starts a thread that touches the memory: the mapping outlives it.</summary>
+    internal Thread StartUser(ThreadStart touch)
+    {
+        var user = new Thread(touch) { IsBackground = true };
+        _users.Add(user);
+        user.Start();
+        return user;
+    }
 
     /// <summary>Copies pages in, each byte of which is 42.</summary>
     internal UserfaultfdResult Copy(ulong page, ulong count, out long done, UserfaultfdCopyFlags flags = UserfaultfdCopyFlags.None) =>
@@ -85,10 +95,11 @@ internal sealed class Armed : IDisposable
 
     public void Dispose()
     {
-        // The memory first: whoever still waits is released by the unmapping, and nobody is handed zeros.
+        // Where a case has failed a thread may still wait. Closing releases it; unmapping under it would be its SIGSEGV.
+        Userfaultfd.Dispose();
+        _users.ForEach(user => user.Join());
         Region.Dispose();
         Host?.Dispose();
-        Userfaultfd.Dispose();
         _file?.Dispose();
         _events.Dispose();
     }

@@ -1,5 +1,3 @@
-using Pageferry.Linux;
-
 namespace Pageferry.Conformance;
 
 /// <summary>A thread that touches one byte of memory in native code, and may wait for its page.</summary>
@@ -11,29 +9,20 @@ internal sealed class Touch
     private readonly Thread _thread;
     private byte _read;
 
-    private Touch(MappedRegion region, ulong offset, byte? write)
+    internal Touch(Armed memory, ulong offset, byte? write) => _thread = memory.StartUser(() =>
     {
-        _thread = new Thread(() =>
+        Span<byte> one = stackalloc byte[1];
+        if (write is { } value)
         {
-            Span<byte> one = stackalloc byte[1];
-            if (write is { } value)
-            {
-                one[0] = value;
-                region.CopyIn(offset, one);
-            }
-            else
-            {
-                region.CopyOut(offset, one);
-                _read = one[0];
-            }
-        })
-        { IsBackground = true };
-        _thread.Start();
-    }
-
-    internal static Touch Read(MappedRegion region, ulong offset) => new(region, offset, write: null);
-
-    internal static Touch Write(MappedRegion region, ulong offset, byte value) => new(region, offset, value);
+            one[0] = value;
+            memory.Region.CopyIn(offset, one);
+        }
+        else
+        {
+            memory.Region.CopyOut(offset, one);
+            _read = one[0];
+        }
+    });
 
     /// <summary>Whether the thread has not come through within a glance of 30 ms.</summary>
     internal bool Waits => !_thread.Join(s_glance);

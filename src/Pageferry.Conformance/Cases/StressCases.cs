@@ -21,6 +21,22 @@ internal static class StressCases
         using var content = MappedRegion.MapAnonymous(Pages * memory.PageBytes);
         using var stop = new EventFd();
         var handlers = new[] { Handle(memory, content, stop), Handle(memory, content, stop) };
+        try
+        {
+            Bounce(arena, memory, content);
+        }
+        finally
+        {
+            stop.Signal();
+            foreach (Thread handler in handlers)
+            {
+                handler.Join();
+            }
+        }
+    }
+
+    private static void Bounce(Arena arena, Armed memory, MappedRegion content)
+    {
         var random = new Random(1);
         for (ulong round = 1; round <= Rounds; round++)
         {
@@ -51,12 +67,6 @@ internal static class StressCases
             {
                 memory.Region.Advise(0, memory.Region.Length, MemoryAdvice.DontNeed);
             }
-        }
-
-        stop.Signal();
-        foreach (Thread handler in handlers)
-        {
-            handler.Join();
         }
     }
 
@@ -103,7 +113,7 @@ internal static class StressCases
     {
         internal Toucher(Armed memory, ulong round, int seed)
         {
-            Thread = new Thread(() =>
+            Thread = memory.StartUser(() =>
             {
                 var order = Enumerable.Range(0, (int)Pages).ToArray();
                 new Random(seed).Shuffle(order);
@@ -117,9 +127,7 @@ internal static class StressCases
                         Wrong += BinaryPrimitives.ReadUInt64LittleEndian(word) == ((round << 32) | (uint)page) ? 0 : 1;
                     }
                 }
-            })
-            { IsBackground = true };
-            Thread.Start();
+            });
         }
 
         internal Thread Thread { get; }
