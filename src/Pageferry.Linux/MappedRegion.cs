@@ -1,3 +1,5 @@
+using System.Runtime.InteropServices;
+
 namespace Pageferry.Linux;
 
 /// <summary>
@@ -114,6 +116,52 @@ public sealed unsafe class MappedRegion : IDisposable
         }
     }
 
+    /// <summary>
+    /// Copies from the region by the kernel (process_vm_readv(2)): a page that can't be touched ends the copy and raises no signal.
+    /// </summary>
+    /// <param name="offset">Bytes from the region's start.</param>
+    /// <param name="destination">Where to copy to; its length says how much.</param>
+    /// <returns>How many bytes were copied: fewer than asked for where a page is missing, with <c>UFFD_FEATURE_SIGBUS</c>, or protected.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">The range is not within the region.</exception>
+    /// <exception cref="LinuxException">The kernel refuses such copies altogether.</exception>
+    public int TryCopyOut(ulong offset, Span<byte> destination)
+    {
+        byte* first = Pointer(offset, (ulong)destination.Length);
+
+        // SAFETY: the range was checked, the span is pinned; the kernel copies and checks every page itself.
+        unsafe
+        {
+            fixed (byte* to = destination)
+            {
+                var local = new Interop.iovec { iov_base = to, iov_len = (nuint)destination.Length };
+                var remote = new Interop.iovec { iov_base = first, iov_len = (nuint)destination.Length };
+                return Copied(Interop.ProcessVmReadv(Environment.ProcessId, &local, 1, &remote, 1, 0), first, destination.Length);
+            }
+        }
+    }
+
+    /// <summary>Copies into the region by the kernel (process_vm_writev(2)); see <see cref="TryCopyOut"/>.</summary>
+    /// <param name="offset">Bytes from the region's start.</param>
+    /// <param name="source">What to copy.</param>
+    /// <returns>How many bytes were copied: fewer than asked for where a page can't be touched.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">The range is not within the region.</exception>
+    /// <exception cref="LinuxException">The kernel refuses such copies altogether.</exception>
+    public int TryCopyIn(ulong offset, ReadOnlySpan<byte> source)
+    {
+        byte* first = Pointer(offset, (ulong)source.Length);
+
+        // SAFETY: as in TryCopyOut.
+        unsafe
+        {
+            fixed (byte* from = source)
+            {
+                var local = new Interop.iovec { iov_base = from, iov_len = (nuint)source.Length };
+                var remote = new Interop.iovec { iov_base = first, iov_len = (nuint)source.Length };
+                return Copied(Interop.ProcessVmWritev(Environment.ProcessId, &local, 1, &remote, 1, 0), first, source.Length);
+            }
+        }
+    }
+
     /// <summary>madvise(2) over a range.</summary>
     /// <param name="offset">Bytes from the region's start; a page multiple.</param>
     /// <param name="length">Bytes; a page multiple.</param>
@@ -149,6 +197,12 @@ public sealed unsafe class MappedRegion : IDisposable
             _ = Interop.Munmap(address, (nuint)Length);
         }
     }
+
+    private static int Copied(nint result, byte* address, int length) => result >= 0
+        ? (int)result
+        : Marshal.GetLastPInvokeError() == (int)Errno.EFAULT
+            ? 0
+            : throw LinuxException.FromLastError($"copy {length} bytes at 0x{(ulong)address:x} within this process");
 
     private byte* Pointer(ulong offset, ulong length)
     {

@@ -8,4 +8,9 @@ public enum GuestBacking
 
     /// <summary>Private anonymous memory: one mapping and no host view.</summary>
     Anonymous,
+
+    /// <summary>
+    /// A memfd of reserved 2 MiB pages (hugetlb) mapped twice. A userfault is for a whole huge page: it is resolved when all its 512 pages are here.
+    /// </summary>
+    Memfd2M,
 }

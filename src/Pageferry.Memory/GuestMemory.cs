@@ -25,7 +25,7 @@ public sealed class GuestMemory : IDisposable
     private readonly MemoryFile? _file;
     private readonly MappedRegion _guestView;
     private readonly MappedRegion? _hostView;
-    private Userfaultfd? _userfaultfd;
+    private IPagePlacer? _placer;
 
     private GuestMemory(GuestRegion[] regions, GuestBacking backing, MemoryFile? file, MappedRegion guestView, MappedRegion? hostView)
     {
@@ -57,12 +57,26 @@ public sealed class GuestMemory : IDisposable
     /// <summary>Whether there is a second mapping that never faults, so that <see cref="HostView"/> works.</summary>
     public bool HasHostView => _hostView is not null;
 
-    /// <summary>Whether the guest view is registered with a userfaultfd, so that a missing page is a userfault.</summary>
-    public bool IsArmed => _userfaultfd is not null;
+    /// <summary>Bytes that are faulted in at once, and the unit in which memory is armed: 4096, or 2 MiB for huge pages.</summary>
+    public ulong FaultSize => FaultSizeOf(Backing);
 
-    /// <summary>The guest view's userfaultfd while the memory is armed.</summary>
-    internal Userfaultfd Userfaultfd =>
-        _userfaultfd ?? throw new InvalidOperationException("The memory is not armed; call Arm first.");
+    /// <summary>Whether accesses to the guest view can be userfaults: <see cref="Register"/> was called and <see cref="Unregister"/> was not.</summary>
+    public bool IsRegistered => _placer is not null;
+
+    /// <summary>How userfaults are delivered while the memory is registered.</summary>
+    public FaultDelivery Delivery { get; private set; }
+
+    /// <summary>Pages that are faulted in at once: 1, or 512 for huge pages.</summary>
+    internal ulong FaultPages => FaultSize / Page.Size;
+
+    /// <summary>The mapping that the guest sees, for the placers: never to be read through.</summary>
+    internal MappedRegion GuestView => _guestView;
+
+    /// <summary>How pages get in and out while the memory is registered.</summary>
+    internal IPagePlacer Placer => _placer ?? throw new InvalidOperationException("The memory is not registered for userfaults.");
+
+    /// <summary>Resolves a fault that <see cref="ReadAsGuest"/> or <see cref="WriteAsGuest"/> met while faults are delivered as exits.</summary>
+    internal Action<ulong>? Resolver { get; set; }
 
     /// <summary>Makes memory of one region at guest physical address 0.</summary>
     /// <param name="size">Bytes; a page multiple, not zero.</param>
@@ -81,13 +95,13 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="LinuxException">The host can't map that much.</exception>
     public static GuestMemory Create(IReadOnlyList<GuestRegion> regions, GuestBacking backing = GuestBacking.Memfd)
     {
-        ulong size = CheckedSize(regions);
+        ulong size = CheckedSize(regions, FaultSizeOf(backing));
         if (backing == GuestBacking.Anonymous)
         {
             return new GuestMemory([.. regions], backing, file: null, MappedRegion.MapAnonymous(size), hostView: null);
         }
 
-        MemoryFile file = MemoryFile.Create("guest", size);
+        MemoryFile file = MemoryFile.Create("guest", size, hugePages: backing == GuestBacking.Memfd2M);
         MappedRegion? guestView = null;
         try
         {
@@ -171,13 +185,47 @@ public sealed class GuestMemory : IDisposable
     /// <param name="gpa">Where to read; the whole range lies in one region.</param>
     /// <param name="destination">Where to copy to; its length says how much.</param>
     /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
-    public void ReadAsGuest(ulong gpa, Span<byte> destination) => _guestView.CopyOut(Offset(gpa, (ulong)destination.Length), destination);
+    public void ReadAsGuest(ulong gpa, Span<byte> destination)
+    {
+        ulong offset = Offset(gpa, (ulong)destination.Length);
+        if (Resolver is not { } resolve)
+        {
+            _guestView.CopyOut(offset, destination);
+            return;
+        }
+
+        for (int done = 0; done < destination.Length;)
+        {
+            done += _guestView.TryCopyOut(offset + (ulong)done, destination[done..]);
+            if (done < destination.Length)
+            {
+                resolve((offset + (ulong)done) / Page.Size);
+            }
+        }
+    }
 
     /// <summary>Writes as the guest does; see <see cref="ReadAsGuest"/>.</summary>
     /// <param name="gpa">Where to write; the whole range lies in one region.</param>
     /// <param name="source">What to write.</param>
     /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
-    public void WriteAsGuest(ulong gpa, ReadOnlySpan<byte> source) => _guestView.CopyIn(Offset(gpa, (ulong)source.Length), source);
+    public void WriteAsGuest(ulong gpa, ReadOnlySpan<byte> source)
+    {
+        ulong offset = Offset(gpa, (ulong)source.Length);
+        if (Resolver is not { } resolve)
+        {
+            _guestView.CopyIn(offset, source);
+            return;
+        }
+
+        for (int done = 0; done < source.Length;)
+        {
+            done += _guestView.TryCopyIn(offset + (ulong)done, source[done..]);
+            if (done < source.Length)
+            {
+                resolve((offset + (ulong)done) / Page.Size);
+            }
+        }
+    }
 
     /// <summary>The host's view of a range: reading a page that has no content yet makes it a page of zeros.</summary>
     /// <param name="gpa">A guest physical address; the whole range lies in one region.</param>
@@ -227,64 +275,70 @@ public sealed class GuestMemory : IDisposable
     public ulong NextHole(ulong page) => _file is null || page >= PageCount ? PageCount : _file.NextHole(page * Page.Size) / Page.Size;
 
     /// <summary>
-    /// Registers the whole guest view with a userfaultfd: from now on an access to a page that was never populated is a userfault.
+    /// Makes userfaults of accesses to pages of the guest view that are not populated. A fault engine does it when it starts, and then says which pages are armed.
     /// </summary>
     /// <remarks>
-    /// The userfaultfd belongs to the memory and is closed after the guest view is unmapped: closing it earlier would hand the guest
+    /// What stops the guest belongs to the memory and is given back after the guest view is unmapped: closing a userfaultfd earlier would hand the guest
     /// pages of zeros.
     /// </remarks>
-    /// <exception cref="LinuxException">userfaultfd is not permitted or can't do what this backing needs; the message says what grants it.</exception>
-    /// <exception cref="InvalidOperationException">The memory is armed already.</exception>
-    public void Arm()
+    /// <param name="delivery">How userfaults reach who resolves them.</param>
+    /// <exception cref="LinuxException">
+    /// userfaultfd is not permitted, or can't do what this backing needs; the message says what grants it. EBUSY: another userfaultfd has the memory.
+    /// </exception>
+    /// <exception cref="ArgumentException">userfaultfd is not permitted, and this backing has no host view for faults delivered as exits without it.</exception>
+    /// <exception cref="InvalidOperationException">The memory is registered already.</exception>
+    public void Register(FaultDelivery delivery = FaultDelivery.Queue)
     {
-        if (_userfaultfd is not null)
+        if (!Enum.IsDefined(delivery))
         {
-            throw new InvalidOperationException("The memory is armed already.");
+            throw new ArgumentOutOfRangeException(nameof(delivery), delivery, "There is no such delivery of userfaults.");
         }
 
-        UserfaultfdFeatures features = UserfaultfdFeatures.EventRemove;
-        UserfaultfdModes modes = UserfaultfdModes.Missing;
-        if (HasHostView)
+        if (IsRegistered)
         {
-            // With MINOR alone a hole would be filled with zeros and no fault: shmem needs both.
-            features |= UserfaultfdFeatures.MissingShmem | UserfaultfdFeatures.MinorShmem;
-            modes |= UserfaultfdModes.Minor;
+            throw new InvalidOperationException("The memory is registered for userfaults already.");
         }
 
-        Userfaultfd userfaultfd = Userfaultfd.Open(features);
         try
         {
-            _ = userfaultfd.Register(_guestView.Address, _guestView.Length, modes);
+            RegisterWith(delivery, new UserfaultfdPlacer(this, delivery));
         }
-        catch
+        catch (LinuxException refusal) when (delivery == FaultDelivery.Exit && refusal.Errno is Errno.EPERM or Errno.EACCES or Errno.ENOSYS)
         {
-            userfaultfd.Dispose();
-            throw;
+            RegisterWith(delivery, new ProtectionPlacer(this));
         }
-
-        _userfaultfd = userfaultfd;
     }
 
     /// <summary>
     /// Lets the guest go on without userfaults: pages that have no content become zero when touched, and threads that wait are released.
     /// For memory whose every page is present or known to be zero.
     /// </summary>
-    /// <exception cref="InvalidOperationException">The memory is not armed.</exception>
-    public void Disarm()
+    /// <exception cref="InvalidOperationException">The memory is not registered.</exception>
+    public void Unregister()
     {
-        Userfaultfd.Unregister(_guestView.Address, _guestView.Length);
-        _userfaultfd!.Dispose();
-        _userfaultfd = null;
+        Placer.Release();
+        Resolver = null;
+        Placer.Dispose();
+        _placer = null;
     }
 
-    /// <summary>Unmaps both views, then closes the userfaultfd and the file. The vCPUs must have stopped.</summary>
+    /// <summary>Unmaps both views, then closes what stopped the guest and the file. The vCPUs must have stopped.</summary>
     public void Dispose()
     {
         _guestView.Dispose();
         _hostView?.Dispose();
-        _userfaultfd?.Dispose();
+        _placer?.Dispose();
         _file?.Dispose();
     }
+
+    internal void RegisterWith(FaultDelivery delivery, IPagePlacer placer)
+    {
+        Delivery = delivery;
+        _placer = placer;
+    }
+
+    /// <summary>The first page of what is faulted in at once with a page.</summary>
+    internal ulong FaultPageOf(ulong page) => page & ~(FaultPages - 1);
 
     /// <summary>The number of the page at an address of the guest view, as a userfaultfd reports it.</summary>
     internal ulong PageAtGuestView(ulong address) => (address - _guestView.Address) / Page.Size;
@@ -299,7 +353,34 @@ public sealed class GuestMemory : IDisposable
     internal void RemoveFromGuest(ulong page, ulong count) =>
         _guestView.Advise(page * Page.Size, count * Page.Size, HasHostView ? MemoryAdvice.Remove : MemoryAdvice.DontNeed);
 
-    private static ulong CheckedSize(IReadOnlyList<GuestRegion> regions)
+    /// <summary>Gives the content of pages back to the host without telling anybody: they read as zero from now on.</summary>
+    internal void DropContent(ulong page, ulong count)
+    {
+        if (_file is null)
+        {
+            UnmapFromGuest(page, count);
+        }
+        else
+        {
+            _file.PunchHole(page * Page.Size, count * Page.Size);
+        }
+    }
+
+    /// <summary>The first page of a range that is to be armed or disarmed.</summary>
+    /// <exception cref="ArgumentException">The range is empty, unaligned, or not within one region.</exception>
+    internal ulong FirstPageOf(ulong gpa, ulong length)
+    {
+        if (length == 0 || gpa % FaultSize != 0 || length % FaultSize != 0)
+        {
+            throw new ArgumentException($"Memory is armed in units of {FaultSize} bytes, not {length} bytes at guest physical address 0x{gpa:x}.", nameof(length));
+        }
+
+        return Offset(gpa, length) / Page.Size;
+    }
+
+    private static ulong FaultSizeOf(GuestBacking backing) => backing == GuestBacking.Memfd2M ? 2UL << 20 : Page.Size;
+
+    private static ulong CheckedSize(IReadOnlyList<GuestRegion> regions, ulong unit)
     {
         if (regions.Count is 0 or > MaxRegions)
         {
@@ -310,9 +391,9 @@ public sealed class GuestMemory : IDisposable
         ulong end = 0;
         foreach (GuestRegion region in regions)
         {
-            if (region.Length == 0 || region.Length % Page.Size != 0 || region.Gpa % Page.Size != 0)
+            if (region.Length == 0 || region.Length % unit != 0 || region.Gpa % unit != 0)
             {
-                throw new ArgumentException($"A memory region is a number of whole pages of {Page.Size} bytes, not {region.Length} bytes at 0x{region.Gpa:x}.", nameof(regions));
+                throw new ArgumentException($"A memory region is a number of whole pages of {unit} bytes, not {region.Length} bytes at 0x{region.Gpa:x}.", nameof(regions));
             }
 
             if (region.Gpa < end || region.Gpa > ulong.MaxValue - region.Length)

@@ -1,9 +1,9 @@
 namespace Pageferry.Memory;
 
-/// <summary>What is known of a page's content at the destination.</summary>
+/// <summary>What is known of a page.</summary>
 public enum PageState
 {
-    /// <summary>The content is elsewhere and nobody has asked for it.</summary>
+    /// <summary>Armed: any access is a userfault. The content is elsewhere, or kept aside, and nobody has asked for it.</summary>
     Absent = 0,
 
     /// <summary>The guest waits for the page; it was asked for, once.</summary>
@@ -16,10 +16,14 @@ public enum PageState
     Present = 3,
 
     /// <summary>
-    /// The page reads as zero and has no content: the source said so, or it was removed (madvise). It is placed when it is touched.
+    /// The page has whatever is in guest memory, which is zeros unless it was disarmed: the source said so, it was removed (madvise), or disarmed. It is placed
+    /// when it is touched.
     /// </summary>
     Zero = 4,
 
     /// <summary>The page was removed while its content was arriving: the content is dropped and the page becomes zero.</summary>
     ArrivingRemoved = 5,
+
+    /// <summary>The page is being armed: who touches it waits, and then finds it absent.</summary>
+    Arming = 6,
 }

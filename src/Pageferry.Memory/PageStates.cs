@@ -113,6 +113,43 @@ public sealed class PageStates : IDisposable
         return done;
     }
 
+    /// <summary>Changes every page of a run that is in one state to another, each atomically.</summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">How many pages.</param>
+    /// <param name="from">The state to change.</param>
+    /// <param name="to">The new state.</param>
+    /// <returns>How many were changed.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">The run is not within the pages.</exception>
+    public ulong Replace(ulong page, ulong count, PageState from, PageState to)
+    {
+        CheckRun(page, count);
+        ulong changed = 0;
+        for (ulong done = 0; done < count;)
+        {
+            ref ulong word = ref WordOf(page + done);
+            int shift = ShiftOf(page + done);
+            int inWord = (int)Math.Min(count - done, (ulong)(PagesPerWord - (shift / BitsPerPage)));
+            ulong run = RunMask(shift, inWord);
+            ulong seen = Volatile.Read(ref word);
+            while (true)
+            {
+                ulong mask = PagesIn(seen, from) & run;
+                ulong actual = mask == 0 ? seen : Interlocked.CompareExchange(ref word, (seen & ~mask) | ((EachPage * (ulong)to) & mask), seen);
+                if (actual == seen)
+                {
+                    changed += (ulong)BitOperations.PopCount(mask & EachPage);
+                    break;
+                }
+
+                seen = actual;
+            }
+
+            done += (ulong)inWord;
+        }
+
+        return changed;
+    }
+
     /// <summary>How many pages from the first on are in a state.</summary>
     /// <param name="page">The first page.</param>
     /// <param name="count">The most to count.</param>
@@ -155,6 +192,15 @@ public sealed class PageStates : IDisposable
 
     private static ulong RunMask(int shift, int count) =>
         count == PagesPerWord ? ulong.MaxValue : ((1UL << (count * BitsPerPage)) - 1) << shift;
+
+    /// <summary>All four bits of each page of a word that is in a state.</summary>
+    private static ulong PagesIn(ulong word, PageState state)
+    {
+        ulong different = word ^ (EachPage * (ulong)state);
+        different |= different >> 1;
+        different |= different >> 2;
+        return (~different & EachPage) * StateMask;
+    }
 
     /// <summary>How many pages of a word from a shift on are absent or requested: states whose upper bits are 0.</summary>
     private static int Claimable(ulong word, int shift, int most)

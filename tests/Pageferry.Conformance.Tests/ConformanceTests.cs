@@ -1,3 +1,5 @@
+using Pageferry.Testing;
+
 namespace Pageferry.Conformance.Tests;
 
 public class ConformanceTests(HugePages hugePages) : IClassFixture<HugePages>

@@ -4,7 +4,7 @@ namespace Pageferry.Memory.Tests;
 
 public class GuestMemoryTests
 {
-    public static TheoryData<GuestBacking> Backings => new(Enum.GetValues<GuestBacking>());
+    public static TheoryData<GuestBacking> Backings => new(GuestBacking.Memfd, GuestBacking.Anonymous);
 
     [Theory]
     [MemberData(nameof(Backings))]
@@ -89,14 +89,14 @@ public class GuestMemoryTests
     }
 
     [Fact]
-    public void Arming_twice_is_refused()
+    public void Registering_twice_is_refused()
     {
         using var memory = GuestMemory.Create(Page.Size);
-        memory.Arm();
-        Assert.True(memory.IsArmed);
-        Assert.Throws<InvalidOperationException>(memory.Arm);
-        memory.Disarm();
-        Assert.False(memory.IsArmed);
-        memory.Arm();
+        memory.Register();
+        Assert.True(memory.IsRegistered);
+        Assert.Throws<InvalidOperationException>(() => memory.Register());
+        memory.Unregister();
+        Assert.False(memory.IsRegistered);
+        memory.Register();
     }
 }

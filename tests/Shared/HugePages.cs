@@ -1,6 +1,6 @@
 using System.Globalization;
 
-namespace Pageferry.Conformance.Tests;
+namespace Pageferry.Testing;
 
 /// <summary>Huge pages for the tests, given back at their end.</summary>
 public sealed class HugePages : IDisposable

@@ -1,0 +1,98 @@
+using System.Diagnostics;
+using Pageferry.Linux;
+
+namespace Pageferry.Memory;
+
+/// <summary>The thread that reads a userfaultfd: faults, and removals of memory.</summary>
+internal sealed class FaultReader(FaultEngine engine) : IDisposable
+{
+    private const int EventsPerRead = 256;
+
+    private readonly UserfaultfdEventBuffer _events = new(EventsPerRead);
+    private readonly ulong[] _requests = new ulong[EventsPerRead * engine.Memory.FaultPages];
+    private readonly EventFd _stop = new();
+    private Userfaultfd? _userfaultfd;
+    private Thread? _thread;
+
+    /// <summary>Stops the thread, if it was started.</summary>
+    public void Dispose()
+    {
+        _stop.Signal();
+        _thread?.Join();
+        _stop.Dispose();
+        _events.Dispose();
+    }
+
+    internal void Start(Userfaultfd userfaultfd)
+    {
+        _userfaultfd = userfaultfd;
+        _thread = new Thread(ReadUntilStopped) { IsBackground = true, Name = "fault reader" };
+        lock (engine.Placing)
+        {
+            // A lock makes its event when it is waited for the first time: now, and not on the fault path.
+            _thread.Start();
+            _ = SpinWait.SpinUntil(() => _thread.ThreadState.HasFlag(System.Threading.ThreadState.WaitSleepJoin), millisecondsTimeout: 100);
+        }
+    }
+
+    private void ReadUntilStopped()
+    {
+        try
+        {
+            var poll = new Poll(_userfaultfd!.Descriptor, _stop.Descriptor);
+            do
+            {
+                while (ReadBatch())
+                {
+                }
+
+                poll.Wait(Timeout.Infinite);
+            }
+            while (!poll.IsReadable(1));
+        }
+        catch (Exception failure)
+        {
+            engine.Fail(failure);
+        }
+    }
+
+    /// <summary>Reads what events there are and acts on them, removals first: a fault behind them must find their effect.</summary>
+    /// <returns>Whether there may be more.</returns>
+    private bool ReadBatch()
+    {
+        int events;
+        int requests = 0;
+        lock (engine.Placing)
+        {
+            events = _userfaultfd!.Read(_events);
+            for (int i = 0; i < events; i++)
+            {
+                UserfaultfdEvent read = _events[i];
+                if (read.Kind == UserfaultfdEventKind.Remove)
+                {
+                    engine.ApplyRemoval(engine.Memory.PageAtGuestView(read.Start), engine.Memory.PageAtGuestView(read.End));
+                }
+            }
+
+            long now = Stopwatch.GetTimestamp();
+            for (int i = 0; i < events; i++)
+            {
+                UserfaultfdEvent read = _events[i];
+                if (read.Kind == UserfaultfdEventKind.PageFault)
+                {
+
+                    // Private memory has no minor faults: what it keeps aside is not told.
+                    bool? hasContent = engine.Memory.HasHostView ? read.IsMinor : null;
+                    requests += Math.Max(0, engine.TakeFault(engine.Memory.PageAtGuestView(read.Address), hasContent, now, _requests.AsSpan(requests)));
+                }
+            }
+        }
+
+        if (requests > 0)
+        {
+            engine.Request(_requests.AsSpan(0, requests));
+        }
+
+        return events == EventsPerRead;
+    }
+}

@@ -1,0 +1,200 @@
+using System.Buffers.Binary;
+using Microsoft.Win32.SafeHandles;
+using Pageferry.Linux;
+
+namespace Pageferry.Memory;
+
+/// <summary>Sets and clears the userfault attribute of ranges: page by page through the state <see cref="PageState.Arming"/>.</summary>
+internal sealed class RangeArming(FaultEngine engine)
+{
+    /// <summary>Pages that change state under one hold of the placing lock: 64 MiB, some microseconds.</summary>
+    private const ulong PagesPerHold = 16_384;
+
+    /// <summary>One arming or disarming at a time. Never taken on the fault path.</summary>
+    private readonly Lock _lock = new();
+
+    /// <summary>The pages that are being unmapped here, whose removal the kernel tells like anybody else's; under the placing lock.</summary>
+    private ulong _ownFirst;
+    private ulong _ownEnd;
+
+    /// <summary>Whether a removal that was read is the work of an arming.</summary>
+    internal bool IsOwnRemoval(ulong first, ulong end) => first >= _ownFirst && end <= _ownEnd;
+
+    internal ulong Arm(ulong first, ulong count, UserfaultSemantics semantics, ArmedContent content)
+    {
+        if (!Enum.IsDefined(semantics) || !Enum.IsDefined(content))
+        {
+            throw new ArgumentOutOfRangeException(nameof(semantics), $"There are no userfault semantics {semantics} with content {content}.");
+        }
+
+        lock (_lock)
+        {
+            return semantics == UserfaultSemantics.AnyAccess ? ArmAny(first, count, content) : ArmUnpopulated(first, count);
+        }
+    }
+
+    internal void Disarm(ulong first, ulong count)
+    {
+        lock (_lock)
+        {
+            for (ulong done = 0; done < count; done += PagesPerHold)
+            {
+                ulong page = first + done;
+                ulong pages = Math.Min(PagesPerHold, count - done);
+                ulong known;
+                ulong asked;
+                lock (engine.Placing)
+                {
+                    known = engine.States.Replace(page, pages, PageState.Absent, PageState.Zero);
+                    asked = engine.States.Replace(page, pages, PageState.Requested, PageState.Zero);
+                    _ = engine.States.Replace(page, pages, PageState.Arriving, PageState.ArrivingRemoved);
+                }
+
+                if (asked > 0)
+                {
+                    engine.SendBack(page, pages);
+                }
+
+                engine.AddKnown((long)(known + asked));
+            }
+        }
+    }
+
+    private ulong ArmAny(ulong first, ulong count, ArmedContent content)
+    {
+        for (ulong done = 0; done < count; done += PagesPerHold)
+        {
+            ulong page = first + done;
+            ulong pages = Math.Min(PagesPerHold, count - done);
+            lock (engine.Placing)
+            {
+                // From here on nobody shows these pages, and who touches one that is hidden waits.
+                ulong arming = engine.States.Replace(page, pages, PageState.Present, PageState.Arming);
+                arming += engine.States.Replace(page, pages, PageState.Zero, PageState.Arming);
+                engine.AddKnown(-(long)arming);
+            }
+
+            PageState becomes = PageState.Zero;
+            try
+            {
+                Hide(page, pages, content);
+                becomes = PageState.Absent;
+            }
+            finally
+            {
+                Finish(page, pages, becomes);
+            }
+        }
+
+        return 0;
+    }
+
+    /// <summary>Hides the pages that are being armed, and no others: a page in between may be about to be placed.</summary>
+    private void Hide(ulong page, ulong count, ArmedContent content)
+    {
+        ulong end = page + count;
+        for (ulong at = page; at < end;)
+        {
+            ulong run = engine.States.CountRun(at, end - at, PageState.Arming);
+            if (run == 0)
+            {
+                at++;
+                continue;
+            }
+
+            lock (engine.Placing)
+            {
+                (_ownFirst, _ownEnd) = (at, at + run);
+            }
+
+            try
+            {
+                engine.Placer.Hide(at, run, content);
+            }
+            finally
+            {
+                lock (engine.Placing)
+                {
+                    (_ownFirst, _ownEnd) = (0, 0);
+                }
+            }
+
+            at += run;
+        }
+    }
+
+    private void Finish(ulong page, ulong count, PageState becomes)
+    {
+        ulong changed;
+        lock (engine.Placing)
+        {
+            changed = engine.States.Replace(page, count, PageState.Arming, becomes);
+        }
+
+        if (becomes == PageState.Zero)
+        {
+            engine.AddKnown((long)changed);
+        }
+
+        engine.SendBack(page, count);
+    }
+
+    /// <summary>Arms the pages that no access has ever populated.</summary>
+    /// <returns>How many pages are populated.</returns>
+    private ulong ArmUnpopulated(ulong first, ulong count)
+    {
+        const ulong PagesPerScan = 512;
+        ulong populated = 0;
+        Span<byte> entries = stackalloc byte[(int)PagesPerScan * sizeof(ulong)];
+        using SafeFileHandle pagemap = File.OpenHandle("/proc/self/pagemap");
+        for (ulong done = 0; done < count; done += PagesPerScan)
+        {
+            ulong page = first + done;
+            ulong pages = Math.Min(PagesPerScan, count - done);
+            Span<byte> scanned = entries[..((int)pages * sizeof(ulong))];
+            if (engine.Placer.Userfaultfd is null)
+            {
+                // Accessible memory is populated without a fault. Protected it can be looked at, and what is populated is shown again when it is touched.
+                engine.Placer.Hide(page, pages, ArmedContent.Keep);
+            }
+
+            lock (engine.Placing)
+            {
+                // With a userfaultfd nothing is populated while the lock is held.
+                ReadEntries(pagemap, page, scanned);
+                for (ulong i = 0; i < pages; i++)
+                {
+                    populated += TryArmUnpopulated(page + i, IsPopulated(scanned, i)) ? 0UL : 1;
+                }
+            }
+        }
+
+        return populated;
+    }
+
+    private bool TryArmUnpopulated(ulong page, bool isPopulated)
+    {
+        PageState state = engine.States[page];
+        if (state == PageState.Zero && !isPopulated && engine.States.Change(page, PageState.Zero, PageState.Absent) == PageState.Zero)
+        {
+            engine.AddKnown(-1);
+            return true;
+        }
+
+        return state is not (PageState.Zero or PageState.Present);
+    }
+
+    private void ReadEntries(SafeFileHandle pagemap, ulong page, Span<byte> entries)
+    {
+        long offset = (long)(engine.Memory.GuestViewOfPage(page) / Page.Size * sizeof(ulong));
+        for (int read = 0; read < entries.Length;)
+        {
+            int bytes = RandomAccess.Read(pagemap, entries[read..], offset + read);
+            read += bytes > 0 ? bytes : throw new LinuxException("read /proc/self/pagemap to find the populated pages", Errno.EIO);
+        }
+    }
+
+    /// <summary>Bits 63 and 62 of an entry: present, swapped.</summary>
+    private static bool IsPopulated(ReadOnlySpan<byte> entries, ulong index) =>
+        BinaryPrimitives.ReadUInt64LittleEndian(entries[((int)index * sizeof(ulong))..]) >> 62 != 0;
+}
