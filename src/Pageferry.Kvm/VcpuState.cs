@@ -48,10 +48,9 @@ public sealed class VcpuState
         state._sections[VcpuStateSection.Registers] = Read(vcpu, Interop.KVM_GET_REGS, Interop.RegistersBytes, "registers");
         state._sections[VcpuStateSection.SystemRegisters] = Read(vcpu, Interop.KVM_GET_SREGS, Interop.SystemRegistersBytes, "system registers");
         state._sections[VcpuStateSection.Xcrs] = Read(vcpu, Interop.KVM_GET_XCRS, Interop.XcrsBytes, "XCRs");
-        int xsave2 = virtualMachine.CheckExtension(KvmCapability.Xsave2);
-        state._sections[VcpuStateSection.Xsave] = xsave2 > Interop.XsaveBytes
-            ? Read(vcpu, Interop.KVM_GET_XSAVE2, xsave2, "XSAVE area")
-            : Read(vcpu, Interop.KVM_GET_XSAVE, Interop.XsaveBytes, "XSAVE area");
+        var xsave = new byte[vcpu.XsaveBytes];
+        vcpu.ReadXsave(xsave);
+        state._sections[VcpuStateSection.Xsave] = xsave;
         state._sections[VcpuStateSection.Msrs] = ReadMsrs(vcpu, virtualMachine.Kvm.GetMsrIndexList());
         state._sections[VcpuStateSection.DebugRegisters] = Read(vcpu, Interop.KVM_GET_DEBUGREGS, Interop.DebugRegistersBytes, "debug registers");
         state._sections[VcpuStateSection.Events] = Read(vcpu, Interop.KVM_GET_VCPU_EVENTS, Interop.EventsBytes, "events");
@@ -88,7 +87,7 @@ public sealed class VcpuState
 
         // The kernel reads as much as its own area is long.
         byte[] saved = _sections[VcpuStateSection.Xsave];
-        var xsave = new byte[Math.Max(saved.Length, virtualMachine.CheckExtension(KvmCapability.Xsave2))];
+        var xsave = new byte[Math.Max(saved.Length, vcpu.XsaveBytes)];
         saved.CopyTo(xsave, 0);
         vcpu.SetRaw(Interop.KVM_SET_XSAVE, xsave, "XSAVE area");
         if (hasLapic)

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Pageferry.Linux;
 
@@ -19,14 +20,25 @@ public sealed class VirtualCpu : IDisposable
     private const ulong KickMask = 1UL << (KickSignal - 1);
 
     private const string LapicName = "local APIC";
+    private const string RegistersName = "registers";
+    private const string SystemRegistersName = "system registers";
+
+    /// <summary>All that <see cref="VcpuContext"/> holds.</summary>
+    private const ulong ContextFields = Interop.KVM_SYNC_X86_REGS | Interop.KVM_SYNC_X86_SREGS | Interop.KVM_SYNC_X86_EVENTS;
 
     private readonly MappedRegion _run;
+    private readonly bool _canSynchronize;
+    private VcpuContext _context;
+    private bool _synchronizes;
+    private bool _isSynchronized;
     private int _thread;
 
-    internal VirtualCpu(int id, FileDescriptor descriptor, int mapBytes)
+    internal VirtualCpu(int id, FileDescriptor descriptor, int mapBytes, int synchronizable, int xsave2)
     {
         Id = id;
         Descriptor = descriptor;
+        XsaveBytes = Math.Max(Interop.XsaveBytes, xsave2);
+        _canSynchronize = ((ulong)synchronizable & ContextFields) == ContextFields;
         _run = MappedRegion.MapShared(descriptor, 0, (ulong)mapBytes);
     }
 
@@ -35,6 +47,9 @@ public sealed class VirtualCpu : IDisposable
 
     /// <summary>The vCPU's file descriptor.</summary>
     public FileDescriptor Descriptor { get; }
+
+    /// <summary>The length of <see cref="ReadXsave"/>'s area in bytes.</summary>
+    public int XsaveBytes { get; }
 
     /// <summary>The data of the last port or MMIO exit: what the guest wrote, or where what it reads is put before the next run.</summary>
     /// <param name="exit">The exit that <see cref="Run"/> returned last.</param>
@@ -93,7 +108,9 @@ public sealed class VirtualCpu : IDisposable
     /// <exception cref="LinuxException">The kernel refused to run the vCPU.</exception>
     public VcpuExit Run()
     {
-        if (Interop.Ioctl(Descriptor.Number, Interop.KVM_RUN, 0) == 0)
+        int result = Interop.Ioctl(Descriptor.Number, Interop.KVM_RUN, 0);
+        _isSynchronized = _synchronizes;
+        if (result == 0)
         {
             return ReadExit();
         }
@@ -117,15 +134,15 @@ public sealed class VirtualCpu : IDisposable
     /// <summary>The general registers (<c>KVM_GET_REGS</c>, <c>KVM_SET_REGS</c>).</summary>
     public VcpuRegisters Registers
     {
-        get => Get<VcpuRegisters>(Interop.KVM_GET_REGS, "registers");
-        set => Set(Interop.KVM_SET_REGS, value, "registers");
+        get => Get<VcpuRegisters>(Interop.KVM_GET_REGS, RegistersName);
+        set => Set(Interop.KVM_SET_REGS, value, RegistersName);
     }
 
     /// <summary>The segments, tables and control registers (<c>KVM_GET_SREGS</c>, <c>KVM_SET_SREGS</c>).</summary>
     public VcpuSystemRegisters SystemRegisters
     {
-        get => Get<VcpuSystemRegisters>(Interop.KVM_GET_SREGS, "system registers");
-        set => Set(Interop.KVM_SET_SREGS, value, "system registers");
+        get => Get<VcpuSystemRegisters>(Interop.KVM_GET_SREGS, SystemRegistersName);
+        set => Set(Interop.KVM_SET_SREGS, value, SystemRegistersName);
     }
 
     /// <summary>
@@ -149,6 +166,55 @@ public sealed class VirtualCpu : IDisposable
             BinaryPrimitives.WriteUInt64LittleEndian(xcrs[Interop.XcrsFirstValue..], value);
             SetRaw(Interop.KVM_SET_XCRS, xcrs, "XCRs");
         }
+    }
+
+    /// <summary>
+    /// Has the kernel leave the context in the vCPU's shared memory at every exit (<c>KVM_CAP_SYNC_REGS</c>), so that <see cref="ReadContext"/> makes no
+    /// system call. For vCPUs whose exits are mostly read; the others would pay for it.
+    /// </summary>
+    /// <returns>Whether this kernel can; if not, <see cref="ReadContext"/> asks for the registers as without it.</returns>
+    public bool TrySynchronizeContext()
+    {
+        if (_canSynchronize)
+        {
+            _synchronizes = true;
+            BinaryPrimitives.WriteUInt64LittleEndian(_run.Span(Interop.RunValidRegisters, sizeof(ulong)), ContextFields);
+        }
+
+        return _canSynchronize;
+    }
+
+    /// <summary>
+    /// What the vCPU was about to do when it stopped: from its shared memory after <see cref="TrySynchronizeContext"/>, else by <c>KVM_GET_REGS</c>,
+    /// <c>KVM_GET_SREGS</c> and <c>KVM_GET_VCPU_EVENTS</c>. Allocates nothing. Only the vCPU's own thread calls this.
+    /// </summary>
+    /// <returns>The context; valid until the next run or the next call.</returns>
+    /// <exception cref="LinuxException">The kernel refused.</exception>
+    public ref readonly VcpuContext ReadContext()
+    {
+        if (_isSynchronized)
+        {
+            return ref MemoryMarshal.AsRef<VcpuContext>(_run.Span(Interop.RunSynchronized, Unsafe.SizeOf<VcpuContext>()));
+        }
+
+        GetRaw(Interop.KVM_GET_REGS, Bytes(ref _context.Registers), RegistersName);
+        GetRaw(Interop.KVM_GET_SREGS, Bytes(ref _context.SystemRegisters), SystemRegistersName);
+        GetRaw(Interop.KVM_GET_VCPU_EVENTS, Bytes(ref _context.Events), "events");
+        return ref _context;
+    }
+
+    /// <summary>Reads the FPU and vector registers (<c>KVM_GET_XSAVE2</c>, or <c>KVM_GET_XSAVE</c> where the kernel lacks it). Allocates nothing.</summary>
+    /// <param name="area">Where to: <see cref="XsaveBytes"/> bytes, filled as an XSAVE area of the standard format.</param>
+    /// <exception cref="ArgumentException">It is shorter.</exception>
+    /// <exception cref="LinuxException">The kernel refused.</exception>
+    public void ReadXsave(Span<byte> area)
+    {
+        if (area.Length < XsaveBytes)
+        {
+            throw new ArgumentException($"The XSAVE area of vCPU {Id} has {XsaveBytes} bytes; {area.Length} are not enough.", nameof(area));
+        }
+
+        GetRaw(XsaveBytes > Interop.XsaveBytes ? Interop.KVM_GET_XSAVE2 : Interop.KVM_GET_XSAVE, area, "XSAVE area");
     }
 
     /// <summary>Shows the guest CPUID leaves (<c>KVM_SET_CPUID2</c>); before the first run.</summary>
@@ -197,6 +263,7 @@ public sealed class VirtualCpu : IDisposable
 
     internal void SetRaw(nuint request, Span<byte> structure, string what)
     {
+        _isSynchronized = false;
         if (Interop.Ioctl(Descriptor, request, structure) < 0)
         {
             throw LinuxException.FromLastError($"set the {what} of vCPU {Id}");
@@ -207,12 +274,15 @@ public sealed class VirtualCpu : IDisposable
         where T : unmanaged
     {
         T value = default;
-        GetRaw(request, MemoryMarshal.AsBytes(new Span<T>(ref value)), what);
+        GetRaw(request, Bytes(ref value), what);
         return value;
     }
 
     private void Set<T>(nuint request, T value, string what)
-        where T : unmanaged => SetRaw(request, MemoryMarshal.AsBytes(new Span<T>(ref value)), what);
+        where T : unmanaged => SetRaw(request, Bytes(ref value), what);
+
+    private static Span<byte> Bytes<T>(ref T value)
+        where T : unmanaged => MemoryMarshal.AsBytes(new Span<T>(ref value));
 
     private VcpuExit ReadExit() => VcpuExit.Read(_run.Span(0, Interop.RunExitBytes));
 

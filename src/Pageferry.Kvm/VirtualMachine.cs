@@ -190,7 +190,7 @@ public sealed class VirtualMachine : IDisposable
         int fd = Interop.Ioctl(Descriptor.Number, Interop.KVM_CREATE_VCPU, id);
         if (fd >= 0)
         {
-            return new VirtualCpu(id, new FileDescriptor(fd), Kvm.VcpuMapBytes);
+            return new VirtualCpu(id, new FileDescriptor(fd), Kvm.VcpuMapBytes, CheckExtension(KvmCapability.SyncRegisters), CheckExtension(KvmCapability.Xsave2));
         }
 
         // Before the limit is asked for: that leaves an errno of its own.

@@ -42,6 +42,8 @@ public class AbiTests
         ["RunMemoryFaultAddress"] = "offsetof(struct kvm_run, hw) + 8",
         ["RunMemoryFaultSize"] = "offsetof(struct kvm_run, hw) + 16",
         ["RunExitBytes"] = "offsetof(struct kvm_run, hw) + 64",
+        ["RunValidRegisters"] = "offsetof(struct kvm_run, kvm_valid_regs)",
+        ["RunSynchronized"] = "offsetof(struct kvm_run, s)",
         ["RegistersBytes"] = "sizeof(struct kvm_regs)",
         ["SystemRegistersBytes"] = "sizeof(struct kvm_sregs)",
         ["CpuidHeaderBytes"] = "offsetof(struct kvm_cpuid2, entries)",
@@ -95,6 +97,8 @@ public class AbiTests
         [typeof(VcpuSystemRegisters)] = "kvm_sregs",
         [typeof(VcpuSegment)] = "kvm_segment",
         [typeof(VcpuDescriptorTable)] = "kvm_dtable",
+        [typeof(VcpuEvents)] = "kvm_vcpu_events",
+        [typeof(VcpuContext)] = "kvm_sync_regs",
     };
 
     [Fact]
@@ -168,6 +172,21 @@ public class AbiTests
     {
         _ when type.IsNested => field,
         nameof(VcpuSystemRegisters.ApicBase) => "apic_base",
+        nameof(VcpuContext.Registers) => "regs",
+        nameof(VcpuContext.SystemRegisters) => "sregs",
+        nameof(VcpuEvents.ExceptionInjected) => "exception.injected",
+        nameof(VcpuEvents.ExceptionVector) => "exception.nr",
+        nameof(VcpuEvents.ExceptionHasErrorCode) => "exception.has_error_code",
+        nameof(VcpuEvents.ExceptionPending) => "exception.pending",
+        nameof(VcpuEvents.ExceptionErrorCode) => "exception.error_code",
+        nameof(VcpuEvents.InterruptInjected) => "interrupt.injected",
+        nameof(VcpuEvents.InterruptVector) => "interrupt.nr",
+        nameof(VcpuEvents.InterruptSoft) => "interrupt.soft",
+        nameof(VcpuEvents.InterruptShadow) => "interrupt.shadow",
+        nameof(VcpuEvents.NmiInjected) => "nmi.injected",
+        nameof(VcpuEvents.NmiPending) => "nmi.pending",
+        nameof(VcpuEvents.NmiMasked) => "nmi.masked",
+        nameof(VcpuEvents.SipiVector) => "sipi_vector",
         _ when field.StartsWith("InterruptBitmap", StringComparison.Ordinal) => $"interrupt_bitmap[{field[^1]}]",
         _ => field.ToLowerInvariant(),
     };

@@ -63,6 +63,10 @@ internal static partial class Interop
 
     internal const byte KVM_EXIT_IO_OUT = 1;
 
+    internal const ulong KVM_SYNC_X86_REGS = 1;
+    internal const ulong KVM_SYNC_X86_SREGS = 2;
+    internal const ulong KVM_SYNC_X86_EVENTS = 4;
+
     /// <summary>Offsets in struct kvm_run, and the bytes of it that an exit is read from.</summary>
     internal const int RunImmediateExit = 1;
     internal const int RunExitReason = 8;
@@ -82,6 +86,8 @@ internal static partial class Interop
     internal const int RunMemoryFaultAddress = 40;
     internal const int RunMemoryFaultSize = 48;
     internal const int RunExitBytes = 96;
+    internal const int RunValidRegisters = 288;
+    internal const int RunSynchronized = 304;
 
     /// <summary>Sizes of the structures that are kept as bytes: struct kvm_regs and so on.</summary>
     internal const int RegistersBytes = 144;
