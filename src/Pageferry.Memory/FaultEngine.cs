@@ -26,9 +26,6 @@ public sealed class FaultEngine : IDisposable
     private readonly FaultReader _reader;
     private readonly RangeArming _arming;
 
-    /// <summary>Guards the page source against two vCPUs that ask at once.</summary>
-    private readonly Lock _asking = new();
-
     /// <summary>Is pulsed when a vCPU's thread that waits in <see cref="Resolve"/> has to look again.</summary>
     private readonly object _settled = new();
 
@@ -589,10 +586,7 @@ public sealed class FaultEngine : IDisposable
 
             if (missing > 0)
             {
-                lock (_asking)
-                {
-                    Request(requests[..missing]);
-                }
+                Request(requests[..missing]);
             }
 
             if (!WaitUntilSettled(Memory.FaultPageOf(page), mayWait))

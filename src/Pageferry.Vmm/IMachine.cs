@@ -11,6 +11,11 @@ public interface IMachine : IDisposable
     /// <summary>The guest's memory.</summary>
     GuestMemory Memory { get; }
 
+    /// <summary>
+    /// Answers the guest's userfaults, if there are any; set while no vCPU runs. Where they are delivered as exits, the vCPUs' own threads resolve them with it.
+    /// </summary>
+    FaultEngine? Engine { get; set; }
+
     /// <summary>How many vCPUs it has.</summary>
     int VcpuCount { get; }
 
