@@ -115,7 +115,7 @@ internal sealed class IncomingSession(VersionRange versions, Func<MigrationLayou
 
         // Every page is present or known to be zero. Whoever still waits touches its page again and finds it without us.
         threads.Finish();
-        _engine.Dispose();
+        _engine.Stop();
         _engine.Memory.Unregister();
         SendControl(MessageType.Complete);
         threads.Join("control");

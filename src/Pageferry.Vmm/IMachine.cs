@@ -13,6 +13,7 @@ public interface IMachine : IDisposable
 
     /// <summary>
     /// Answers the guest's userfaults, if there are any; set while no vCPU runs. Where they are delivered as exits, the vCPUs' own threads resolve them with it.
+    /// It is disposed with the machine.
     /// </summary>
     FaultEngine? Engine { get; set; }
 

@@ -13,6 +13,7 @@ public sealed class KvmMachine : Machine
     private readonly VirtualCpu[] _vcpus;
     private readonly VcpuRegisters[] _loaded;
     private readonly VcpuFaults?[] _faults;
+    private readonly bool[] _isPrepared;
     private readonly Func<bool> _mayWait;
     private readonly Func<bool> _mayFinish;
 
@@ -30,6 +31,7 @@ public sealed class KvmMachine : Machine
         _vcpus = [.. Enumerable.Range(0, vcpuCount).Select(virtualMachine.CreateVcpu)];
         _loaded = new VcpuRegisters[vcpuCount];
         _faults = new VcpuFaults?[vcpuCount];
+        _isPrepared = new bool[vcpuCount];
         _mayWait = () => MayRun;
         _mayFinish = () => MayFinish;
     }
@@ -113,6 +115,15 @@ public sealed class KvmMachine : Machine
     private protected override void Run(int vcpu)
     {
         VirtualCpu cpu = _vcpus[vcpu];
+        if (Engine is { Delivery: FaultDelivery.Exit } engine && !_isPrepared[vcpu])
+        {
+            if (!KvmOwnPages.TryPlace(engine, cpu, Kvm.Kvm.WalksGuestTables, _mayWait))
+            {
+                return;
+            }
+
+            _isPrepared[vcpu] = true;
+        }
 
         // Only an interrupted run ends here: it has completed the exit before it, so that the state is whole.
         for (VcpuExit exit = cpu.Run(); exit.Kind != VcpuExitKind.Interrupted; exit = cpu.Run())
@@ -226,7 +237,8 @@ public sealed class KvmMachine : Machine
             mayRun = engine.Resolve(fault.Address, _mayWait);
         }
 
-        return found || (exit.Kind == VcpuExitKind.Fault && faults.TryShowAgain(_mayWait));
+        // An engine that has stopped answers nothing; what it leaves behind is about to become accessible, if it is.
+        return found || (engine.IsStopped && Memory.IsRegistered) || (exit.Kind == VcpuExitKind.Fault && faults.TryShowAgain(_mayWait));
     }
 
     /// <summary>Makes one access of KVM's emulator, of up to 8 bytes within a page, from or to memory.</summary>

@@ -202,6 +202,7 @@ public abstract class Machine : IMachine
 
         _kicker?.Join();
         DisposeVcpus();
+        Engine?.Dispose();
         Memory.Dispose();
     }
 
