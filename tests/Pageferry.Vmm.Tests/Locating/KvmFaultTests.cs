@@ -63,7 +63,8 @@ public class KvmFaultTests
         {
             c.xsave64(__[rbx + 0xF00]);
             c.xrstor64(__[rbx + 0xF00]);
-        }, Stack, StackNext) { Rax = 3, Rbx = Stack },
+        }, Stack, StackNext)
+        { Rax = 3, Rbx = Stack },
         ["jump through memory"] = new(c => c.jmp(__qword_ptr[rbx + 8]), Data),
         ["return"] = new(c => c.ret(8), Other) { Rsp = Other + 0x10 },
     };

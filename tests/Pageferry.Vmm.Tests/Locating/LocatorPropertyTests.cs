@@ -78,8 +78,20 @@ public class LocatorPropertyTests
         {
             Registers = new VcpuRegisters
             {
-                Rax = addresses[0], Rbx = addresses[1], Rcx = addresses[2], Rdx = addresses[3], Rsi = addresses[4], Rdi = addresses[5], Rsp = addresses[6],
-                Rbp = addresses[7], R8 = addresses[8], R9 = addresses[9], R10 = addresses[10], R15 = addresses[11], Rip = addresses[12], Rflags = addresses[13],
+                Rax = addresses[0],
+                Rbx = addresses[1],
+                Rcx = addresses[2],
+                Rdx = addresses[3],
+                Rsi = addresses[4],
+                Rdi = addresses[5],
+                Rsp = addresses[6],
+                Rbp = addresses[7],
+                R8 = addresses[8],
+                R9 = addresses[9],
+                R10 = addresses[10],
+                R15 = addresses[11],
+                Rip = addresses[12],
+                Rflags = addresses[13],
             },
         };
         ref VcpuSystemRegisters system = ref context.SystemRegisters;
@@ -97,8 +109,12 @@ public class LocatorPropertyTests
         system.Idt = new VcpuDescriptorTable { Base = addresses[22], Limit = ushort.MaxValue };
         context.Events = new VcpuEvents
         {
-            ExceptionInjected = (byte)(choices[9] & 1), ExceptionVector = choices[10], ExceptionHasErrorCode = (byte)(choices[9] >> 1 & 1),
-            InterruptInjected = (byte)(choices[11] & 1), InterruptVector = choices[12], NmiPending = (byte)(choices[13] & 1),
+            ExceptionInjected = (byte)(choices[9] & 1),
+            ExceptionVector = choices[10],
+            ExceptionHasErrorCode = (byte)(choices[9] >> 1 & 1),
+            InterruptInjected = (byte)(choices[11] & 1),
+            InterruptVector = choices[12],
+            NmiPending = (byte)(choices[13] & 1),
         };
         return context;
     }
