@@ -7,4 +7,7 @@ internal static partial class EngineLog
 {
     [LoggerMessage(EventId = 1, Level = LogLevel.Error, Message = "The fault engine failed; the guest stalls on missing pages.")]
     internal static partial void Failed(ILogger logger, Exception failure);
+
+    [LoggerMessage(EventId = 2, Level = LogLevel.Warning, Message = "A userfault that came as an exit could not be located; it is taken by the queue. {What}")]
+    internal static partial void Unlocated(ILogger logger, string what);
 }

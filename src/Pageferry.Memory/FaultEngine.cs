@@ -18,6 +18,14 @@ namespace Pageferry.Memory;
 /// </remarks>
 public sealed class FaultEngine : IDisposable
 {
+    /// <summary>More instructions than this that can't be located are counted, and no longer logged.</summary>
+    private const int MostLogged = 64;
+
+    /// <summary>What <see cref="TakeFault"/> returns beside a number of pages.</summary>
+    internal const int Answered = 0;
+    internal const int OnItsWay = -1;
+    internal const int NotYet = -2;
+
     private static readonly Lazy<bool> s_warm = new(Rehearsal.Run, LazyThreadSafetyMode.PublicationOnly);
 
     private readonly ILogger _logger;
@@ -28,6 +36,9 @@ public sealed class FaultEngine : IDisposable
 
     /// <summary>Is pulsed when a vCPU's thread that waits in <see cref="Resolve"/> has to look again.</summary>
     private readonly object _settled = new();
+
+    /// <summary>What was logged as not located: once each.</summary>
+    private readonly HashSet<string> _unlocated = new(StringComparer.Ordinal);
 
     private IPagePlacer? _placer;
     private IPageSource? _source;
@@ -156,6 +167,32 @@ public sealed class FaultEngine : IDisposable
         _arming.Disarm(Memory.FirstPageOf(gpa, length), length / Page.Size);
     }
 
+    /// <summary>
+    /// Resolves userfaults with the content that armed pages were hidden with: they are accessible again, and who waits for them goes on. From any thread,
+    /// <see cref="IPageSource.Request"/> included.
+    /// </summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">How many.</param>
+    /// <returns>How many of them were armed; the others are accessible already, or on their way.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
+    public ulong Keep(ulong page, ulong count)
+    {
+        ulong kept = 0;
+        for (ulong done = 0; done < count;)
+        {
+            ulong claimed = States.Claim(page + done, count - done, PageState.Arriving, out ulong requested);
+            if (claimed > 0)
+            {
+                PlaceArrived(page + done, claimed, content: null, requested);
+            }
+
+            kept += claimed;
+            done += claimed != 0 ? claimed : States.CountUnclaimable(page + done, count - done);
+        }
+
+        return kept;
+    }
+
     /// <summary>Whether an access to a guest physical address is a userfault now: its page is armed, or being resolved.</summary>
     /// <param name="gpa">A guest physical address within a region.</param>
     /// <returns>The attribute; another thread may change it at once.</returns>
@@ -194,7 +231,7 @@ public sealed class FaultEngine : IDisposable
     public bool KeepAccessible(ulong gpa, Func<bool> mayWait)
     {
         _arming.Exempt(Memory.FaultPageOf(Memory.PageAt(gpa)));
-        return !IsArmed(gpa) || Resolve(gpa, mayWait);
+        return Resolve(gpa, mayWait);
     }
 
     /// <summary>Makes every wait in <see cref="Resolve"/> ask again whether it may go on.</summary>
@@ -204,6 +241,51 @@ public sealed class FaultEngine : IDisposable
         {
             Monitor.PulseAll(_settled);
         }
+    }
+
+    /// <summary>
+    /// Has faults delivered by the queue while something runs, for a fault whose address is not found (<see cref="FaultDelivery.Exit"/>). No thread but the
+    /// one that <paramref name="run"/> lets into the guest view may touch it, and no other call of this may run, meanwhile.
+    /// </summary>
+    /// <param name="what">What could not be located, for the log.</param>
+    /// <param name="run">Runs; it is given how many faults were read meanwhile, to ask again and again.</param>
+    /// <returns>False if there is no queue: the memory is guarded without a userfaultfd.</returns>
+    /// <exception cref="LinuxException">No second userfaultfd can be had.</exception>
+    public bool RunByQueue(string what, Action<Func<long>> run)
+    {
+        if (Placer is not UserfaultfdPlacer placer)
+        {
+            return false;
+        }
+
+        Statistics.AddUnlocated();
+        if (_unlocated.Count < MostLogged && _unlocated.Add(what))
+        {
+            EngineLog.Unlocated(_logger, what);
+        }
+
+        using var reader = new FaultReader(this);
+        Userfaultfd before;
+        lock (Placing)
+        {
+            before = placer.BeginQueue();
+        }
+
+        reader.Start(placer.Userfaultfd);
+        try
+        {
+            run(() => reader.Faults);
+        }
+        finally
+        {
+            reader.Stop();
+            lock (Placing)
+            {
+                placer.EndQueue(before);
+            }
+        }
+
+        return true;
     }
 
     /// <summary>
@@ -340,12 +422,15 @@ public sealed class FaultEngine : IDisposable
     /// <param name="hasContent">Whether guest memory has content for it; null when the fault didn't say.</param>
     /// <param name="metAt">When the fault was met, in stopwatch ticks.</param>
     /// <param name="requests">Receives the pages that have to be requested, up to <see cref="GuestMemory.FaultPages"/>.</param>
-    /// <returns>How many have to be requested; 0 when the fault is answered; below 0 when what it needs is on its way.</returns>
+    /// <returns>
+    /// How many have to be requested; <see cref="Answered"/>; <see cref="OnItsWay"/> when what it needs is; or <see cref="NotYet"/> when a removal is unread, and
+    /// who waits in the kernel was sent back to touch the page again.
+    /// </returns>
     internal int TakeFault(ulong page, bool? hasContent, long metAt, Span<ulong> requests)
     {
         if (_stopped)
         {
-            return 0;
+            return Answered;
         }
 
         ulong first = Memory.FaultPageOf(page);
@@ -385,11 +470,10 @@ public sealed class FaultEngine : IDisposable
 
         if (missing > 0 || waits)
         {
-            return missing > 0 ? missing : -1;
+            return missing > 0 ? missing : OnItsWay;
         }
 
-        Show(first, isZero, hasContent, metAt);
-        return 0;
+        return TryShow(first, isZero, hasContent, metAt) ? Answered : NotYet;
     }
 
     /// <summary>Acts on the removal of pages; with <see cref="Placing"/> held.</summary>
@@ -514,7 +598,8 @@ public sealed class FaultEngine : IDisposable
     }
 
     /// <summary>Answers a fault on what needs no content: it was whole, or is zero.</summary>
-    private void Show(ulong first, bool isZero, bool? hasContent, long metAt)
+    /// <returns>False if it has to be met again, behind the removal that is unread.</returns>
+    private bool TryShow(ulong first, bool isZero, bool? hasContent, long metAt)
     {
         FaultCause cause = isZero ? FaultCause.Zero : FaultCause.Present;
         UserfaultfdResult result = isZero && hasContent == false ? UserfaultfdResult.BadSource : Placer.PlaceAgain(first);
@@ -538,19 +623,20 @@ public sealed class FaultEngine : IDisposable
                 break;
 
             case UserfaultfdResult.Retry:
-                // An event is unread. The waiter touches the page again, and its new fault is read behind the event.
+                // A removal is unread. The waiter touches the page again, and its new fault is read behind it.
                 Statistics.AddRetry();
                 Placer.Wake(first, Memory.FaultPages);
-                return;
+                return false;
 
             default:
                 // The content of a whole page is gone: a hole was punched behind our back. A stall, never a page of zeros.
                 Statistics.AddUnplaceable();
                 Fail(new InvalidOperationException($"Page {first} was whole and can't be placed again: the kernel answered {result}. The guest stalls on it."));
-                return;
+                return true;
         }
 
         Statistics.RecordLatency(cause, Stopwatch.GetTimestamp() - metAt);
+        return true;
     }
 
     private void MarkPresent(ulong first, bool isZero)
@@ -572,9 +658,9 @@ public sealed class FaultEngine : IDisposable
     {
         if (result == UserfaultfdResult.Retry)
         {
-            // An event is unread. The reader is on its way to it: nothing can be placed before.
+            // A removal is unread: nothing can be placed before.
             Statistics.AddRetry();
-            _ = Thread.Yield();
+            FaultReader.LetRemovalsBeRead();
             return true;
         }
 
@@ -608,9 +694,15 @@ public sealed class FaultEngine : IDisposable
                 missing = TakeFault(page, hasContent: null, metAt, requests);
             }
 
-            if (missing == 0)
+            if (missing == Answered)
             {
                 return true;
+            }
+
+            if (missing == NotYet)
+            {
+                FaultReader.LetRemovalsBeRead();
+                continue;
             }
 
             if (missing > 0)

@@ -8,17 +8,42 @@ internal sealed class FaultReader(FaultEngine engine) : IDisposable
 {
     private const int EventsPerRead = 256;
 
+    /// <summary>The reader whose thread this is.</summary>
+    [ThreadStatic]
+    private static FaultReader? t_current;
+
+    private readonly UserfaultfdEventBuffer _removals = new(EventsPerRead);
     private readonly UserfaultfdEventBuffer _events = new(EventsPerRead);
     private readonly ulong[] _requests = new ulong[EventsPerRead * engine.Memory.FaultPages];
     private readonly EventFd _stop = new();
     private Userfaultfd? _userfaultfd;
+    private long _faults;
     private Thread? _thread;
+
+    /// <summary>Faults read so far.</summary>
+    internal long Faults => Volatile.Read(ref _faults);
 
     /// <summary>Frees what the thread used; it has stopped.</summary>
     public void Dispose()
     {
         _stop.Dispose();
         _events.Dispose();
+        _removals.Dispose();
+    }
+
+    /// <summary>
+    /// Has a removal read that keeps pages from being placed: on the reader's own thread, which may be in a page source that places pages at once, by reading it.
+    /// </summary>
+    internal static void LetRemovalsBeRead()
+    {
+        if (t_current is { } reader)
+        {
+            reader.ReadRemovals();
+        }
+        else
+        {
+            _ = Thread.Yield();
+        }
     }
 
     /// <summary>Stops the thread, if it was started and runs.</summary>
@@ -46,6 +71,7 @@ internal sealed class FaultReader(FaultEngine engine) : IDisposable
 
     private void ReadUntilStopped()
     {
+        t_current = this;
         try
         {
             var poll = new Poll(_userfaultfd!.Descriptor, _stop.Descriptor);
@@ -62,6 +88,27 @@ internal sealed class FaultReader(FaultEngine engine) : IDisposable
         catch (Exception failure)
         {
             engine.Fail(failure);
+        }
+    }
+
+    /// <summary>Acts on removals alone. Who waits in a fault that was read with them touches its page again.</summary>
+    private void ReadRemovals()
+    {
+        lock (engine.Placing)
+        {
+            int events = _userfaultfd!.Read(_removals);
+            for (int i = 0; i < events; i++)
+            {
+                UserfaultfdEvent read = _removals[i];
+                if (read.Kind == UserfaultfdEventKind.Remove)
+                {
+                    engine.ApplyRemoval(engine.Memory.PageAtGuestView(read.Start), engine.Memory.PageAtGuestView(read.End));
+                }
+                else if (read.Kind == UserfaultfdEventKind.PageFault)
+                {
+                    engine.SendBack(engine.Memory.FaultPageOf(engine.Memory.PageAtGuestView(read.Address)), engine.Memory.FaultPages);
+                }
+            }
         }
     }
 
@@ -89,6 +136,7 @@ internal sealed class FaultReader(FaultEngine engine) : IDisposable
                 UserfaultfdEvent read = _events[i];
                 if (read.Kind == UserfaultfdEventKind.PageFault)
                 {
+                    Volatile.Write(ref _faults, _faults + 1);
 
                     // Private memory has no minor faults: what it keeps aside is not told.
                     bool? hasContent = engine.Memory.HasHostView ? read.IsMinor : null;

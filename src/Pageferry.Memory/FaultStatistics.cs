@@ -30,6 +30,7 @@ public sealed class FaultStatistics : IDisposable
     private long _removedPages;
     private long _retries;
     private long _unplaceable;
+    private long _unlocated;
 
     /// <summary>Makes statistics with all counters at zero.</summary>
     internal FaultStatistics()
@@ -44,6 +45,7 @@ public sealed class FaultStatistics : IDisposable
         Publish("pageferry.pages.zero", () => ZeroPages, "Pages known to be zero");
         Publish("pageferry.pages.removed", () => RemovedPages, "Pages removed by madvise");
         Publish("pageferry.placements.retried", () => Retries, "Placements that had to wait for an event to be read");
+        Publish("pageferry.faults.unlocated", () => Unlocated, "Faults that came as exits and whose address was not found");
         Publish("pageferry.faults.unplaceable", () => Unplaceable, "Faults on pages whose content is gone");
     }
 
@@ -64,6 +66,9 @@ public sealed class FaultStatistics : IDisposable
 
     /// <summary>Faults on a page that was whole and has lost its content behind the engine's back: its reader stalls.</summary>
     public long Unplaceable => Volatile.Read(ref _unplaceable);
+
+    /// <summary>Faults that came as exits, whose address was not found, so that they were taken by the queue.</summary>
+    public long Unlocated => Volatile.Read(ref _unlocated);
 
     /// <summary>Faults of all causes whose latency was recorded.</summary>
     public long Faults => _latencies.Sum(latencies => latencies.TotalCount);
@@ -111,6 +116,8 @@ public sealed class FaultStatistics : IDisposable
     internal void AddRemoved(long pages) => Interlocked.Add(ref _removedPages, pages);
 
     internal void AddRetry() => Interlocked.Increment(ref _retries);
+
+    internal void AddUnlocated() => Interlocked.Increment(ref _unlocated);
 
     internal void AddUnplaceable() => Interlocked.Increment(ref _unplaceable);
 

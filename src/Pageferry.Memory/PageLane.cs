@@ -85,29 +85,6 @@ public sealed class PageLane : IDisposable
         _engine.Abandon(_page, count);
     }
 
-    /// <summary>Places pages as guest memory has them: armed pages whose content was kept and is to be seen again. Who waits for them goes on.</summary>
-    /// <param name="page">The first page.</param>
-    /// <param name="count">How many.</param>
-    /// <returns>How many of them were armed; the others are accessible already, or on their way.</returns>
-    /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
-    public ulong Keep(ulong page, ulong count)
-    {
-        ulong kept = 0;
-        for (ulong done = 0; done < count;)
-        {
-            ulong claimed = _engine.States.Claim(page + done, count - done, PageState.Arriving, out ulong requested);
-            if (claimed > 0)
-            {
-                _engine.PlaceArrived(page + done, claimed, content: null, requested);
-            }
-
-            kept += claimed;
-            done += claimed != 0 ? claimed : _engine.States.CountUnclaimable(page + done, count - done);
-        }
-
-        return kept;
-    }
-
     /// <summary>Takes the news that pages are zero. They take no memory until the guest touches them.</summary>
     /// <param name="page">The first page.</param>
     /// <param name="count">How many.</param>

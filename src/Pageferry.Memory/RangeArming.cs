@@ -123,16 +123,20 @@ internal sealed class RangeArming(FaultEngine engine)
         return spared;
     }
 
-    /// <summary>Hides the pages that are being armed, and no others: a page in between may be about to be placed.</summary>
+    /// <summary>
+    /// Hides the pages that are being armed, and no others: a page in between may be about to be placed. A huge page of which only a part is being armed was not
+    /// whole, and so is hidden.
+    /// </summary>
     private void Hide(ulong page, ulong count, ArmedContent content)
     {
         ulong end = page + count;
         for (ulong at = page; at < end;)
         {
             ulong run = engine.States.CountRun(at, end - at, PageState.Arming);
+            run -= run % engine.Memory.FaultPages;
             if (run == 0)
             {
-                at++;
+                at += engine.Memory.FaultPages;
                 continue;
             }
 

@@ -14,7 +14,9 @@ internal sealed class UserfaultfdPlacer : IPagePlacer
     private const long PatienceMilliseconds = 1000;
 
     private readonly GuestMemory _memory;
-    private readonly Userfaultfd _userfaultfd;
+    private readonly UserfaultfdFeatures _features;
+    private readonly UserfaultfdModes _modes;
+    private Userfaultfd _userfaultfd;
 
     /// <summary>
     /// Where private memory that is armed keeps its content, and the userfaultfd that lets pages be moved there; null before the first page goes there. It is
@@ -50,16 +52,9 @@ internal sealed class UserfaultfdPlacer : IPagePlacer
         }
 
         _memory = memory;
-        _userfaultfd = Userfaultfd.Open(features);
-        try
-        {
-            _ = _userfaultfd.Register(memory.GuestView.Address, memory.GuestView.Length, modes);
-        }
-        catch
-        {
-            _userfaultfd.Dispose();
-            throw;
-        }
+        _features = features;
+        _modes = modes;
+        _userfaultfd = Register(features);
     }
 
     /// <inheritdoc/>
@@ -146,12 +141,50 @@ internal sealed class UserfaultfdPlacer : IPagePlacer
     /// <inheritdoc/>
     public void Release() => _userfaultfd.Unregister(_memory.GuestView.Address, _memory.GuestView.Length);
 
+    /// <summary>
+    /// Hands the guest view to another userfaultfd, whose faults are queued. In between its pages are nobody's: no thread may touch it meanwhile.
+    /// </summary>
+    /// <returns>The one that had it, for <see cref="EndQueue"/>.</returns>
+    /// <exception cref="LinuxException">The kernel refused.</exception>
+    internal Userfaultfd BeginQueue()
+    {
+        Userfaultfd before = _userfaultfd;
+        before.Unregister(_memory.GuestView.Address, _memory.GuestView.Length);
+        _userfaultfd = Register(_features & ~UserfaultfdFeatures.Sigbus);
+        return before;
+    }
+
+    /// <summary>Gives the guest view back; again no thread may touch it meanwhile.</summary>
+    /// <param name="before">What <see cref="BeginQueue"/> returned.</param>
+    internal void EndQueue(Userfaultfd before)
+    {
+        _userfaultfd.Unregister(_memory.GuestView.Address, _memory.GuestView.Length);
+        _userfaultfd.Dispose();
+        _ = before.Register(_memory.GuestView.Address, _memory.GuestView.Length, _modes);
+        _userfaultfd = before;
+    }
+
     /// <inheritdoc/>
     public void Dispose()
     {
         _userfaultfd.Dispose();
         _stash?.Dispose();
         _stashUserfaultfd?.Dispose();
+    }
+
+    private Userfaultfd Register(UserfaultfdFeatures features)
+    {
+        var userfaultfd = Userfaultfd.Open(features);
+        try
+        {
+            _ = userfaultfd.Register(_memory.GuestView.Address, _memory.GuestView.Length, _modes);
+            return userfaultfd;
+        }
+        catch
+        {
+            userfaultfd.Dispose();
+            throw;
+        }
     }
 
     /// <summary>Moves private pages out of the guest's sight (<c>UFFDIO_MOVE</c>, Linux 6.8): nothing is copied.</summary>

@@ -36,6 +36,9 @@ public sealed class KvmMachine : Machine
         _mayFinish = () => MayFinish;
     }
 
+    /// <summary>How many pages of a vCPU's step are looked at for the fault that came as an exit.</summary>
+    internal int MostCandidates { get; set; } = FaultLocator.MostCandidates;
+
     /// <inheritdoc/>
     public override MachineHost Host => MachineHost.Kvm;
 
@@ -227,7 +230,7 @@ public sealed class KvmMachine : Machine
 
     private bool TryResolveLocated(int vcpu, in VcpuExit exit, FaultEngine engine, out bool mayRun)
     {
-        VcpuFaults faults = _faults[vcpu] ??= new VcpuFaults(engine, _vcpus[vcpu]);
+        VcpuFaults faults = _faults[vcpu] ??= new VcpuFaults(engine, _vcpus[vcpu], MostCandidates);
         faults.Locate();
         bool found = false;
         mayRun = true;
@@ -238,7 +241,60 @@ public sealed class KvmMachine : Machine
         }
 
         // An engine that has stopped answers nothing; what it leaves behind is about to become accessible, if it is.
-        return found || (engine.IsStopped && Memory.IsRegistered) || (exit.Kind == VcpuExitKind.Fault && faults.TryShowAgain(_mayWait));
+        return found || (engine.IsStopped && Memory.IsRegistered) || faults.TryShowAgain(_mayWait) || TryStepByQueue(vcpu, faults, engine);
+    }
+
+    /// <summary>Takes the fault of a vCPU's step by the queue, while no other vCPU runs.</summary>
+    /// <returns>Whether there was a fault to take.</returns>
+    private bool TryStepByQueue(int vcpu, VcpuFaults faults, FaultEngine engine)
+    {
+        bool faulted = false;
+        VirtualCpu cpu = _vcpus[vcpu];
+        RunAlone(vcpu, () => engine.RunByQueue(faults.Describe(), faultsRead =>
+        {
+            using var over = new ManualResetEventSlim();
+            var kicker = new Thread(() => KickAfterFault(cpu, engine, faultsRead, over)) { IsBackground = true, Name = "step by queue" };
+            kicker.Start();
+            VcpuRegisters before = cpu.Registers;
+            VcpuExit exit;
+            do
+            {
+                exit = cpu.Run();
+                faulted = faultsRead() > 0 || cpu.Registers != before;
+            }
+            while (exit.Kind == VcpuExitKind.Interrupted && !faulted && MayFinish && kicker.IsAlive);
+            over.Set();
+            kicker.Join();
+            if (exit.Kind != VcpuExitKind.Interrupted)
+            {
+                // It got past the fault and to an exit of its own before the kick.
+                faulted = true;
+                SeeFirstInstruction();
+                Handle(vcpu, cpu, exit);
+            }
+        }));
+        return faulted;
+    }
+
+    /// <summary>Ends a step: once its fault was answered, or when there is none.</summary>
+    private void KickAfterFault(VirtualCpu cpu, FaultEngine engine, Func<long> faultsRead, ManualResetEventSlim over)
+    {
+        const int PatienceMilliseconds = 200;
+        long begun = Environment.TickCount64;
+        while (!over.Wait(1))
+        {
+            bool isAnswered = faultsRead() > 0 && engine.PendingFaults == 0;
+            bool isInVain = faultsRead() == 0 && Environment.TickCount64 - begun > PatienceMilliseconds;
+            if (isAnswered || isInVain || !MayFinish)
+            {
+                cpu.Kick();
+            }
+
+            if (isInVain)
+            {
+                return;
+            }
+        }
     }
 
     /// <summary>Makes one access of KVM's emulator, of up to 8 bytes within a page, from or to memory.</summary>
@@ -273,6 +329,10 @@ public sealed class KvmMachine : Machine
                 break;
 
             case VcpuExitKind.PortWrite:
+                break;
+
+            case VcpuExitKind.Fault:
+                Fail(vcpu, $"accessed memory that this process can't access, and no page that its instruction can touch is armed. {RegisterText.Of(cpu)}");
                 break;
 
             // An access outside memory, or one to memory that KVM's emulator could not make: what it reads must not be made up.

@@ -321,7 +321,7 @@ public abstract class Machine : IMachine
             }
 
             _alone = vcpu;
-            KickAll();
+            KickAll(except: vcpu);
             while (_running > 1)
             {
                 _ = Monitor.Wait(_gate);
@@ -374,11 +374,14 @@ public abstract class Machine : IMachine
         }
     }
 
-    private void KickAll()
+    private void KickAll(int except = -1)
     {
         for (int i = 0; i < _vcpus.Length; i++)
         {
-            Kick(i);
+            if (i != except)
+            {
+                Kick(i);
+            }
         }
 
         Engine?.InterruptWaits();

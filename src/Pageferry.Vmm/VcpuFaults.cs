@@ -19,14 +19,18 @@ internal sealed class VcpuFaults
     private readonly FaultEngine _engine;
     private readonly VirtualCpu _vcpu;
     private readonly FaultLocator _locator;
-    private readonly FaultCandidate[] _candidates = new FaultCandidate[FaultLocator.MostCandidates];
+    private readonly FaultCandidate[] _candidates;
     private int _count;
     private int _next;
     private int _fruitless;
-    private ulong _fruitlessRip;
+    private VcpuRegisters _fruitlessRegisters;
 
-    internal VcpuFaults(FaultEngine engine, VirtualCpu vcpu)
+    /// <param name="engine">Resolves them.</param>
+    /// <param name="vcpu">The vCPU.</param>
+    /// <param name="mostCandidates">How many pages of a step are looked at.</param>
+    internal VcpuFaults(FaultEngine engine, VirtualCpu vcpu, int mostCandidates = FaultLocator.MostCandidates)
     {
+        _candidates = new FaultCandidate[mostCandidates];
         _engine = engine;
         _vcpu = vcpu;
         _locator = new FaultLocator(TryRead);
@@ -73,9 +77,10 @@ internal sealed class VcpuFaults
     /// <returns>Whether to try again; false when that has not helped: the fault is on a page that the locator does not know of.</returns>
     internal bool TryShowAgain(Func<bool> mayWait)
     {
-        ulong rip = _vcpu.ReadContext().Registers.Rip;
-        _fruitless = rip == _fruitlessRip ? _fruitless + 1 : 1;
-        _fruitlessRip = rip;
+        // A loop comes to the same instruction with other registers: that is progress.
+        VcpuRegisters registers = _vcpu.ReadContext().Registers;
+        _fruitless = registers == _fruitlessRegisters ? _fruitless + 1 : 1;
+        _fruitlessRegisters = registers;
         for (int i = 0; i < _count; i++)
         {
             if (_engine.Memory.Contains(_candidates[i].Gpa) && !_engine.Resolve(_candidates[i].Gpa, mayWait))
@@ -85,6 +90,13 @@ internal sealed class VcpuFaults
         }
 
         return _fruitless < MostFruitless;
+    }
+
+    /// <summary>The vCPU's next instruction, for a log.</summary>
+    internal string Describe()
+    {
+        VcpuRegisters registers = _vcpu.ReadContext().Registers;
+        return $"vCPU {_vcpu.Id} at RIP 0x{registers.Rip:x}: {_locator.Describe(_vcpu)}.";
     }
 
     private bool TryRead(ulong gpa, Span<byte> destination) =>

@@ -30,11 +30,11 @@ public class GcHazardTests
 
     private static bool Survives(string what, int seconds)
     {
-        var start = new ProcessStartInfo("dotnet", [s_program, what]) { UseShellExecute = false, RedirectStandardOutput = true, RedirectStandardError = true };
+        var start = new ProcessStartInfo("timeout", ["-s", "KILL", "60", "dotnet", s_program, what]) { UseShellExecute = false, RedirectStandardOutput = true, RedirectStandardError = true };
         using Process child = Process.Start(start)!;
         if (!child.WaitForExit(TimeSpan.FromSeconds(seconds)))
         {
-            child.Kill();
+            child.Kill(entireProcessTree: true);
             child.WaitForExit();
             return false;
         }

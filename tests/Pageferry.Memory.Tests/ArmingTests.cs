@@ -43,7 +43,7 @@ public class ArmingTests(HugePages hugePages) : IClassFixture<HugePages>
         Assert.Equal(bench.PageOf(1), bench.Source.Requested.Min());
         Assert.False(touch.IsThrough(50));
 
-        Assert.Equal(bench.PagesPerUnit, bench.Lane.Keep(bench.PageOf(1), bench.PagesPerUnit));
+        Assert.Equal(bench.PagesPerUnit, bench.Engine.Keep(bench.PageOf(1), bench.PagesPerUnit));
         Assert.Equal(77UL, touch.Word());
         Assert.Equal(77UL, bench.Read(1));
         Assert.Equal((int)bench.PagesPerUnit, bench.Source.Requested.Count);
@@ -141,7 +141,7 @@ public class ArmingTests(HugePages hugePages) : IClassFixture<HugePages>
             before = bench.Source.Requested.Count;
             _ = bench.Engine.Arm(0, bench.Unit);
             faulted = SpinWait.SpinUntil(() => bench.Source.Requested.Count > before, s_patience);
-            _ = bench.Lane.Keep(0, bench.PagesPerUnit);
+            _ = bench.Engine.Keep(0, bench.PagesPerUnit);
         }
 
         Volatile.Write(ref over, true);
@@ -349,14 +349,13 @@ public class ArmingTests(HugePages hugePages) : IClassFixture<HugePages>
         {
             _thread = new Thread(() =>
             {
-                using PageLane lane = bench.Engine.CreateLane();
                 var random = new Random(7);
                 while (!Volatile.Read(ref _over))
                 {
                     ulong page = (ulong)random.NextInt64((long)bench.Engine.States.PageCount);
                     if (bench.Engine.States[page] == PageState.Requested)
                     {
-                        _ = lane.Keep(page & ~(bench.PagesPerUnit - 1), bench.PagesPerUnit);
+                        _ = bench.Engine.Keep(page & ~(bench.PagesPerUnit - 1), bench.PagesPerUnit);
                     }
                 }
             });

@@ -33,11 +33,11 @@ public class GcHazardTests
 
     private static bool Survives(params string[] arguments)
     {
-        var start = new ProcessStartInfo("dotnet", [s_program, .. arguments]) { UseShellExecute = false, RedirectStandardOutput = true, RedirectStandardError = true };
+        var start = new ProcessStartInfo("timeout", ["-s", "KILL", "60", "dotnet", s_program, .. arguments]) { UseShellExecute = false, RedirectStandardOutput = true, RedirectStandardError = true };
         using Process child = Process.Start(start)!;
         if (!child.WaitForExit(TimeSpan.FromSeconds(HangSeconds)))
         {
-            child.Kill();
+            child.Kill(entireProcessTree: true);
             child.WaitForExit();
             return false;
         }

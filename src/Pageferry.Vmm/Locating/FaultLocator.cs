@@ -65,6 +65,16 @@ internal sealed class FaultLocator
         return Locate(in context, candidates);
     }
 
+    /// <summary>The vCPU's next instruction for a reader.</summary>
+    /// <param name="vcpu">The vCPU.</param>
+    /// <returns>Its mnemonic and operands, or that it can't be read.</returns>
+    internal string Describe(VirtualCpu vcpu)
+    {
+        VcpuContext context = vcpu.ReadContext();
+        var memory = new LinearMemory(_read, in context, new FaultCandidate[MostCandidates]);
+        return _fetch.TryFetch(ref memory, out Instruction instruction) ? instruction.ToString() : "an instruction that can't be read";
+    }
+
     private int Locate(in VcpuContext context, Span<FaultCandidate> candidates)
     {
         var memory = new LinearMemory(_read, in context, candidates);

@@ -1,0 +1,169 @@
+using Microsoft.Extensions.Logging;
+using Pageferry.Memory;
+using Pageferry.Testing;
+
+namespace Pageferry.Vmm.Tests;
+
+/// <summary>Guests that check their own memory while ranges of it are armed and disarmed under them.</summary>
+public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
+{
+    private const ulong Size = 16UL << 20;
+
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
+
+    public static TheoryData<GuestBacking, FaultDelivery, GuestPrivilege> Combinations => new MatrixTheoryData<GuestBacking, FaultDelivery, GuestPrivilege>(
+        Enum.GetValues<GuestBacking>(), Enum.GetValues<FaultDelivery>(), Enum.GetValues<GuestPrivilege>());
+
+    [Theory]
+    [MemberData(nameof(Combinations))]
+    public void A_guest_whose_memory_is_armed_again_and_again_finds_every_page_right(GuestBacking backing, FaultDelivery delivery, GuestPrivilege privilege)
+    {
+        _ = hugePages;
+        Assert.SkipUnless(File.Exists("/dev/kvm"), "there is no /dev/kvm");
+        using KvmMachine machine = KvmMachine.Create(
+            new MachineConfiguration(privilege == GuestPrivilege.User ? Size : 4 << 20, 2, backing, privilege), GuestImage.Find("random"));
+        KeptPages pages = Answer(machine, delivery);
+        machine.Start();
+        ulong unit = machine.Memory.FaultSize;
+        var random = new Random(5);
+        for (int i = 0; i < 100; i++)
+        {
+            ulong units = machine.Memory.Size / unit;
+            ulong first = (ulong)random.NextInt64((long)units);
+            ulong count = 1 + (ulong)random.NextInt64((long)Math.Min(units - first, 32));
+            if (random.Next(4) > 0)
+            {
+                _ = machine.Engine!.Arm(first * unit, count * unit);
+            }
+            else
+            {
+                machine.Engine!.Disarm(first * unit, count * unit);
+            }
+
+            Thread.Sleep(random.Next(10));
+            Assert.Null(machine.Progress.Failure);
+        }
+
+        // A pass that begins now meets what is still armed.
+        ulong passes = machine.Progress.Passes;
+        Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= passes + 2 || machine.Progress.Ended, s_patience), machine.Progress.ToString());
+        Assert.Equal(0UL, machine.Progress.PagesWrong);
+        Assert.Null(machine.Progress.Failure);
+        Assert.True(pages.Count > 50, $"{pages.Count} userfaults");
+        Assert.Equal(0, machine.Engine!.Statistics.Unlocated);
+    }
+
+    [Theory]
+    [InlineData(GuestBacking.Memfd)]
+    [InlineData(GuestBacking.Anonymous)]
+    public void A_fault_that_is_not_located_is_taken_by_the_queue_and_logged_once(GuestBacking backing)
+    {
+        Assert.SkipUnless(File.Exists("/dev/kvm"), "there is no /dev/kvm");
+        var log = new Lines();
+        using KvmMachine machine = KvmMachine.Create(new MachineConfiguration(4 << 20, 2, backing), GuestImage.Find("stamp"));
+        machine.MostCandidates = 0;
+        machine.Start();
+        Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= 2, s_patience));
+        machine.Pause();
+        KeptPages pages = Answer(machine, FaultDelivery.Exit, log);
+        machine.Resume();
+        for (ulong page = 512; page < 1024; page += 16)
+        {
+            _ = machine.Engine!.Arm(page * Page.Size, Page.Size);
+        }
+
+        ulong passes = machine.Progress.Passes;
+        Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= passes + 3 || machine.Progress.Ended, s_patience), machine.Progress.ToString());
+        Assert.Null(machine.Progress.Failure);
+        Assert.Equal(0UL, machine.Progress.PagesWrong);
+        Assert.Equal(32, pages.Count);
+        Assert.InRange(machine.Engine!.Statistics.Unlocated, 1, 1000);
+        Assert.NotEmpty(log.All);
+        Assert.Equal(log.All.Count, log.All.Distinct(StringComparer.Ordinal).Count());
+        Assert.All(log.All, line => Assert.Contains("RIP", line, StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public void What_kvm_accesses_itself_is_never_armed()
+    {
+        Assert.SkipUnless(File.Exists("/dev/kvm"), "there is no /dev/kvm");
+        using KvmMachine machine = KvmMachine.Create(new MachineConfiguration(4 << 20), GuestImage.Find("stamp"));
+        _ = Answer(machine, FaultDelivery.Exit);
+        machine.Start();
+        Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= 1, s_patience));
+
+        // At least the page tables of a KVM that walks them itself.
+        ulong exempt = machine.Engine!.Arm(0, 4 << 20);
+        Assert.Equal(Kvm.Kvm.WalksGuestTables, exempt > 0);
+        ulong passes = machine.Progress.Passes;
+        Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= passes + 2, s_patience));
+    }
+
+    [Fact]
+    public void A_paused_guest_may_be_in_the_middle_of_a_fault()
+    {
+        Assert.SkipUnless(File.Exists("/dev/kvm"), "there is no /dev/kvm");
+        using KvmMachine machine = KvmMachine.Create(new MachineConfiguration(4 << 20, 2), GuestImage.Find("stamp"));
+        var silent = new SilentSource();
+        machine.Engine = new FaultEngine(machine.Memory, delivery: FaultDelivery.Exit);
+        machine.Engine.Start(silent, armed: false);
+        machine.Start();
+        Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= 1, s_patience));
+        _ = machine.Engine.Arm(3 << 20, 1 << 20);
+        Assert.True(SpinWait.SpinUntil(() => silent.Requests > 0, s_patience));
+        machine.Pause();
+        _ = machine.SaveState();
+        machine.Resume();
+        machine.Engine.Disarm(3 << 20, 1 << 20);
+        ulong passes = machine.Progress.Passes;
+        Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= passes + 2, s_patience));
+        Assert.Equal(0UL, machine.Progress.PagesWrong);
+    }
+
+    private static KeptPages Answer(KvmMachine machine, FaultDelivery delivery, ILogger? logger = null)
+    {
+        var engine = new FaultEngine(machine.Memory, logger, delivery);
+        var pages = new KeptPages(engine);
+        machine.Engine = engine;
+        engine.Start(pages, armed: false);
+        return pages;
+    }
+
+    private sealed class SilentSource : IPageSource
+    {
+        private int _requests;
+
+        public int Requests => Volatile.Read(ref _requests);
+
+        public void Request(ReadOnlySpan<ulong> pages) => Interlocked.Add(ref _requests, pages.Length);
+    }
+
+    private sealed class Lines : ILogger
+    {
+        private readonly List<string> _lines = [];
+
+        public IReadOnlyList<string> All
+        {
+            get
+            {
+                lock (_lines)
+                {
+                    return [.. _lines];
+                }
+            }
+        }
+
+        public IDisposable? BeginScope<TState>(TState state)
+            where TState : notnull => null;
+
+        public bool IsEnabled(LogLevel logLevel) => true;
+
+        public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
+        {
+            lock (_lines)
+            {
+                _lines.Add(formatter(state, exception));
+            }
+        }
+    }
+}
