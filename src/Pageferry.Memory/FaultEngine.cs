@@ -10,31 +10,27 @@ namespace Pageferry.Memory;
 /// </summary>
 /// <remarks>
 /// <para>
-/// One thread reads faults. Content arrives through lanes, one per receiving thread. Between them stand the page states: a page is
+/// One thread reads faults, or as many as it is told. Content arrives through lanes, one per receiving thread. Between them stand the page states: a page is
 /// asked for once, claimed by one lane, and placed once.
 /// </para>
 /// <para>The fault path allocates nothing and does not log. Its lock is never taken by a thread that touches guest memory.</para>
 /// </remarks>
 public sealed class FaultEngine : IDisposable
 {
-    private const int EventsPerRead = 256;
-
     private static readonly Lazy<bool> s_warm = new(Rehearsal.Run, LazyThreadSafetyMode.PublicationOnly);
 
     private readonly ILogger _logger;
-    private readonly UserfaultfdEventBuffer _events = new(EventsPerRead);
-    private readonly ulong[] _requests = new ulong[EventsPerRead];
+    private readonly FaultReader[] _readers;
     private readonly EventFd _stop = new();
     private readonly TaskCompletionSource _completed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource<Exception> _failed = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     /// <summary>
-    /// Held while events are read and removals applied, and while a lane places: so that no page is placed between a removal's reading
-    /// and its effect on the page states.
+    /// Held while events are read and removals applied, and while a page is placed: so that no page is placed between a removal's reading
+    /// and its effect on the page states, whichever thread reads and whichever places.
     /// </summary>
     private readonly Lock _placing = new();
 
-    private Thread? _reader;
     private PagePlacer? _placer;
     private IPageSource? _source;
     private long _unknownPages;
@@ -42,9 +38,14 @@ public sealed class FaultEngine : IDisposable
     /// <summary>Makes an engine; nothing faults before <see cref="Start"/>.</summary>
     /// <param name="memory">The memory, whose guest view nobody has touched.</param>
     /// <param name="logger">Hears of failures; null for nobody.</param>
+    /// <param name="readers">How many threads read faults; at least 1. More than one ask the page source at once.</param>
+    /// <param name="readerCpus">The CPUs that they run on, in turn; null for any.</param>
+    /// <exception cref="ArgumentOutOfRangeException">There is no reader.</exception>
     /// <exception cref="LinuxException">No memory.</exception>
-    public FaultEngine(GuestMemory memory, ILogger? logger = null)
+    public FaultEngine(GuestMemory memory, ILogger? logger = null, int readers = 1, IReadOnlyList<int>? readerCpus = null)
     {
+        ArgumentOutOfRangeException.ThrowIfLessThan(readers, 1);
+        _readers = [.. Enumerable.Range(0, readers).Select(i => new FaultReader(readerCpus?[i % readerCpus.Count]))];
         Memory = memory;
         _logger = logger ?? NullLogger.Instance;
         _unknownPages = checked((long)memory.PageCount);
@@ -69,7 +70,7 @@ public sealed class FaultEngine : IDisposable
     /// <summary>Completes when every page is present or known to be zero.</summary>
     public Task Completed => _completed.Task;
 
-    /// <summary>Completes, with the reason, if the reader thread fails: from then on the guest stalls on missing pages.</summary>
+    /// <summary>Completes, with the reason, if a reader thread fails: from then on the guest stalls on missing pages.</summary>
     public Task<Exception> Failed => _failed.Task;
 
     internal PendingFaults Pending { get; } = new();
@@ -77,13 +78,13 @@ public sealed class FaultEngine : IDisposable
     /// <summary>Bytes of native memory that grow with the guest's: the page states.</summary>
     public ulong MemoryBytes => States.MemoryBytes;
 
-    /// <summary>Arms the memory and starts the reader thread: from now on every access to a page that is not here is a userfault.</summary>
+    /// <summary>Arms the memory and starts the reader threads: from now on every access to a page that is not here is a userfault.</summary>
     /// <param name="source">Is asked for the pages the guest waits for.</param>
     /// <exception cref="LinuxException">userfaultfd is refused; the message says what grants it.</exception>
     /// <exception cref="InvalidOperationException">The engine was started before.</exception>
     public void Start(IPageSource source)
     {
-        if (_reader is not null)
+        if (_source is not null)
         {
             throw new InvalidOperationException("The fault engine was started before.");
         }
@@ -97,17 +98,21 @@ public sealed class FaultEngine : IDisposable
     /// <returns>The lane, which the caller disposes.</returns>
     /// <exception cref="InvalidOperationException">The engine was not started.</exception>
     public PageLane CreateLane() =>
-        _reader is not null ? new PageLane(this) : throw new InvalidOperationException("The fault engine was not started.");
+        _source is not null ? new PageLane(this) : throw new InvalidOperationException("The fault engine was not started.");
 
     /// <summary>
-    /// Stops the reader thread. The memory stays armed: a guest that is still running stalls on missing pages rather than reading zeros.
+    /// Stops the reader threads. The memory stays armed: a guest that is still running stalls on missing pages rather than reading zeros.
     /// </summary>
     public void Dispose()
     {
         _stop.Signal();
-        _reader?.Join();
+        foreach (FaultReader reader in _readers)
+        {
+            reader.Thread?.Join();
+            reader.Dispose();
+        }
+
         _stop.Dispose();
-        _events.Dispose();
         States.Dispose();
         Statistics.Dispose();
     }
@@ -121,12 +126,16 @@ public sealed class FaultEngine : IDisposable
 
         _source = source;
         _placer = new PagePlacer(Memory);
-        _reader = new Thread(ReadUntilStopped) { IsBackground = true, Name = "fault reader" };
-        lock (_placing)
+        foreach (FaultReader reader in _readers)
         {
-            // A lock makes its event when it is waited for the first time: now, and not on the fault path.
-            _reader.Start();
-            _ = SpinWait.SpinUntil(() => _reader.ThreadState.HasFlag(System.Threading.ThreadState.WaitSleepJoin), millisecondsTimeout: 100);
+            var thread = new Thread(() => ReadUntilStopped(reader)) { IsBackground = true, Name = "fault reader" };
+            reader.Thread = thread;
+            lock (_placing)
+            {
+                // A lock makes its event when it is waited for the first time: now, and not on the fault path.
+                thread.Start();
+                _ = SpinWait.SpinUntil(() => thread.ThreadState.HasFlag(System.Threading.ThreadState.WaitSleepJoin), millisecondsTimeout: 100);
+            }
         }
     }
 
@@ -252,14 +261,19 @@ public sealed class FaultEngine : IDisposable
         }
     }
 
-    private void ReadUntilStopped()
+    private void ReadUntilStopped(FaultReader reader)
     {
         try
         {
+            if (reader.Cpu is { } cpu)
+            {
+                CurrentThread.RunOn(cpu);
+            }
+
             var poll = new Poll(Memory.Userfaultfd.Descriptor, _stop.Descriptor);
             do
             {
-                while (ReadBatch())
+                while (ReadBatch(reader))
                 {
                 }
 
@@ -283,15 +297,15 @@ public sealed class FaultEngine : IDisposable
 
     /// <summary>Reads what events there are and acts on them, removals first: a fault behind them must find their effect.</summary>
     /// <returns>Whether there may be more.</returns>
-    private bool ReadBatch()
+    private bool ReadBatch(FaultReader reader)
     {
         int events;
         lock (_placing)
         {
-            events = Memory.Userfaultfd.Read(_events);
+            events = Memory.Userfaultfd.Read(reader.Events);
             for (int i = 0; i < events; i++)
             {
-                UserfaultfdEvent read = _events[i];
+                UserfaultfdEvent read = reader.Events[i];
                 if (read.Kind == UserfaultfdEventKind.Remove)
                 {
                     ApplyRemoval(Memory.PageAtGuestView(read.Start), Memory.PageAtGuestView(read.End));
@@ -303,19 +317,19 @@ public sealed class FaultEngine : IDisposable
         int requests = 0;
         for (int i = 0; i < events; i++)
         {
-            UserfaultfdEvent read = _events[i];
+            UserfaultfdEvent read = reader.Events[i];
             if (read.Kind == UserfaultfdEventKind.PageFault && TakeFault(Memory.PageAtGuestView(read.Address), read.IsMinor, now))
             {
-                _requests[requests++] = Memory.PageAtGuestView(read.Address);
+                reader.Requests[requests++] = Memory.PageAtGuestView(read.Address);
             }
         }
 
         if (requests > 0)
         {
-            _source!.Request(_requests.AsSpan(0, requests));
+            _source!.Request(reader.Requests.AsSpan(0, requests));
         }
 
-        return events == EventsPerRead;
+        return events == FaultReader.EventsPerRead;
     }
 
     /// <summary>Acts on one fault.</summary>
@@ -350,20 +364,9 @@ public sealed class FaultEngine : IDisposable
 
                     break;
 
-                case PageState.Present:
-                    Answer(page, readAt, FaultCause.Present, _placer!.PlaceAgain(page));
-                    return false;
-
-                case PageState.Zero:
-                    if (States.Change(page, PageState.Zero, PageState.Present) == PageState.Zero)
+                case PageState.Present or PageState.Zero:
+                    if (TryPlaceKnown(page, state, hasContent, readAt))
                     {
-                        UserfaultfdResult result = hasContent ? _placer!.PlaceAgain(page) : _placer!.PlaceZero(page);
-                        if (result == UserfaultfdResult.Retry)
-                        {
-                            _ = States.Change(page, PageState.Present, PageState.Zero);
-                        }
-
-                        Answer(page, readAt, FaultCause.Zero, result);
                         return false;
                     }
 
@@ -372,6 +375,28 @@ public sealed class FaultEngine : IDisposable
                 default:
                     throw new InvalidOperationException($"Page {page} is in no state the engine knows: {state}.");
             }
+        }
+    }
+
+    /// <summary>Places a page that needs nothing from the page source, unless another reader changes its state first.</summary>
+    private bool TryPlaceKnown(ulong page, PageState state, bool hasContent, long readAt)
+    {
+        lock (_placing)
+        {
+            if (States.Change(page, state, PageState.Present) != state)
+            {
+                return false;
+            }
+
+            bool isPlacedAgain = state == PageState.Present || hasContent;
+            UserfaultfdResult result = isPlacedAgain ? _placer!.PlaceAgain(page) : _placer!.PlaceZero(page);
+            if (result == UserfaultfdResult.Retry)
+            {
+                _ = States.Change(page, PageState.Present, state);
+            }
+
+            Answer(page, readAt, state == PageState.Present ? FaultCause.Present : FaultCause.Zero, result);
+            return true;
         }
     }
 

@@ -4,8 +4,8 @@ namespace Pageferry.Memory;
 public interface IPageSource
 {
     /// <summary>
-    /// Asks for pages that the guest waits for. Called by the fault engine's reader thread: it must not allocate, wait for the guest, or
-    /// take a lock that a thread touching guest memory can hold.
+    /// Asks for pages that the guest waits for. Called by the fault engine's reader threads, at the same time if there are several: it must
+    /// not allocate, wait for the guest, or take a lock that a thread touching guest memory can hold.
     /// </summary>
     /// <param name="pages">Page numbers, each asked for once; valid during the call.</param>
     void Request(ReadOnlySpan<ulong> pages);
