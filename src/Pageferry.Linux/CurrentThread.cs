@@ -3,8 +3,8 @@ namespace Pageferry.Linux;
 /// <summary>What a thread asks the kernel for itself.</summary>
 public static class CurrentThread
 {
-    /// <summary>CPUs are told apart up to this number: what the C library's own mask holds.</summary>
-    private const int MostCpus = 1024;
+    /// <summary>CPUs have numbers below this one, as in the C library's own mask.</summary>
+    public const int MostCpus = 1024;
 
     /// <summary>Keeps the calling thread on one CPU (sched_setaffinity(2)).</summary>
     /// <param name="cpu">The CPU's number, from 0.</param>

@@ -1,0 +1,38 @@
+namespace Pageferry.Cli;
+
+/// <summary>The words for how a vCPU gets its pages, in options and in JSON.</summary>
+internal static class PagingDeliveryWord
+{
+    internal const string None = "none";
+    internal const string Queue = "queue";
+    internal const string Exit = "exit";
+
+    /// <summary>The deliveries that this version has, in the order in which a comparison goes through them.</summary>
+    internal static IReadOnlyList<PagingDelivery> Offered { get; } = [PagingDelivery.None, PagingDelivery.Queue];
+
+    /// <summary>The word for a delivery.</summary>
+    /// <param name="delivery">The delivery.</param>
+    /// <returns>One of the constants of this type.</returns>
+    internal static string Of(PagingDelivery delivery) => delivery switch
+    {
+        PagingDelivery.None => None,
+        PagingDelivery.Queue => Queue,
+        _ => Exit,
+    };
+
+    /// <summary>The delivery for a word.</summary>
+    /// <param name="word">One of the constants of this type.</param>
+    /// <returns>The delivery.</returns>
+    internal static PagingDelivery Parse(string word) => word switch
+    {
+        None => PagingDelivery.None,
+        Queue => PagingDelivery.Queue,
+        _ => PagingDelivery.Exit,
+    };
+
+    /// <summary>Why a delivery can't be had.</summary>
+    /// <param name="delivery">The delivery.</param>
+    /// <returns>The reason; null when it can.</returns>
+    internal static string? WhyNot(PagingDelivery delivery) =>
+        Offered.Contains(delivery) ? null : $"--delivery {Of(delivery)} is not in this version: userfaults are delivered by the userfaultfd queue only.";
+}
