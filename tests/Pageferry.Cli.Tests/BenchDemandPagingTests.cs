@@ -189,7 +189,7 @@ public sealed class BenchDemandPagingTests
 
     private static Task<PageferryProcess> RunAsync(string line) => PageferryProcess.RunAsync(["bench", .. line.Split(' ', StringSplitOptions.RemoveEmptyEntries)]);
 
-    private static void SkipWithoutKvm() => Assert.SkipUnless(File.Exists("/dev/kvm"), "/dev/kvm");
+    private static void SkipWithoutKvm() => Assert.SkipUnless(File.Exists("/dev/kvm"), "/dev/kvm is missing.");
 
     private static async Task<JsonElement> MeasureAsync(string line)
     {
