@@ -9,11 +9,15 @@ namespace Pageferry.Cli;
 /// <param name="options">What is measured.</param>
 internal sealed class PagingRun(PagingOptions options)
 {
+    /// <summary>How long a vCPU that was kicked may take to end.</summary>
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(2);
+
     private readonly long[] _beganAt = new long[options.Vcpus];
     private readonly long[] _endedAt = new long[options.Vcpus];
     private readonly TaskCompletionSource<Exception> _failed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private int _running = options.Vcpus;
+    private volatile bool _isStopping;
 
     /// <summary>Measures.</summary>
     /// <returns>What was found.</returns>
@@ -29,9 +33,7 @@ internal sealed class PagingRun(PagingOptions options)
         _ = Task.WaitAny([_ended.Task, .. failures]);
         if (failures.FirstOrDefault(failure => failure.IsCompleted) is { } failed)
         {
-            // A vCPU that waits for a page goes on when the memory is gone, and one at the start when the others have left.
-            machine.DisposeSlices();
-            Array.ForEach(threads, thread => thread.Join());
+            Stop(machine, threads);
             throw new CommandException($"The measurement could not go on: {failed.Result.Message}");
         }
 
@@ -51,6 +53,20 @@ internal sealed class PagingRun(PagingOptions options)
             [.. _beganAt.Zip(_endedAt, Stopwatch.GetElapsedTime)],
             new LatencyHistogram(machine.ReadCounters(), machine.Vcpus[0].GetTscFrequency()),
             [.. machine.Slices.Select(slice => slice.Statistics).OfType<Pageferry.Memory.FaultStatistics>()]);
+    }
+
+    /// <summary>Ends the vCPUs. One that waits for a page is interrupted or, on kernels that can't, goes on when its memory is gone.</summary>
+    private void Stop(PagingMachine machine, Thread[] threads)
+    {
+        _isStopping = true;
+        foreach (VirtualCpu vcpu in machine.Vcpus)
+        {
+            vcpu.Kick();
+        }
+
+        Array.ForEach(threads, thread => thread.Join(s_patience));
+        machine.DisposeSlices();
+        Array.ForEach(threads, thread => thread.Join());
     }
 
     private void RunVcpu(VirtualCpu vcpu, Barrier start)
@@ -89,7 +105,7 @@ internal sealed class PagingRun(PagingOptions options)
     }
 
     /// <summary>Runs a vCPU until it writes to a port: the one place where its exits are handled.</summary>
-    private static void RunUntil(VirtualCpu vcpu, ushort port)
+    private void RunUntil(VirtualCpu vcpu, ushort port)
     {
         while (true)
         {
@@ -99,7 +115,7 @@ internal sealed class PagingRun(PagingOptions options)
                 case VcpuExitKind.PortWrite when exit.Address == port:
                     return;
 
-                case VcpuExitKind.Interrupted:
+                case VcpuExitKind.Interrupted when !_isStopping:
                     break;
 
                 default:
