@@ -26,6 +26,9 @@ internal sealed class Comparison(string name, int rounds)
         },
     };
 
+    /// <summary>Fields of what programs print that are not stored.</summary>
+    public IReadOnlyList<string> Leave { get; init; } = [];
+
     /// <summary>The command line of a benchmark of ours, in a process of its own.</summary>
     public static string[] Ours(params string[] arguments) => [Environment.ProcessPath!, .. arguments];
 
@@ -61,12 +64,13 @@ internal sealed class Comparison(string name, int rounds)
     {
         string[][] programs = [ours, .. twins];
         JsonArray[] runs = [.. programs.Select(_ => new JsonArray())];
+        string load = Load();
         for (int round = 0; round < rounds; round++)
         {
             for (int i = 0; i < programs.Length; i++)
             {
                 Populate(populate);
-                runs[i].Add(JsonNode.Parse(Run(programs[i])));
+                runs[i].Add(Parse(Run(programs[i])));
             }
 
             Console.Error.Write('.');
@@ -77,6 +81,8 @@ internal sealed class Comparison(string name, int rounds)
         double twin = medians[1..].Sum();
         _result[title] = new JsonObject
         {
+            ["programs"] = new JsonArray([.. programs.Select(program => (JsonNode)string.Join(' ', program.Select(Path.GetFileName)))]),
+            ["load_before"] = load,
             ["figure"] = figure,
             ["ours_median"] = medians[0],
             ["twin_median"] = twin,
@@ -98,6 +104,19 @@ internal sealed class Comparison(string name, int rounds)
     {
         double[] sorted = [.. values.Order()];
         return (sorted[(sorted.Length - 1) / 2] + sorted[sorted.Length / 2]) / 2;
+    }
+
+    private static string Load() => string.Join(' ', File.ReadAllText("/proc/loadavg").Split(' ')[..3]);
+
+    private JsonNode Parse(string output)
+    {
+        JsonNode parsed = JsonNode.Parse(output)!;
+        foreach (string field in Leave)
+        {
+            _ = parsed.AsObject().Remove(field);
+        }
+
+        return parsed;
     }
 
     private static void Populate(ulong bytes)

@@ -9,6 +9,7 @@ return args switch
     ["background-fill", .. var options] => BackgroundFill.Compare(Rounds(options)),
     ["downtime", var pageferry, .. var options] => Downtime.Measure(Rounds(options), pageferry),
     ["locator", .. var options] => Locator.Measure(Rounds(options)),
+    ["demand-paging", var pageferry, .. var options] => DemandPaging.Compare(Rounds(options), pageferry),
     ["engine-memory"] => EngineMemory.Measure(),
     ["local-fault-once", var pages] => LocalFault.RunOnce(ulong.Parse(pages)),
     ["remote-fault-once", var pages] => RemoteFault.RunOnce(ulong.Parse(pages)),
@@ -21,6 +22,6 @@ static int Rounds(string[] options) => options is [var rounds] ? int.Parse(round
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator [ROUNDS] | downtime PAGEFERRY [ROUNDS] | engine-memory");
+    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator [ROUNDS] | downtime|demand-paging PAGEFERRY [ROUNDS] | engine-memory");
     return 2;
 }

@@ -69,11 +69,14 @@ internal static class CommandTree
             "pageferry vm receive --listen 127.0.0.1:4444 --control /tmp/b.sock",
             "pageferry vm migrate --control /tmp/a.sock --to 127.0.0.1:4444",
         ];
+        var bench = new Command("bench", "Measure what userfaults cost here.") { BenchDemandPagingCommand.Create(examples) };
+        examples[bench] = ["pageferry bench demand-paging --compare"];
         var root = new RootCommand("Moves running guests between processes: the guest goes first, its memory follows when it is touched.")
         {
             DemoCommand.Create(examples),
             DoctorCommand.Create(examples),
             ConformanceCommand.Create(examples),
+            bench,
             vm,
         };
         examples[root] = ["pageferry demo", "pageferry doctor"];

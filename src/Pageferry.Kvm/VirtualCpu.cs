@@ -217,6 +217,15 @@ public sealed class VirtualCpu : IDisposable
         GetRaw(XsaveBytes > Interop.XsaveBytes ? Interop.KVM_GET_XSAVE2 : Interop.KVM_GET_XSAVE, area, "XSAVE area");
     }
 
+    /// <summary>How often the guest's time stamp counter ticks (<c>KVM_GET_TSC_KHZ</c>).</summary>
+    /// <returns>Ticks per second.</returns>
+    /// <exception cref="LinuxException">EIO: the host's counter is not stable.</exception>
+    public long GetTscFrequency()
+    {
+        int kilohertz = Interop.Ioctl(Descriptor.Number, Interop.KVM_GET_TSC_KHZ, 0);
+        return kilohertz > 0 ? kilohertz * 1000L : throw LinuxException.FromLastError($"ask for the frequency of vCPU {Id}'s time stamp counter");
+    }
+
     /// <summary>Shows the guest CPUID leaves (<c>KVM_SET_CPUID2</c>); before the first run.</summary>
     /// <param name="cpuid">A <c>struct kvm_cpuid2</c> with its entries.</param>
     /// <exception cref="LinuxException">The kernel refused.</exception>

@@ -10,7 +10,7 @@ namespace Pageferry.Memory;
 /// </summary>
 /// <remarks>
 /// <para>
-/// Faults come from the reader thread (<see cref="FaultDelivery.Queue"/>) or from the vCPUs' own threads (<see cref="FaultDelivery.Exit"/>, by
+/// Faults come from the reader threads, usually one (<see cref="FaultDelivery.Queue"/>) or from the vCPUs' own threads (<see cref="FaultDelivery.Exit"/>, by
 /// <see cref="Resolve"/>). Content arrives through lanes, one per receiving thread. Between them stand the page states: a page is
 /// asked for once, claimed by one lane, and placed once.
 /// </para>
@@ -31,7 +31,7 @@ public sealed class FaultEngine : IDisposable
     private readonly ILogger _logger;
     private readonly TaskCompletionSource _completed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource<Exception> _failed = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private readonly FaultReader _reader;
+    private readonly FaultReader[] _readers;
     private readonly RangeArming _arming;
 
     /// <summary>Is pulsed when a vCPU's thread that waits in <see cref="Resolve"/> has to look again.</summary>
@@ -49,15 +49,20 @@ public sealed class FaultEngine : IDisposable
     /// <param name="memory">The memory.</param>
     /// <param name="logger">Hears of failures; null for nobody.</param>
     /// <param name="delivery">How userfaults reach who resolves them.</param>
+    /// <param name="readers">How many threads read faults; at least 1. More than one ask the page source at once.</param>
+    /// <param name="readerCpus">The CPUs that they run on, in turn; null for any.</param>
+    /// <exception cref="ArgumentOutOfRangeException">There is no reader.</exception>
     /// <exception cref="LinuxException">No memory.</exception>
-    public FaultEngine(GuestMemory memory, ILogger? logger = null, FaultDelivery delivery = FaultDelivery.Queue)
+    public FaultEngine(
+        GuestMemory memory, ILogger? logger = null, FaultDelivery delivery = FaultDelivery.Queue, int readers = 1, IReadOnlyList<int>? readerCpus = null)
     {
+        ArgumentOutOfRangeException.ThrowIfLessThan(readers, 1);
         Memory = memory;
         Delivery = delivery;
         _logger = logger ?? NullLogger.Instance;
         _unknownPages = checked((long)memory.PageCount);
         States = new PageStates(memory.PageCount);
-        _reader = new FaultReader(this);
+        _readers = [.. Enumerable.Range(0, readers).Select(i => new FaultReader(this, readerCpus?[i % readerCpus.Count]))];
         _arming = new RangeArming(this);
     }
 
@@ -85,7 +90,7 @@ public sealed class FaultEngine : IDisposable
     /// <summary>Whether <see cref="Stop"/> was called.</summary>
     public bool IsStopped => _stopped;
 
-    /// <summary>Completes, with the reason, if the reader thread fails: from then on the guest stalls on missing pages.</summary>
+    /// <summary>Completes, with the reason, if a reader thread fails: from then on the guest stalls on missing pages.</summary>
     public Task<Exception> Failed => _failed.Task;
 
     /// <summary>Bytes of native memory that grow with the guest's: the page states.</summary>
@@ -299,7 +304,7 @@ public sealed class FaultEngine : IDisposable
             _stopped = true;
         }
 
-        _reader.Stop();
+        Array.ForEach(_readers, reader => reader.Stop());
         InterruptWaits();
     }
 
@@ -307,7 +312,7 @@ public sealed class FaultEngine : IDisposable
     public void Dispose()
     {
         Stop();
-        _reader.Dispose();
+        Array.ForEach(_readers, reader => reader.Dispose());
         States.Dispose();
         Statistics.Dispose();
     }
@@ -337,7 +342,7 @@ public sealed class FaultEngine : IDisposable
 
         if (_placer.Userfaultfd is { } userfaultfd)
         {
-            _reader.Start(userfaultfd);
+            Array.ForEach(_readers, reader => reader.Start(userfaultfd));
         }
     }
 

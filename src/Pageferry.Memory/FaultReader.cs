@@ -3,8 +3,10 @@ using Pageferry.Linux;
 
 namespace Pageferry.Memory;
 
-/// <summary>The thread that reads a userfaultfd: faults, and removals of memory.</summary>
-internal sealed class FaultReader(FaultEngine engine) : IDisposable
+/// <summary>A thread that reads a userfaultfd: faults, and removals of memory.</summary>
+/// <param name="engine">Acts on them.</param>
+/// <param name="cpu">The CPU that the thread runs on; null for any.</param>
+internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDisposable
 {
     private const int EventsPerRead = 256;
 
@@ -74,6 +76,11 @@ internal sealed class FaultReader(FaultEngine engine) : IDisposable
         t_current = this;
         try
         {
+            if (cpu is { } chosen)
+            {
+                CurrentThread.RunOn(chosen);
+            }
+
             var poll = new Poll(_userfaultfd!.Descriptor, _stop.Descriptor);
             do
             {

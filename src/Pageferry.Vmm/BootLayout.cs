@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using Pageferry.Kvm;
+using Pageferry.Linux;
 using Pageferry.Memory;
 
 namespace Pageferry.Vmm;
@@ -120,9 +121,15 @@ public static class BootLayout
     /// <param name="memory">The memory.</param>
     /// <param name="configuration">What the boot info tells.</param>
     /// <param name="freeMemory">The first guest physical address behind the image.</param>
-    public static void Write(GuestMemory memory, MachineConfiguration configuration, ulong freeMemory)
+    /// <param name="mapped">
+    /// The first guest physical address that the page tables don't map, at most <see cref="MostMemory"/>; 0 for the memory's end. Above the memory for a
+    /// guest that has other memory too.
+    /// </param>
+    /// <exception cref="ArgumentOutOfRangeException">More is to be mapped than the page tables have room for.</exception>
+    public static void Write(GuestMemory memory, MachineConfiguration configuration, ulong freeMemory, ulong mapped = 0)
     {
-        WritePageTables(memory);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(mapped, MostMemory);
+        WritePageTables(memory, mapped == 0 ? memory.Size : mapped);
         WriteGdt(memory);
         ExceptionTables.Write(memory, configuration.VcpuCount);
         memory.Write(0, InvalidInstruction);
@@ -147,7 +154,8 @@ public static class BootLayout
     /// <param name="cpuid">The CPUID leaves that it shows.</param>
     /// <param name="privilege">The privilege level.</param>
     /// <param name="entry">Where it starts.</param>
-    internal static void Prepare(VirtualCpu vcpu, byte[] cpuid, GuestPrivilege privilege, ulong entry)
+    /// <exception cref="LinuxException">KVM refused.</exception>
+    public static void Prepare(VirtualCpu vcpu, byte[] cpuid, GuestPrivilege privilege, ulong entry)
     {
         byte dpl = privilege == GuestPrivilege.User ? (byte)3 : (byte)0;
         SetApicId(cpuid, (uint)vcpu.Id);
@@ -215,9 +223,9 @@ public static class BootLayout
         return 1;
     }
 
-    private static void WritePageTables(GuestMemory memory)
+    private static void WritePageTables(GuestMemory memory, ulong mapped)
     {
-        ulong gibibytes = (memory.Size + (1UL << 30) - 1) >> 30;
+        ulong gibibytes = (mapped + (1UL << 30) - 1) >> 30;
         Span<byte> table = stackalloc byte[Page.Size];
         table.Clear();
         BinaryPrimitives.WriteUInt64LittleEndian(table, Pdpt | PagePresentWritableUser | AccessedDirty);
@@ -232,7 +240,7 @@ public static class BootLayout
         for (ulong i = 0; i < gibibytes; i++)
         {
             table.Clear();
-            for (ulong k = 0; k < 512 && (i << 30) + (k << 21) < memory.Size; k++)
+            for (ulong k = 0; k < 512 && (i << 30) + (k << 21) < mapped; k++)
             {
                 BinaryPrimitives.WriteUInt64LittleEndian(table[(int)(k * 8)..], ((i << 30) + (k << 21)) | PagePresentWritableUser | PageLarge | AccessedDirty);
             }

@@ -230,11 +230,11 @@ public sealed class KvmMachine : Machine
 
     private bool TryResolveLocated(int vcpu, in VcpuExit exit, FaultEngine engine, out bool mayRun)
     {
-        VcpuFaults faults = _faults[vcpu] ??= new VcpuFaults(engine, _vcpus[vcpu], MostCandidates);
+        VcpuFaults faults = _faults[vcpu] ??= new VcpuFaults(_vcpus[vcpu], [engine], open: null, MostCandidates);
         faults.Locate();
         bool found = false;
         mayRun = true;
-        while (mayRun && faults.TryNext(out VcpuExit fault))
+        while (mayRun && faults.TryNext(out VcpuExit fault, out _))
         {
             found = true;
             mayRun = engine.Resolve(fault.Address, _mayWait);

@@ -1,4 +1,5 @@
 using System.Text;
+using Pageferry.Linux;
 using Pageferry.Memory;
 
 namespace Pageferry.Vmm;
@@ -12,9 +13,9 @@ public abstract class Machine : IMachine
     private const int LongestLine = 1024;
 
     /// <summary>How often vCPUs are kicked to see whether they have executed, and after how many kicks it becomes half as often each time.</summary>
-    private const long FirstKickNanoseconds = 250_000;
-    private const long RarestKickNanoseconds = 16_000_000;
     private const int QuickKicks = 40;
+    private static readonly TimeSpan s_firstKick = TimeSpan.FromMicroseconds(250);
+    private static readonly TimeSpan s_rarestKick = TimeSpan.FromMilliseconds(16);
 
     /// <summary>Guards all below it up to the empty line, and is pulsed at each change.</summary>
     private readonly object _gate = new();
@@ -438,10 +439,10 @@ public abstract class Machine : IMachine
     /// <summary>Kicks the vCPUs, so that each compares its registers with those loaded: often at first, then ever more rarely.</summary>
     private void KickUntilFirstInstruction()
     {
-        var pause = new Interop.timespec { tv_nsec = FirstKickNanoseconds };
+        TimeSpan pause = s_firstKick;
         for (int kicks = 0; _awaitingFirst && !_over && !_stopping; kicks++)
         {
-            _ = Interop.Nanosleep(pause, 0);
+            CurrentThread.Sleep(pause);
             if (!_pausing)
             {
                 KickAll();
@@ -449,7 +450,7 @@ public abstract class Machine : IMachine
 
             if (kicks >= QuickKicks)
             {
-                pause.tv_nsec = Math.Min(pause.tv_nsec * 2, RarestKickNanoseconds);
+                pause = pause * 2 < s_rarestKick ? pause * 2 : s_rarestKick;
             }
         }
     }

@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using Pageferry.Kvm;
 using Pageferry.Memory;
 
@@ -8,7 +9,7 @@ namespace Pageferry.Vmm;
 /// step can touch and that are armed.
 /// </summary>
 /// <remarks>Used by the vCPU's own thread. Allocates nothing after it was made.</remarks>
-internal sealed class VcpuFaults
+public sealed class VcpuFaults
 {
     /// <summary>So often in a row a step may fail with none of its pages armed. Twice is a race with who places pages; more is none.</summary>
     private const int MostFruitless = 4;
@@ -16,7 +17,8 @@ internal sealed class VcpuFaults
     /// <summary>KVM's <c>KVM_INTERNAL_ERROR_EMULATION</c>: where its emulator can't fetch an instruction, it gives up.</summary>
     private const ulong EmulationError = 1;
 
-    private readonly FaultEngine _engine;
+    private readonly FaultEngine[] _engines;
+    private readonly GuestMemory[] _open;
     private readonly VirtualCpu _vcpu;
     private readonly FaultLocator _locator;
     private readonly FaultCandidate[] _candidates;
@@ -25,24 +27,34 @@ internal sealed class VcpuFaults
     private int _fruitless;
     private VcpuRegisters _fruitlessRegisters;
 
-    /// <param name="engine">Resolves them.</param>
+    /// <summary>Makes it, and has the kernel leave the vCPU's registers at hand at each exit where it can.</summary>
     /// <param name="vcpu">The vCPU.</param>
-    /// <param name="mostCandidates">How many pages of a step are looked at.</param>
-    internal VcpuFaults(FaultEngine engine, VirtualCpu vcpu, int mostCandidates = FaultLocator.MostCandidates)
+    /// <param name="engines">Answer the userfaults of the guest's memory, each of its own.</param>
+    /// <param name="open">Memory of the guest that nobody arms, and that its page tables may be in.</param>
+    public VcpuFaults(VirtualCpu vcpu, IReadOnlyList<FaultEngine> engines, IReadOnlyList<GuestMemory>? open = null)
+        : this(vcpu, engines, open, FaultLocator.MostCandidates)
+    {
+    }
+
+    internal VcpuFaults(VirtualCpu vcpu, IReadOnlyList<FaultEngine> engines, IReadOnlyList<GuestMemory>? open, int mostCandidates)
     {
         _candidates = new FaultCandidate[mostCandidates];
-        _engine = engine;
+        _engines = [.. engines];
+        _open = open is null ? [] : [.. open];
         _vcpu = vcpu;
         _locator = new FaultLocator(TryRead);
         _ = vcpu.TrySynchronizeContext();
     }
 
     /// <summary>Whether an exit can be a userfault without an address.</summary>
-    internal static bool MayBe(in VcpuExit exit) =>
+    /// <param name="exit">Why the vCPU stopped.</param>
+    /// <returns>Whether to call <see cref="Locate"/>.</returns>
+    public static bool MayBe(in VcpuExit exit) =>
         exit.Kind == VcpuExitKind.Fault || exit is { Kind: VcpuExitKind.InternalError, Value: EmulationError };
 
     /// <summary>Finds what the vCPU's next step can touch; <see cref="TryNext"/> goes through it.</summary>
-    internal void Locate()
+    /// <exception cref="Linux.LinuxException">The registers can't be read.</exception>
+    public void Locate()
     {
         _count = _locator.Locate(_vcpu, _candidates);
         _next = 0;
@@ -50,16 +62,18 @@ internal sealed class VcpuFaults
 
     /// <summary>The next page of the step that is armed, as the exit that the kernel did not make.</summary>
     /// <param name="fault">A <see cref="VcpuExitKind.MemoryFault"/> with its GPA, size and <see cref="MemoryFaultFlags"/>.</param>
+    /// <param name="engine">Resolves it.</param>
     /// <returns>False when no other page of the step is armed.</returns>
-    internal bool TryNext(out VcpuExit fault)
+    public bool TryNext(out VcpuExit fault, [NotNullWhen(true)] out FaultEngine? engine)
     {
         while (_next < _count)
         {
             FaultCandidate candidate = _candidates[_next++];
-            if (_engine.Memory.Contains(candidate.Gpa) && _engine.IsArmed(candidate.Gpa))
+            engine = EngineAt(candidate.Gpa);
+            if (engine is not null && engine.IsArmed(candidate.Gpa))
             {
                 _fruitless = 0;
-                ulong size = _engine.Memory.FaultSize;
+                ulong size = engine.Memory.FaultSize;
                 fault = new VcpuExit(
                     VcpuExitKind.MemoryFault, 0, candidate.Gpa & ~(size - 1), Value: (ulong)MemoryFaultFlags.Userfault | (ulong)candidate.Access, Length: size);
                 return true;
@@ -67,6 +81,7 @@ internal sealed class VcpuFaults
         }
 
         fault = default;
+        engine = null;
         return false;
     }
 
@@ -75,7 +90,7 @@ internal sealed class VcpuFaults
     /// </summary>
     /// <param name="mayWait">Whether the vCPU may go on waiting.</param>
     /// <returns>Whether to try again; false when that has not helped: the fault is on a page that the locator does not know of.</returns>
-    internal bool TryShowAgain(Func<bool> mayWait)
+    public bool TryShowAgain(Func<bool> mayWait)
     {
         // A loop comes to the same instruction with other registers: that is progress.
         VcpuRegisters registers = _vcpu.ReadContext().Registers;
@@ -83,7 +98,7 @@ internal sealed class VcpuFaults
         _fruitlessRegisters = registers;
         for (int i = 0; i < _count; i++)
         {
-            if (_engine.Memory.Contains(_candidates[i].Gpa) && !_engine.Resolve(_candidates[i].Gpa, mayWait))
+            if (EngineAt(_candidates[i].Gpa) is { } engine && !engine.Resolve(_candidates[i].Gpa, mayWait))
             {
                 return true;
             }
@@ -99,6 +114,34 @@ internal sealed class VcpuFaults
         return $"vCPU {_vcpu.Id} at RIP 0x{registers.Rip:x}: {_locator.Describe(_vcpu)}.";
     }
 
-    private bool TryRead(ulong gpa, Span<byte> destination) =>
-        _engine.Memory.Contains(gpa) && !_engine.IsArmed(gpa) && _engine.Memory.TryRead(gpa, destination);
+    private FaultEngine? EngineAt(ulong gpa)
+    {
+        foreach (FaultEngine engine in _engines)
+        {
+            if (engine.Memory.Contains(gpa))
+            {
+                return engine;
+            }
+        }
+
+        return null;
+    }
+
+    private bool TryRead(ulong gpa, Span<byte> destination)
+    {
+        if (EngineAt(gpa) is { } engine)
+        {
+            return !engine.IsArmed(gpa) && engine.Memory.TryRead(gpa, destination);
+        }
+
+        foreach (GuestMemory memory in _open)
+        {
+            if (memory.Contains(gpa))
+            {
+                return memory.TryRead(gpa, destination);
+            }
+        }
+
+        return false;
+    }
 }

@@ -2,7 +2,7 @@ namespace Pageferry.Cli.Tests;
 
 public sealed class HelpTests
 {
-    public static TheoryData<string> Commands => ["", "demo", "doctor", "vm", "vm run", "vm receive", "vm migrate", "vm status", "vm stop"];
+    public static TheoryData<string> Commands => ["", "demo", "doctor", "conformance", "bench", "bench demand-paging", "vm", "vm run", "vm receive", "vm migrate", "vm status", "vm stop"];
 
     [Theory]
     [MemberData(nameof(Commands))]
@@ -19,6 +19,7 @@ public sealed class HelpTests
     [Theory]
     [InlineData("")]
     [InlineData("vm")]
+    [InlineData("bench")]
     public async Task A_command_without_its_subcommand_shows_help_and_is_a_usage_error(string command)
     {
         using PageferryProcess help = await PageferryProcess.RunAsync(command.Split(' ', StringSplitOptions.RemoveEmptyEntries));
@@ -37,6 +38,7 @@ public sealed class HelpTests
 
     [Theory]
     [InlineData("destroy", "'destroy' is not a command of 'pageferry'")]
+    [InlineData("bench sleep", "'sleep' is not a command of 'pageferry bench'")]
     [InlineData("vm destroy", "'destroy' is not a command of 'pageferry vm'")]
     [InlineData("demo --memory 0", "is zero")]
     [InlineData("demo --memory 5000b", "not a multiple of the page size")]

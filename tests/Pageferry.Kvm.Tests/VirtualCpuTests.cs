@@ -5,6 +5,15 @@ namespace Pageferry.Kvm.Tests;
 public class VirtualCpuTests
 {
     [Fact]
+    public void The_time_stamp_counter_has_a_processors_frequency()
+    {
+        using Kvm kvm = Kvm.Open();
+        using VirtualMachine machine = kvm.CreateVirtualMachine();
+        using VirtualCpu vcpu = machine.CreateVcpu(0);
+        Assert.InRange(vcpu.GetTscFrequency(), 100_000_000, 10_000_000_000);
+    }
+
+    [Fact]
     public void A_kick_is_never_lost()
     {
         using Kvm kvm = Kvm.Open();

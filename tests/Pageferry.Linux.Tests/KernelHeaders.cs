@@ -14,6 +14,7 @@ internal static class KernelHeaders
         #include <poll.h>
         #include <stddef.h>
         #include <stdio.h>
+        #include <time.h>
         #include <unistd.h>
         #include <sys/eventfd.h>
         #include <sys/mman.h>

@@ -8,6 +8,8 @@ public class FaultEngineTests
 
     public static TheoryData<GuestBacking> Backings => new(GuestBacking.Memfd, GuestBacking.Anonymous);
 
+    public static MatrixTheoryData<GuestBacking, int> BackingsAndReaders => new(Enum.GetValues<GuestBacking>(), [1, 3]);
+
     [Theory]
     [MemberData(nameof(Backings))]
     public void Touched_pages_are_fetched_with_the_right_bytes(GuestBacking backing)
@@ -251,28 +253,28 @@ public class FaultEngineTests
     }
 
     [Theory]
-    [MemberData(nameof(Backings))]
-    public void Removals_race_demand_and_background_without_a_wrong_page(GuestBacking backing)
+    [MemberData(nameof(BackingsAndReaders))]
+    public void Removals_race_demand_and_background_without_a_wrong_page(GuestBacking backing, int readers)
     {
         const ulong Pages = 4_096;
         using var memory = GuestMemory.Create(Pages * Page.Size, backing);
-        using var engine = new FaultEngine(memory);
+        using var engine = new FaultEngine(memory, readers: readers);
         using var source = new TestPageSource();
         engine.Start(source);
         using PageLane background = engine.CreateLane();
         source.AnswerThrough(engine);
 
         long wrong = 0;
-        var guest = new Thread(() =>
+        Thread[] guests = [.. Enumerable.Range(0, readers).Select(i => new Thread(() =>
         {
-            var random = new Random(3);
+            var random = new Random(3 + (2 * i));
             for (int i = 0; i < 20_000; i++)
             {
                 ulong page = (ulong)random.NextInt64((long)Pages);
                 ulong word = ReadWord(memory, page, random.Next(512) * 8);
-                wrong += word == TestPageSource.WordOf(page) || word == 0 ? 0 : 1;
+                _ = word == TestPageSource.WordOf(page) || word == 0 ? 0 : Interlocked.Increment(ref wrong);
             }
-        });
+        }))];
         var remover = new Thread(() =>
         {
             var random = new Random(4);
@@ -281,18 +283,64 @@ public class FaultEngineTests
                 memory.RemoveFromGuest((ulong)random.NextInt64((long)Pages - 8), (ulong)random.Next(1, 8));
             }
         });
-        guest.Start();
+        Array.ForEach(guests, guest => guest.Start());
         remover.Start();
         for (ulong page = 0; page < Pages; page += 64)
         {
             TestPageSource.Deliver(background, page, 64);
         }
 
-        Assert.True(guest.Join(s_patience));
+        Assert.All(guests, guest => Assert.True(guest.Join(s_patience)));
         Assert.True(remover.Join(s_patience));
         Assert.True(engine.Completed.Wait(s_patience));
         Assert.Equal(0, wrong);
         Assert.False(engine.Failed.IsCompleted);
+    }
+
+    [Theory]
+    [MemberData(nameof(Backings))]
+    public void Readers_share_the_faults_and_run_where_they_are_told(GuestBacking backing)
+    {
+        const ulong Pages = 2_000;
+        const int Threads = 4;
+        using var memory = GuestMemory.Create(Pages * Page.Size, backing);
+        using var engine = new FaultEngine(memory, readers: 3, readerCpus: [0]);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        using PageLane lane = engine.CreateLane();
+        source.AnswerThrough(engine);
+        _ = lane.Zero(0, Pages / 2);
+
+        // All in the same order, so that they wait for the same page; half of the pages are zero.
+        long wrong = 0;
+        Thread[] guests = [.. Enumerable.Range(0, Threads).Select(i => new Thread(() =>
+        {
+            for (ulong page = 0; page < Pages; page++)
+            {
+                ulong expected = page < Pages / 2 ? 0 : TestPageSource.WordOf(page);
+                _ = ReadWord(memory, page, 8) == expected ? 0 : Interlocked.Increment(ref wrong);
+            }
+        }))];
+        Array.ForEach(guests, guest => guest.Start());
+        Assert.All(guests, guest => Assert.True(guest.Join(s_patience)));
+        Assert.Equal(0, wrong);
+        Assert.Equal(Pages / 2, (ulong)source.Requested.Count);
+        Assert.False(engine.Failed.IsCompleted);
+        string[] readers = [.. Directory.GetDirectories("/proc/self/task").Where(IsReader)];
+        Assert.True(readers.Length >= 3);
+        Assert.Equal(3, readers.Count(task => File.ReadLines($"{task}/status").Contains("Cpus_allowed_list:\t0", StringComparer.Ordinal)));
+    }
+
+    [Fact]
+    public void An_engine_without_a_reader_or_on_a_cpu_that_is_not_there_is_refused()
+    {
+        using var memory = GuestMemory.Create(Page.Size);
+        _ = Assert.Throws<ArgumentOutOfRangeException>(() => new FaultEngine(memory, readers: 0));
+        using var engine = new FaultEngine(memory, readerCpus: [1023]);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        Assert.True(engine.Failed.Wait(s_patience));
+        Assert.Contains("CPU 1023", engine.Failed.Result.Message, StringComparison.Ordinal);
     }
 
     [Theory]
@@ -344,6 +392,19 @@ public class FaultEngineTests
         var waiter = new Thread(() => ReadWord(memory, 1, 0)) { IsBackground = true };
         waiter.Start();
         Assert.False(waiter.Join(300));
+    }
+
+    private static bool IsReader(string task)
+    {
+        try
+        {
+            return File.ReadAllText($"{task}/comm") == "fault reader\n";
+        }
+        catch (IOException)
+        {
+            // The thread ended meanwhile.
+            return false;
+        }
     }
 
     private static ulong ReadWord(GuestMemory memory, ulong page, int offset)

@@ -72,11 +72,10 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
             _ = machine.Engine!.Arm(page * Page.Size, Page.Size);
         }
 
-        ulong passes = machine.Progress.Passes;
-        Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= passes + 3 || machine.Progress.Ended, s_patience), machine.Progress.ToString());
+        // Each vCPU owns a part of the pages, and one may be passes ahead of the other.
+        Assert.True(SpinWait.SpinUntil(() => pages.Count == 32 || machine.Progress.Ended, s_patience), $"{pages.Count} userfaults, {machine.Progress}");
         Assert.Null(machine.Progress.Failure);
         Assert.Equal(0UL, machine.Progress.PagesWrong);
-        Assert.Equal(32, pages.Count);
         Assert.InRange(machine.Engine!.Statistics.Unlocated, 1, 1000);
         Assert.NotEmpty(log.All);
         Assert.Equal(log.All.Count, log.All.Distinct(StringComparer.Ordinal).Count());

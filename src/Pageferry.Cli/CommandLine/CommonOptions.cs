@@ -14,11 +14,17 @@ internal static class CommonOptions
 
     internal static Option<bool> Json() => new("--json") { Description = "Write JSON to standard output." };
 
-    internal static Option<MemorySize> Memory() => new("--memory")
+    internal static Option<MemorySize> Memory() => Size("--memory", "Guest memory: a number and K, M, G or T; without a unit, MiB.", 512UL << 20);
+
+    /// <summary>An amount of memory.</summary>
+    /// <param name="name">The option's name.</param>
+    /// <param name="description">Its line of help.</param>
+    /// <param name="bytes">What it is without the option.</param>
+    internal static Option<MemorySize> Size(string name, string description, ulong bytes) => new(name)
     {
-        Description = "Guest memory: a number and K, M, G or T; without a unit, MiB.",
+        Description = description,
         HelpName = "SIZE",
-        DefaultValueFactory = _ => new MemorySize(512UL << 20),
+        DefaultValueFactory = _ => new MemorySize(bytes),
         CustomParser = result =>
         {
             if (!MemorySize.TryParse(Text(result), out MemorySize size, out string error))
@@ -43,6 +49,28 @@ internal static class CommonOptions
             }
 
             return count;
+        },
+    };
+
+    /// <summary>A whole number.</summary>
+    /// <param name="name">The option's name.</param>
+    /// <param name="description">Its line of help.</param>
+    /// <param name="least">The least that makes sense.</param>
+    /// <param name="most">The most that makes sense.</param>
+    /// <param name="otherwise">What it is without the option.</param>
+    internal static Option<int> Number(string name, string description, int least, int most, int otherwise) => new(name)
+    {
+        Description = description,
+        HelpName = "N",
+        DefaultValueFactory = _ => otherwise,
+        CustomParser = result =>
+        {
+            if (!int.TryParse(Text(result), NumberStyles.None, CultureInfo.InvariantCulture, out int number) || number < least || number > most)
+            {
+                result.AddError($"'{Text(result)}' is not a value of {name}. Write a whole number from {least} to {most}.");
+            }
+
+            return number;
         },
     };
 

@@ -13,6 +13,8 @@ namespace Pageferry.Cli;
 [JsonSerializable(typeof(DemoReport))]
 [JsonSerializable(typeof(DoctorReport))]
 [JsonSerializable(typeof(ConformanceReport))]
+[JsonSerializable(typeof(PagingReport))]
+[JsonSerializable(typeof(PagingComparison))]
 [JsonSerializable(typeof(FailureReport))]
 internal sealed partial class CliJson : JsonSerializerContext
 {

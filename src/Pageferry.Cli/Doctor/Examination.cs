@@ -41,7 +41,8 @@ internal static class Examination
 
     private static Capability Conclude(string name, string? refusal) => new(name, refusal is null, refusal);
 
-    private static (ulong Total, ulong Available) MemoryInfo()
+    /// <summary>This machine's memory in bytes, and what of it can be had without swapping.</summary>
+    internal static (ulong Total, ulong Available) MemoryInfo()
     {
         ulong total = 0, available = 0;
         foreach (string line in File.ReadLines("/proc/meminfo"))

@@ -48,6 +48,7 @@ internal static partial class Interop
     internal const nuint KVM_SET_XSAVE = 0x5000aea5;
     internal const nuint KVM_GET_XCRS = 0x8188aea6;
     internal const nuint KVM_SET_XCRS = 0x4188aea7;
+    internal const nuint KVM_GET_TSC_KHZ = 0xaea3;
     internal const nuint KVM_GET_XSAVE2 = 0x9000aecf;
 
     internal const uint KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE = 1;
