@@ -9,6 +9,7 @@ return args switch
     ["background-fill", .. var options] => BackgroundFill.Compare(Rounds(options)),
     ["downtime", var pageferry, .. var options] => Downtime.Measure(Rounds(options), pageferry),
     ["engine-memory"] => EngineMemory.Measure(),
+    ["kernel-matrix", var results, var output, .. var document] => KernelMatrix.Collect(results, output, document is [var path] ? path : null),
     ["local-fault-once", var pages] => LocalFault.RunOnce(ulong.Parse(pages)),
     ["remote-fault-once", var pages] => RemoteFault.RunOnce(ulong.Parse(pages)),
     ["background-fill-once", var mebibytes, var backing] => BackgroundFill.RunOnce(ulong.Parse(mebibytes), Enum.Parse<GuestBacking>(backing)),
@@ -20,6 +21,6 @@ static int Rounds(string[] options) => options is [var rounds] ? int.Parse(round
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill [ROUNDS] | downtime PAGEFERRY [ROUNDS] | engine-memory");
+    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill [ROUNDS] | downtime PAGEFERRY [ROUNDS] | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
     return 2;
 }
