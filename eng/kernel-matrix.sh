@@ -40,7 +40,7 @@ while [ $# -gt 0 ]; do
       case $1:$2 in
         --kernel:all) ;;
         --kernel:bookworm | --kernel:trixie | --kernel:sid) kernels=("$2") ;;
-        --kernel:*) wrong "'$2' is not a kernel of the matrix: bookworm, trixie, sid or all." ;;
+        --kernel:*) wrong "--kernel '$2' is not in the matrix: bookworm, trixie, sid or all." ;;
         --output:*) output=$(realpath -m "$2") ;;
       esac
       shift 2 ;;
