@@ -76,8 +76,14 @@ internal static class KernelMatrix
             string[] step = plan[i].Split('|');
             var run = Step(Path.Combine(directory, (i + 1).ToString(CultureInfo.InvariantCulture)), step[0], step[1]);
             doctor = step[0] is "doctor" ? run.Report : doctor;
+            JsonArray earlier = EarlierTries(directory, i + 1);
             foreach (JsonObject entry in run.Cases)
             {
+                if (earlier.Count > 0)
+                {
+                    entry["earlier_tries"] = earlier.DeepClone();
+                }
+
                 cases.Add((JsonNode)entry);
             }
         }
@@ -97,6 +103,13 @@ internal static class KernelMatrix
             ["cases"] = cases,
         };
     }
+
+    /// <summary>What ended a step before it was run again: a triple fault of its guest, or of the whole machine.</summary>
+    private static JsonArray EarlierTries(string directory, int number) =>
+    [
+        .. Directory.GetDirectories(directory, $"{number}.*").Order(StringComparer.Ordinal)
+            .Select(path => (JsonNode)(Text(path, "errors")?.Split('\n')[^1] ?? "the machine ended in it")),
+    ];
 
     /// <summary>Reads what one step left.</summary>
     /// <param name="directory">Its output, errors and exit status.</param>

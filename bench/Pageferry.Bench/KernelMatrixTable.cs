@@ -97,6 +97,11 @@ internal static class KernelMatrixTable
             return outcome;
         }
 
+        if (entry["earlier_tries"] is JsonArray earlier)
+        {
+            outcome = $"{outcome} at try {earlier.Count + 1}";
+        }
+
         return entry["ratios"] is JsonArray ratios
             ? string.Join(", ", ratios.Select(ratio => string.Create(CultureInfo.InvariantCulture, $"{ratio!["delivery"]} : {ratio["to"]} {Number(ratio["ratio"]):F2}×")))
             : string.Create(CultureInfo.InvariantCulture, $"{outcome}, {Number(entry["downtime_ms"]):F0} ms, {entry["pages_wrong"]} wrong");

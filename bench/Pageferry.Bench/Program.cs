@@ -8,6 +8,7 @@ return args switch
     ["remote-fault", .. var options] => RemoteFault.Compare(Rounds(options)),
     ["background-fill", .. var options] => BackgroundFill.Compare(Rounds(options)),
     ["downtime", var pageferry, .. var options] => Downtime.Measure(Rounds(options), pageferry),
+    ["locator", .. var options] => Locator.Measure(Rounds(options)),
     ["engine-memory"] => EngineMemory.Measure(),
     ["kernel-matrix", var results, var output, .. var document] => KernelMatrix.Collect(results, output, document is [var path] ? path : null),
     ["local-fault-once", var pages] => LocalFault.RunOnce(ulong.Parse(pages)),
@@ -21,6 +22,6 @@ static int Rounds(string[] options) => options is [var rounds] ? int.Parse(round
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill [ROUNDS] | downtime PAGEFERRY [ROUNDS] | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
+    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator [ROUNDS] | downtime PAGEFERRY [ROUNDS] | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
     return 2;
 }

@@ -57,6 +57,12 @@ public sealed class Kvm : IDisposable
     /// <returns>0 when it is not there; else 1 or a number that belongs to it.</returns>
     public int CheckExtension(KvmCapability capability) => Math.Max(0, Interop.Ioctl(Descriptor.Number, Interop.KVM_CHECK_EXTENSION, (nint)capability));
 
+    /// <summary>
+    /// Whether KVM walks the guests' page tables itself (shadow paging), for want of EPT or NPT or because it is a software KVM: then a page table that it can't
+    /// read is a page fault to the guest.
+    /// </summary>
+    public static bool WalksGuestTables => !IsOn("/sys/module/kvm_intel/parameters/ept") && !IsOn("/sys/module/kvm_amd/parameters/npt");
+
     /// <summary>The most vCPUs a virtual machine can have (<c>KVM_CAP_MAX_VCPUS</c>, or what is recommended where that is unknown).</summary>
     public int MaxVcpus => Math.Max(1, CheckExtension(KvmCapability.MaxVcpus) is > 0 and int most ? most : CheckExtension(KvmCapability.RecommendedVcpus));
 
@@ -112,4 +118,16 @@ public sealed class Kvm : IDisposable
 
     /// <summary>Closes <c>/dev/kvm</c>.</summary>
     public void Dispose() => Descriptor.Dispose();
+
+    private static bool IsOn(string parameter)
+    {
+        try
+        {
+            return File.ReadAllText(parameter).Trim() is "Y" or "1";
+        }
+        catch (Exception absent) when (absent is IOException or UnauthorizedAccessException)
+        {
+            return false;
+        }
+    }
 }

@@ -222,6 +222,21 @@ public sealed class VirtualCpu : IDisposable
     /// <exception cref="LinuxException">The kernel refused.</exception>
     public void SetCpuid(byte[] cpuid) => SetRaw(Interop.KVM_SET_CPUID2, cpuid, "CPUID leaves");
 
+    /// <summary>Reads an MSR (<c>KVM_GET_MSRS</c>).</summary>
+    /// <param name="index">Its number.</param>
+    /// <param name="value">Its value.</param>
+    /// <returns>False where this KVM has no such MSR.</returns>
+    public bool TryGetMsr(uint index, out ulong value)
+    {
+        Span<byte> msrs = stackalloc byte[Interop.MsrsHeaderBytes + Interop.MsrEntryBytes];
+        msrs.Clear();
+        BinaryPrimitives.WriteUInt32LittleEndian(msrs, 1);
+        BinaryPrimitives.WriteUInt32LittleEndian(msrs[Interop.MsrsHeaderBytes..], index);
+        bool found = Interop.Ioctl(Descriptor, Interop.KVM_GET_MSRS, msrs) == 1;
+        value = BinaryPrimitives.ReadUInt64LittleEndian(msrs[(Interop.MsrsHeaderBytes + Interop.MsrEntryData)..]);
+        return found;
+    }
+
     /// <summary>Reads the local APIC (<c>KVM_GET_LAPIC</c>).</summary>
     /// <returns>A <c>struct kvm_lapic_state</c>: the APIC's register page, 1024 bytes.</returns>
     /// <exception cref="LinuxException">EINVAL: the virtual machine has no interrupt controllers in the kernel.</exception>

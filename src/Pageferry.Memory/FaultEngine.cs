@@ -26,9 +26,6 @@ public sealed class FaultEngine : IDisposable
     private readonly FaultReader _reader;
     private readonly RangeArming _arming;
 
-    /// <summary>Guards the page source against two vCPUs that ask at once.</summary>
-    private readonly Lock _asking = new();
-
     /// <summary>Is pulsed when a vCPU's thread that waits in <see cref="Resolve"/> has to look again.</summary>
     private readonly object _settled = new();
 
@@ -73,6 +70,9 @@ public sealed class FaultEngine : IDisposable
 
     /// <summary>Completes when, for the first time, no page is armed: every page is present or known to be zero.</summary>
     public Task Completed => _completed.Task;
+
+    /// <summary>Whether <see cref="Stop"/> was called.</summary>
+    public bool IsStopped => _stopped;
 
     /// <summary>Completes, with the reason, if the reader thread fails: from then on the guest stalls on missing pages.</summary>
     public Task<Exception> Failed => _failed.Task;
@@ -130,8 +130,8 @@ public sealed class FaultEngine : IDisposable
     /// <param name="semantics">Which accesses are userfaults.</param>
     /// <param name="content">What becomes of the pages' content; of no importance for <see cref="UserfaultSemantics.FirstAccess"/>.</param>
     /// <returns>
-    /// How many pages of the range stay accessible: 0 with <see cref="UserfaultSemantics.AnyAccess"/>, the populated ones with
-    /// <see cref="UserfaultSemantics.FirstAccess"/>.
+    /// How many pages of the range stay accessible: with <see cref="UserfaultSemantics.AnyAccess"/> those of <see cref="KeepAccessible"/>, with
+    /// <see cref="UserfaultSemantics.FirstAccess"/> all that are populated.
     /// </returns>
     /// <exception cref="ArgumentException">The range is empty, unaligned or not memory, or the semantics are unknown; nothing has changed.</exception>
     /// <exception cref="InvalidOperationException">The engine was not started or has ended.</exception>
@@ -184,6 +184,19 @@ public sealed class FaultEngine : IDisposable
     /// <exception cref="ArgumentOutOfRangeException">No region holds the address.</exception>
     public bool Resolve(ulong gpa, Func<bool> mayWait) => ResolvePage(Memory.PageAt(gpa), mayWait);
 
+    /// <summary>
+    /// Places what is faulted in at once around an address, and never arms it from now on: for what the kernel itself accesses in ways that no exit tells of.
+    /// </summary>
+    /// <param name="gpa">A guest physical address within a region.</param>
+    /// <param name="mayWait">See <see cref="Resolve"/>.</param>
+    /// <returns>Whether it is placed.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">No region holds the address.</exception>
+    public bool KeepAccessible(ulong gpa, Func<bool> mayWait)
+    {
+        _arming.Exempt(Memory.FaultPageOf(Memory.PageAt(gpa)));
+        return !IsArmed(gpa) || Resolve(gpa, mayWait);
+    }
+
     /// <summary>Makes every wait in <see cref="Resolve"/> ask again whether it may go on.</summary>
     public void InterruptWaits()
     {
@@ -194,13 +207,25 @@ public sealed class FaultEngine : IDisposable
     }
 
     /// <summary>
-    /// Stops the reader thread. The memory stays armed: a guest that is still running stalls on missing pages rather than reading zeros.
+    /// Stops answering. The memory stays armed: a guest that is still running stalls on missing pages rather than reading zeros, until
+    /// <see cref="GuestMemory.Unregister"/> or for ever.
     /// </summary>
+    public void Stop()
+    {
+        lock (Placing)
+        {
+            _stopped = true;
+        }
+
+        _reader.Stop();
+        InterruptWaits();
+    }
+
+    /// <summary>Stops answering and frees the page states. No vCPU may run any more that resolves its faults here.</summary>
     public void Dispose()
     {
-        _stopped = true;
+        Stop();
         _reader.Dispose();
-        InterruptWaits();
         States.Dispose();
         Statistics.Dispose();
     }
@@ -318,6 +343,11 @@ public sealed class FaultEngine : IDisposable
     /// <returns>How many have to be requested; 0 when the fault is answered; below 0 when what it needs is on its way.</returns>
     internal int TakeFault(ulong page, bool? hasContent, long metAt, Span<ulong> requests)
     {
+        if (_stopped)
+        {
+            return 0;
+        }
+
         ulong first = Memory.FaultPageOf(page);
         int missing = 0;
         bool waits = false;
@@ -513,10 +543,6 @@ public sealed class FaultEngine : IDisposable
                 Placer.Wake(first, Memory.FaultPages);
                 return;
 
-            case UserfaultfdResult.NotRegistered when _stopped:
-                // All memory is accessible now.
-                return;
-
             default:
                 // The content of a whole page is gone: a hole was punched behind our back. A stall, never a page of zeros.
                 Statistics.AddUnplaceable();
@@ -589,10 +615,7 @@ public sealed class FaultEngine : IDisposable
 
             if (missing > 0)
             {
-                lock (_asking)
-                {
-                    Request(requests[..missing]);
-                }
+                Request(requests[..missing]);
             }
 
             if (!WaitUntilSettled(Memory.FaultPageOf(page), mayWait))

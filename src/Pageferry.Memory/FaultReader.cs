@@ -14,13 +14,22 @@ internal sealed class FaultReader(FaultEngine engine) : IDisposable
     private Userfaultfd? _userfaultfd;
     private Thread? _thread;
 
-    /// <summary>Stops the thread, if it was started.</summary>
+    /// <summary>Frees what the thread used; it has stopped.</summary>
     public void Dispose()
     {
-        _stop.Signal();
-        _thread?.Join();
         _stop.Dispose();
         _events.Dispose();
+    }
+
+    /// <summary>Stops the thread, if it was started and runs.</summary>
+    internal void Stop()
+    {
+        Thread? thread = Interlocked.Exchange(ref _thread, null);
+        if (thread is not null)
+        {
+            _stop.Signal();
+            thread.Join();
+        }
     }
 
     internal void Start(Userfaultfd userfaultfd)

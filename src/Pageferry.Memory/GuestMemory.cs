@@ -122,6 +122,22 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="ArgumentOutOfRangeException">No region holds the address.</exception>
     public ulong GuestViewAddress(ulong gpa) => _guestView.Address + Offset(gpa, 1);
 
+    /// <summary>Whether a guest physical address is memory.</summary>
+    /// <param name="gpa">Any guest physical address.</param>
+    /// <returns>Whether a region holds it.</returns>
+    public bool Contains(ulong gpa)
+    {
+        foreach (GuestRegion region in _regions)
+        {
+            if (gpa - region.Gpa < region.Length)
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
     /// <summary>The number of the page that holds a guest physical address.</summary>
     /// <param name="gpa">A guest physical address within a region.</param>
     /// <returns>0 to <see cref="PageCount"/> - 1.</returns>
@@ -179,6 +195,42 @@ public sealed class GuestMemory : IDisposable
         {
             source.CopyTo(_hostView.Span(offset, source.Length));
         }
+    }
+
+    /// <summary>Reads as the host without ever waiting for a page, or failing by a signal.</summary>
+    /// <param name="gpa">Where to read; the whole range lies in one region.</param>
+    /// <param name="destination">Where to copy to; its length says how much.</param>
+    /// <returns>
+    /// Whether all of it was read. Memory without a host view can be read where pages are accessible; while its faults are queued this waits for others all the same.
+    /// </returns>
+    /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
+    public bool TryRead(ulong gpa, Span<byte> destination)
+    {
+        ulong offset = Offset(gpa, (ulong)destination.Length);
+        if (_hostView is null)
+        {
+            return _guestView.TryCopyOut(offset, destination) == destination.Length;
+        }
+
+        _hostView.Span(offset, destination.Length).CopyTo(destination);
+        return true;
+    }
+
+    /// <summary>Writes as the host; see <see cref="TryRead"/>.</summary>
+    /// <param name="gpa">Where to write; the whole range lies in one region.</param>
+    /// <param name="source">What to write.</param>
+    /// <returns>Whether all of it was written.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
+    public bool TryWrite(ulong gpa, ReadOnlySpan<byte> source)
+    {
+        ulong offset = Offset(gpa, (ulong)source.Length);
+        if (_hostView is null)
+        {
+            return _guestView.TryCopyIn(offset, source) == source.Length;
+        }
+
+        source.CopyTo(_hostView.Span(offset, source.Length));
+        return true;
     }
 
     /// <summary>Reads as the guest does: through the guest view in native code. A missing page is a userfault, and the call waits for it.</summary>

@@ -17,6 +17,22 @@ internal sealed class RangeArming(FaultEngine engine)
     private ulong _ownFirst;
     private ulong _ownEnd;
 
+    /// <summary>First pages of what is never armed; under the placing lock.</summary>
+    private readonly HashSet<ulong> _exempt = [];
+
+    /// <summary>Never arms what is faulted in at once, whose first page this is.</summary>
+    internal void Exempt(ulong first)
+    {
+        // A page that is being armed is armed before this returns, and resolved by who asked.
+        lock (_lock)
+        {
+            lock (engine.Placing)
+            {
+                _ = _exempt.Add(first);
+            }
+        }
+    }
+
     /// <summary>Whether a removal that was read is the work of an arming.</summary>
     internal bool IsOwnRemoval(ulong first, ulong end) => first >= _ownFirst && end <= _ownEnd;
 
@@ -62,6 +78,7 @@ internal sealed class RangeArming(FaultEngine engine)
 
     private ulong ArmAny(ulong first, ulong count, ArmedContent content)
     {
+        ulong exempt = 0;
         for (ulong done = 0; done < count; done += PagesPerHold)
         {
             ulong page = first + done;
@@ -71,7 +88,9 @@ internal sealed class RangeArming(FaultEngine engine)
                 // From here on nobody shows these pages, and who touches one that is hidden waits.
                 ulong arming = engine.States.Replace(page, pages, PageState.Present, PageState.Arming);
                 arming += engine.States.Replace(page, pages, PageState.Zero, PageState.Arming);
-                engine.AddKnown(-(long)arming);
+                ulong spared = Spare(page, pages);
+                exempt += spared;
+                engine.AddKnown(-(long)(arming - spared));
             }
 
             PageState becomes = PageState.Zero;
@@ -86,7 +105,22 @@ internal sealed class RangeArming(FaultEngine engine)
             }
         }
 
-        return 0;
+        return exempt;
+    }
+
+    /// <summary>Takes the exempt pages of a run out of it again. They were placed before, or are placed when they are touched.</summary>
+    private ulong Spare(ulong page, ulong count)
+    {
+        ulong spared = 0;
+        foreach (ulong first in _exempt)
+        {
+            if (first - page < count)
+            {
+                spared += engine.States.Replace(first, engine.Memory.FaultPages, PageState.Arming, PageState.Zero);
+            }
+        }
+
+        return spared;
     }
 
     /// <summary>Hides the pages that are being armed, and no others: a page in between may be about to be placed.</summary>

@@ -6,10 +6,20 @@ namespace Pageferry.Migration;
 /// <summary>Asks the source for the pages that the guest waits for: the fault engine's page source. Allocates nothing per request.</summary>
 internal sealed class DemandRequester(PeerConnection connection, Action<Exception> lost) : IPageSource
 {
+    /// <summary>One request at a time: vCPUs ask on their own threads where faults are delivered as exits.</summary>
+    private readonly Lock _sending = new();
     private readonly byte[] _frame = new byte[PeerConnection.HeaderBytes + (PageFrames.MostRequested * sizeof(ulong))];
 
     /// <inheritdoc/>
     public void Request(ReadOnlySpan<ulong> pages)
+    {
+        lock (_sending)
+        {
+            Send(pages);
+        }
+    }
+
+    private void Send(ReadOnlySpan<ulong> pages)
     {
         while (!pages.IsEmpty)
         {

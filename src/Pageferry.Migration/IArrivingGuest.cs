@@ -5,8 +5,8 @@ namespace Pageferry.Migration;
 /// <summary>A guest that arrives: first room for its memory, then its machine state, then it starts.</summary>
 public interface IArrivingGuest : IDisposable
 {
-    /// <summary>Its memory, which nobody has touched.</summary>
-    GuestMemory Memory { get; }
+    /// <summary>The engine that is to answer the faults of its memory, which nobody has touched; made by the guest's host, started and disposed by the migration.</summary>
+    FaultEngine Engine { get; }
 
     /// <summary>Loads the machine state without touching memory.</summary>
     /// <param name="state">What the source's <see cref="IMigratingGuest.SaveState"/> gave.</param>

@@ -5,7 +5,7 @@ using Pageferry.Memory;
 namespace Pageferry.Migration;
 
 /// <summary>One guest's arrival, from its first connection to its last page.</summary>
-internal sealed class IncomingSession(VersionRange versions, Func<MigrationLayout, IArrivingGuest> prepare, ILogger? logger) : IDisposable
+internal sealed class IncomingSession(VersionRange versions, Func<MigrationLayout, IArrivingGuest> prepare) : IDisposable
 {
     private readonly Guid _id = Guid.NewGuid();
     private readonly List<PeerConnection> _connections = [];
@@ -52,9 +52,9 @@ internal sealed class IncomingSession(VersionRange versions, Func<MigrationLayou
         Counters.Phase = MigrationPhase.Preparing;
         var layout = MigrationLayout.Deserialize(_control!.Receive(MessageType.Layout, MigrationLayout.MostBytes));
         _guest = prepare(layout);
-        Counters.PagesTotal = (long)_guest.Memory.PageCount;
+        Counters.PagesTotal = (long)_guest.Engine.Memory.PageCount;
         var threads = new PageThreads(_connections);
-        _engine = new FaultEngine(_guest.Memory, logger);
+        _engine = _guest.Engine;
         _engine.Start(new DemandRequester(_demand!, threads.Fail));
         EngineStarted?.Invoke(_engine);
         var demand = new PageReceiver(_demand!, _engine, Counters, ConnectionRole.Demand);
@@ -115,8 +115,8 @@ internal sealed class IncomingSession(VersionRange versions, Func<MigrationLayou
 
         // Every page is present or known to be zero. Whoever still waits touches its page again and finds it without us.
         threads.Finish();
-        _engine.Dispose();
-        _guest!.Memory.Unregister();
+        _engine.Stop();
+        _engine.Memory.Unregister();
         SendControl(MessageType.Complete);
         threads.Join("control");
     }

@@ -73,7 +73,7 @@ public sealed class MigrationDestination : IDisposable
     {
         while (true)
         {
-            using var session = new IncomingSession(_versions, _prepare, _logger);
+            using var session = new IncomingSession(_versions, _prepare);
             _counters = session.Counters;
             session.EngineStarted = engine => _engine = engine;
             try

@@ -18,6 +18,8 @@ internal sealed class Rehearsal : IMigratingGuest, IArrivingGuest
 
     public GuestMemory Memory { get; } = GuestMemory.Create(Pages * Page.Size);
 
+    public FaultEngine Engine => field ??= new FaultEngine(Memory);
+
     /// <summary>Rehearses unless that was done before.</summary>
     internal static void Once() => _ = s_done.Value;
 

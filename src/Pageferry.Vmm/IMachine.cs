@@ -11,6 +11,12 @@ public interface IMachine : IDisposable
     /// <summary>The guest's memory.</summary>
     GuestMemory Memory { get; }
 
+    /// <summary>
+    /// Answers the guest's userfaults, if there are any; set while no vCPU runs. Where they are delivered as exits, the vCPUs' own threads resolve them with it.
+    /// It is disposed with the machine.
+    /// </summary>
+    FaultEngine? Engine { get; set; }
+
     /// <summary>How many vCPUs it has.</summary>
     int VcpuCount { get; }
 

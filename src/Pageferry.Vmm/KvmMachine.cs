@@ -12,6 +12,10 @@ public sealed class KvmMachine : Machine
     private readonly VirtualMachine _virtualMachine;
     private readonly VirtualCpu[] _vcpus;
     private readonly VcpuRegisters[] _loaded;
+    private readonly VcpuFaults?[] _faults;
+    private readonly bool[] _isPrepared;
+    private readonly Func<bool> _mayWait;
+    private readonly Func<bool> _mayFinish;
 
     private KvmMachine(Kvm.Kvm kvm, VirtualMachine virtualMachine, GuestMemory memory, int vcpuCount)
         : base(memory, vcpuCount)
@@ -26,6 +30,10 @@ public sealed class KvmMachine : Machine
 
         _vcpus = [.. Enumerable.Range(0, vcpuCount).Select(virtualMachine.CreateVcpu)];
         _loaded = new VcpuRegisters[vcpuCount];
+        _faults = new VcpuFaults?[vcpuCount];
+        _isPrepared = new bool[vcpuCount];
+        _mayWait = () => MayRun;
+        _mayFinish = () => MayFinish;
     }
 
     /// <inheritdoc/>
@@ -107,10 +115,29 @@ public sealed class KvmMachine : Machine
     private protected override void Run(int vcpu)
     {
         VirtualCpu cpu = _vcpus[vcpu];
+        if (Engine is { Delivery: FaultDelivery.Exit } engine && !_isPrepared[vcpu])
+        {
+            if (!KvmOwnPages.TryPlace(engine, cpu, Kvm.Kvm.WalksGuestTables, _mayWait))
+            {
+                return;
+            }
+
+            _isPrepared[vcpu] = true;
+        }
 
         // Only an interrupted run ends here: it has completed the exit before it, so that the state is whole.
         for (VcpuExit exit = cpu.Run(); exit.Kind != VcpuExitKind.Interrupted; exit = cpu.Run())
         {
+            if (TryResolve(vcpu, cpu, exit, out bool mayRun))
+            {
+                if (!mayRun)
+                {
+                    return;
+                }
+
+                continue;
+            }
+
             SeeFirstInstruction();
             Handle(vcpu, cpu, exit);
         }
@@ -165,6 +192,62 @@ public sealed class KvmMachine : Machine
             kvm?.Dispose();
             memory.Dispose();
             throw;
+        }
+    }
+
+    /// <summary>Resolves an exit that is a userfault.</summary>
+    /// <param name="vcpu">The vCPU.</param>
+    /// <param name="cpu">The same.</param>
+    /// <param name="exit">Why it stopped.</param>
+    /// <param name="mayRun">Whether it may run again at once; false when it is to park first.</param>
+    /// <returns>Whether it is one.</returns>
+    private bool TryResolve(int vcpu, VirtualCpu cpu, in VcpuExit exit, out bool mayRun)
+    {
+        mayRun = true;
+        if (Engine is not { Delivery: FaultDelivery.Exit } engine)
+        {
+            return false;
+        }
+
+        switch (exit.Kind)
+        {
+            case VcpuExitKind.MemoryFault when ((MemoryFaultFlags)exit.Value).HasFlag(MemoryFaultFlags.Userfault) && Memory.Contains(exit.Address):
+                mayRun = engine.Resolve(exit.Address, _mayWait);
+                return true;
+
+            // KVM's emulator could not access the page. The instruction is half done: the access is made here, and then it goes on.
+            case VcpuExitKind.MmioRead or VcpuExitKind.MmioWrite when Memory.Contains(exit.Address):
+                CompleteAccess(cpu, exit, engine);
+                return true;
+
+            default:
+                return VcpuFaults.MayBe(exit) && TryResolveLocated(vcpu, exit, engine, out mayRun);
+        }
+    }
+
+    private bool TryResolveLocated(int vcpu, in VcpuExit exit, FaultEngine engine, out bool mayRun)
+    {
+        VcpuFaults faults = _faults[vcpu] ??= new VcpuFaults(engine, _vcpus[vcpu]);
+        faults.Locate();
+        bool found = false;
+        mayRun = true;
+        while (mayRun && faults.TryNext(out VcpuExit fault))
+        {
+            found = true;
+            mayRun = engine.Resolve(fault.Address, _mayWait);
+        }
+
+        // An engine that has stopped answers nothing; what it leaves behind is about to become accessible, if it is.
+        return found || (engine.IsStopped && Memory.IsRegistered) || (exit.Kind == VcpuExitKind.Fault && faults.TryShowAgain(_mayWait));
+    }
+
+    /// <summary>Makes one access of KVM's emulator, of up to 8 bytes within a page, from or to memory.</summary>
+    private void CompleteAccess(VirtualCpu cpu, in VcpuExit exit, FaultEngine engine)
+    {
+        bool isDone = false;
+        while (!isDone && engine.Resolve(exit.Address, _mayFinish))
+        {
+            isDone = exit.Kind == VcpuExitKind.MmioRead ? Memory.TryRead(exit.Address, cpu.Data(exit)) : Memory.TryWrite(exit.Address, cpu.Data(exit));
         }
     }
 

@@ -34,6 +34,7 @@ public abstract class Machine : IMachine
     private volatile bool _over;
     private volatile bool _stopping;
     private volatile bool _awaitingFirst;
+    private volatile int _alone = -1; // the vCPU that runs while all others are parked
 
     private protected Machine(GuestMemory memory, int vcpuCount)
     {
@@ -53,6 +54,9 @@ public abstract class Machine : IMachine
 
     /// <inheritdoc/>
     public GuestMemory Memory { get; }
+
+    /// <inheritdoc/>
+    public FaultEngine? Engine { get; set; }
 
     /// <inheritdoc/>
     public int VcpuCount => _vcpus.Length;
@@ -85,7 +89,10 @@ public abstract class Machine : IMachine
     private protected bool AwaitsFirstInstruction => _awaitingFirst;
 
     /// <summary>Whether a vCPU may go on without parking.</summary>
-    private protected bool MayRun => !_pausing && !_over && !_stopping;
+    private protected bool MayRun => !_pausing && !_over && !_stopping && _alone < 0;
+
+    /// <summary>Whether the vCPUs will run again.</summary>
+    private protected bool MayFinish => !_stopping && !_over;
 
     /// <inheritdoc/>
     public void Start()
@@ -195,6 +202,7 @@ public abstract class Machine : IMachine
 
         _kicker?.Join();
         DisposeVcpus();
+        Engine?.Dispose();
         Memory.Dispose();
     }
 
@@ -299,6 +307,41 @@ public abstract class Machine : IMachine
         }
     }
 
+    /// <summary>Does something on a vCPU's thread while no other vCPU runs.</summary>
+    private protected void RunAlone(int vcpu, Action action)
+    {
+        lock (_gate)
+        {
+            while (_alone >= 0)
+            {
+                _running--;
+                Monitor.PulseAll(_gate);
+                _ = Monitor.Wait(_gate);
+                _running++;
+            }
+
+            _alone = vcpu;
+            KickAll();
+            while (_running > 1)
+            {
+                _ = Monitor.Wait(_gate);
+            }
+        }
+
+        try
+        {
+            action();
+        }
+        finally
+        {
+            lock (_gate)
+            {
+                _alone = -1;
+                Monitor.PulseAll(_gate);
+            }
+        }
+    }
+
     /// <summary>The guest has executed an instruction since its state was loaded.</summary>
     private protected void SeeFirstInstruction()
     {
@@ -337,6 +380,8 @@ public abstract class Machine : IMachine
         {
             Kick(i);
         }
+
+        Engine?.InterruptWaits();
     }
 
     private void WaitUntilParked()
@@ -377,7 +422,7 @@ public abstract class Machine : IMachine
         {
             _running--;
             Monitor.PulseAll(_gate);
-            while (!_stopping && (_pausing || _over))
+            while (!_stopping && (_pausing || _over || _alone >= 0))
             {
                 _ = Monitor.Wait(_gate);
             }

@@ -29,6 +29,10 @@ internal sealed class TestGuest : IMigratingGuest, IArrivingGuest
 
     public GuestMemory Memory { get; }
 
+    public FaultEngine Engine => field ??= new FaultEngine(Memory, delivery: Delivery);
+
+    public FaultDelivery Delivery { get; init; } = FaultDelivery.Queue;
+
     public long Wrong => Volatile.Read(ref _wrong);
 
     public ulong Round => Volatile.Read(ref _round);

@@ -48,10 +48,26 @@ internal static class CommonOptions
 
     internal static Option<string> Backing() => new("--backing")
     {
-        Description = "What holds the guest's memory: memfd or anonymous.",
+        Description = "What holds the guest's memory: memfd, memfd-2m (reserved 2 MiB pages) or anonymous.",
         HelpName = "KIND",
         DefaultValueFactory = _ => BackingWord.Memfd,
-        CustomParser = result => Choice(result, BackingWord.Memfd, BackingWord.Anonymous),
+        CustomParser = result => Choice(result, BackingWord.Memfd, BackingWord.Memfd2M, BackingWord.Anonymous),
+    };
+
+    internal static Option<string> Delivery() => new("--delivery")
+    {
+        Description = "How userfaults arrive: queue (userfaultfd's), exit (the vCPU's own thread), or auto (queue if permitted).",
+        HelpName = "KIND",
+        DefaultValueFactory = _ => DeliveryWord.Auto,
+        CustomParser = result => Choice(result, DeliveryWord.Auto, DeliveryWord.Queue, DeliveryWord.Exit),
+    };
+
+    internal static Option<string> Privilege() => new("--privilege")
+    {
+        Description = "What the guest runs as: user (CPL 3) or kernel (CPL 0).",
+        HelpName = "LEVEL",
+        DefaultValueFactory = _ => GuestPrivilegeWord.User,
+        CustomParser = result => Choice(result, GuestPrivilegeWord.User, GuestPrivilegeWord.Kernel),
     };
 
     internal static Option<string> Host() => new("--host")

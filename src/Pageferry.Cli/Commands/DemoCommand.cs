@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Text.Json;
 using Pageferry.Linux;
+using Pageferry.Memory;
 
 namespace Pageferry.Cli;
 
@@ -21,16 +22,20 @@ internal static class DemoCommand
             DefaultValueFactory = _ => "stamp",
         };
         Option<string> backing = CommonOptions.Backing();
+        Option<string> delivery = CommonOptions.Delivery();
+        Option<string> privilege = CommonOptions.Privilege();
         Option<string> host = CommonOptions.Host();
         Option<bool> json = CommonOptions.Json();
-        var command = new Command("demo", "Move a running guest to another process and show what happens.") { memory, vcpus, guest, backing, host, json };
-        examples[command] = ["pageferry demo", "pageferry demo --memory 1G --vcpus 2 --guest random", "pageferry demo --memory 64M --json"];
+        var command = new Command("demo", "Move a running guest to another process and show what happens.") { memory, vcpus, guest, backing, delivery, privilege, host, json };
+        examples[command] = ["pageferry demo", "pageferry demo --memory 1G --vcpus 2 --guest random", "pageferry demo --memory 64M --delivery exit --json"];
         command.SetAction((result, cancellation) => RunAsync(
             new DemoOptions(
                 result.GetRequiredValue(guest),
                 result.GetRequiredValue(memory),
                 result.GetRequiredValue(vcpus),
                 result.GetRequiredValue(backing),
+                result.GetRequiredValue(delivery),
+                result.GetRequiredValue(privilege),
                 result.GetRequiredValue(host)),
             result.GetValue(json),
             cancellation));
@@ -39,8 +44,12 @@ internal static class DemoCommand
 
     private static async Task<int> RunAsync(DemoOptions options, bool json, CancellationToken cancellation)
     {
-        UserfaultfdFeatures needed = UserfaultfdExamination.NeededFor(BackingWord.Parse(options.Backing));
-        if (UserfaultfdExamination.WhyNot(needed) is { } refusal)
+        GuestBacking backing = BackingWord.Parse(options.Backing);
+        UserfaultfdFeatures needed = UserfaultfdExamination.NeededFor(backing);
+
+        // Delivered as exits, faults need no userfaultfd on memory that has a host view.
+        bool needsUserfaultfd = options.Delivery is DeliveryWord.Queue || backing == GuestBacking.Anonymous;
+        if (needsUserfaultfd && UserfaultfdExamination.WhyNot(needed) is { } refusal)
         {
             throw new CommandException(refusal);
         }

@@ -13,10 +13,21 @@ internal static class VmReceiveCommand
     {
         Option<IPEndPoint> listen = CommonOptions.Endpoint("--listen", "Where to wait; loopback only. Port 0: the kernel picks one.", anyPort: true);
         Option<string> control = CommonOptions.Control("Where to make the control socket.");
+        var backing = new Option<string?>("--backing")
+        {
+            Description = "What is to hold the guest's memory: memfd, memfd-2m or anonymous. Default: what held it at the source.",
+            HelpName = "KIND",
+            CustomParser = result => CommonOptions.Choice(result, BackingWord.Memfd, BackingWord.Memfd2M, BackingWord.Anonymous),
+        };
+        Option<string> delivery = CommonOptions.Delivery();
         Option<bool> json = CommonOptions.Json();
         Option<bool> endWithInput = CommonOptions.EndWithInput();
-        var command = new Command("receive", "Wait for a guest and run it when it arrives.") { listen, control, json, endWithInput };
-        examples[command] = ["pageferry vm receive --listen 127.0.0.1:4444 --control /tmp/b.sock"];
+        var command = new Command("receive", "Wait for a guest and run it when it arrives.") { listen, control, backing, delivery, json, endWithInput };
+        examples[command] =
+        [
+            "pageferry vm receive --listen 127.0.0.1:4444 --control /tmp/b.sock",
+            "pageferry vm receive --listen 127.0.0.1:4444 --control /tmp/b.sock --delivery exit",
+        ];
         command.SetAction((result, cancellation) =>
         {
             string path = result.GetRequiredValue(control);
@@ -26,7 +37,8 @@ internal static class VmReceiveCommand
                 Lifeline.Watch(path);
             }
 
-            return VmProcess.ReceiveAsync(result.GetRequiredValue(listen), new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held), cancellation);
+            var options = new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, result.GetRequiredValue(delivery));
+            return VmProcess.ReceiveAsync(result.GetRequiredValue(listen), result.GetValue(backing), options, cancellation);
         });
         return command;
     }

@@ -14,20 +14,15 @@ internal static class VmRunCommand
         Option<MemorySize> memory = CommonOptions.Memory();
         Option<int> vcpus = CommonOptions.Vcpus();
         Option<string> control = CommonOptions.Control("Where to make the guest's control socket.");
-        var privilege = new Option<string>("--privilege")
-        {
-            Description = "What the guest runs as: user (CPL 3) or kernel (CPL 0).",
-            HelpName = "LEVEL",
-            DefaultValueFactory = _ => GuestPrivilegeWord.User,
-            CustomParser = result => CommonOptions.Choice(result, GuestPrivilegeWord.User, GuestPrivilegeWord.Kernel),
-        };
+        Option<string> privilege = CommonOptions.Privilege();
         Option<string> backing = CommonOptions.Backing();
+        Option<string> delivery = CommonOptions.Delivery();
         Option<string> host = CommonOptions.Host();
         var seed = new Option<ulong>("--seed") { Description = "What a built-in guest derives its contents from.", HelpName = "N", DefaultValueFactory = _ => 1 };
         var passes = new Option<ulong>("--passes") { Description = "Passes after which a built-in guest ends; 0 for never.", HelpName = "N" };
         Option<bool> json = CommonOptions.Json();
         Option<bool> endWithInput = CommonOptions.EndWithInput();
-        var command = new Command("run", "Run a guest in the foreground.") { guest, memory, vcpus, control, privilege, backing, host, seed, passes, json, endWithInput };
+        var command = new Command("run", "Run a guest in the foreground.") { guest, memory, vcpus, control, privilege, backing, delivery, host, seed, passes, json, endWithInput };
         examples[command] =
         [
             "pageferry vm run stamp --memory 1G --vcpus 2 --control /tmp/a.sock",
@@ -51,7 +46,7 @@ internal static class VmRunCommand
                 Lifeline.Watch(path);
             }
 
-            return VmProcess.RunAsync(options, new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held), cancellation);
+            return VmProcess.RunAsync(options, new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, result.GetRequiredValue(delivery)), cancellation);
         });
         return command;
     }

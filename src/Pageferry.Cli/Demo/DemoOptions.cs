@@ -5,5 +5,7 @@ namespace Pageferry.Cli;
 /// <param name="Memory">The guest's memory.</param>
 /// <param name="Vcpus">The guest's virtual CPUs.</param>
 /// <param name="Backing">One of the constants of <see cref="BackingWord"/>.</param>
+/// <param name="Delivery">One of the constants of <see cref="DeliveryWord"/>.</param>
+/// <param name="Privilege">One of the constants of <see cref="GuestPrivilegeWord"/>.</param>
 /// <param name="Host">One of the constants of <see cref="HostWord"/>.</param>
-internal sealed record DemoOptions(string Guest, MemorySize Memory, int Vcpus, string Backing, string Host);
+internal sealed record DemoOptions(string Guest, MemorySize Memory, int Vcpus, string Backing, string Delivery, string Privilege, string Host);

@@ -24,6 +24,9 @@ internal sealed record DemoReport
     /// <summary>What held the guest's memory: <c>memfd</c> or <c>anonymous</c>.</summary>
     public required string Backing { get; init; }
 
+    /// <summary>How userfaults were delivered on the destination: <c>queue</c> or <c>exit</c>.</summary>
+    public required string Delivery { get; init; }
+
     /// <summary>Milliseconds from the guest's stop on the source to its first instruction on the destination: an upper bound.</summary>
     public required double DowntimeMs { get; init; }
 

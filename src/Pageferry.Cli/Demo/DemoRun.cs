@@ -37,8 +37,9 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
                 "--memory", options.Memory.ToString(),
                 "--vcpus", options.Vcpus.ToString(CultureInfo.InvariantCulture),
                 "--backing", options.Backing,
+                "--privilege", options.Privilege,
                 "--host", options.Host]);
-            using ChildVm destination = ChildVm.Start("destination", destinationControl, "vm", "receive", "--listen", "127.0.0.1:0");
+            using ChildVm destination = ChildVm.Start("destination", destinationControl, "vm", "receive", "--listen", "127.0.0.1:0", "--delivery", options.Delivery);
             await source.ConnectAsync(cancellation);
             await destination.ConnectAsync(cancellation);
             return await MigrateAsync(source, destination, cancellation);
@@ -54,7 +55,7 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
         VmStatus waiting = await destination.StatusAsync(cancellation);
         VmStatus first = await source.StatusAsync(cancellation);
         display.Say("source", $"pid {source.Pid}: guest '{options.Guest}' on {first.Host}, {MemorySize.Format(options.Memory.Bytes)} of {first.Backing} memory, {Count(first.Vcpus ?? 0, "vCPU")}");
-        display.Say("destination", $"pid {destination.Pid}: waits on {waiting.Listen}");
+        display.Say("destination", $"pid {destination.Pid}: waits on {waiting.Listen}, userfaults by {waiting.Delivery}");
 
         var clock = Stopwatch.StartNew();
         _ = await WatchAsync(source, PassesBefore, cancellation);
@@ -124,6 +125,7 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
             MemoryBytes = options.Memory.Bytes,
             Vcpus = options.Vcpus,
             Backing = options.Backing,
+            Delivery = arrived.Delivery ?? string.Empty,
             DowntimeMs = sent.DowntimeMs ?? 0,
             TotalMs = sent.TotalMs,
             PagesTotal = received.PagesTotal,

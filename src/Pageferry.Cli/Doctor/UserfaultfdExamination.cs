@@ -27,10 +27,13 @@ internal sealed record UserfaultfdExamination
 
     /// <summary>What a guest's memory needs while it arrives.</summary>
     /// <param name="backing">What holds the memory.</param>
-    /// <returns>To be told of removals; on a memfd also both kinds of fault of shared memory.</returns>
-    internal static UserfaultfdFeatures NeededFor(GuestBacking backing) => backing == GuestBacking.Memfd
-        ? UserfaultfdFeatures.MissingShmem | UserfaultfdFeatures.MinorShmem | UserfaultfdFeatures.EventRemove
-        : UserfaultfdFeatures.EventRemove;
+    /// <returns>To be told of removals; on a memfd also both kinds of fault of shared memory, of huge pages where it is made of them.</returns>
+    internal static UserfaultfdFeatures NeededFor(GuestBacking backing) => UserfaultfdFeatures.EventRemove | backing switch
+    {
+        GuestBacking.Memfd => UserfaultfdFeatures.MissingShmem | UserfaultfdFeatures.MinorShmem,
+        GuestBacking.Memfd2M => UserfaultfdFeatures.MissingHugetlbfs | UserfaultfdFeatures.MinorHugetlbfs,
+        _ => UserfaultfdFeatures.None,
+    };
 
     /// <summary>Why a userfaultfd with some features can't be had.</summary>
     /// <param name="features">The features.</param>

@@ -4,6 +4,7 @@ using HdrHistogram;
 using Microsoft.Extensions.Logging;
 using Pageferry.Memory;
 using Pageferry.Migration;
+using Pageferry.Vmm;
 
 namespace Pageferry.Cli;
 
@@ -14,7 +15,14 @@ internal sealed class Arrival
 
     private readonly MigrationDestination _destination;
 
-    private Arrival(MigrationDestination destination) => _destination = destination;
+    private Arrival(MigrationDestination destination, FaultDelivery delivery)
+    {
+        _destination = destination;
+        Delivery = delivery;
+    }
+
+    /// <summary>How userfaults of a guest that arrives are delivered.</summary>
+    internal FaultDelivery Delivery { get; }
 
     /// <summary>Where it listens.</summary>
     internal IPEndPoint Endpoint => _destination.EndPoint;
@@ -40,14 +48,15 @@ internal sealed class Arrival
 
     /// <summary>Listens.</summary>
     /// <param name="listen">Where.</param>
+    /// <param name="options">How to take a guest in.</param>
     /// <param name="logger">Hears of sources that were turned away.</param>
     /// <returns>The place.</returns>
     /// <exception cref="CommandException">It can't listen there.</exception>
-    internal static Arrival Listen(IPEndPoint listen, ILogger logger)
+    internal static Arrival Listen(IPEndPoint listen, ArrivalOptions options, ILogger logger)
     {
         try
         {
-            return new Arrival(new MigrationDestination(listen, Prepare, logger));
+            return new Arrival(new MigrationDestination(listen, layout => Prepare(layout, options, logger), logger), options.Delivery);
         }
         catch (SocketException e)
         {
@@ -77,10 +86,12 @@ internal sealed class Arrival
         TaskCreationOptions.LongRunning,
         TaskScheduler.Default);
 
-    private static ArrivingGuest Prepare(MigrationLayout layout)
+    private static ArrivingGuest Prepare(MigrationLayout layout, ArrivalOptions options, ILogger logger)
     {
         var kind = MachineKind.Parse(layout.MachineKind);
-        return new ArrivingGuest(layout.GuestId, MachineFactory.CreateEmpty(kind, GuestMemory.Create(layout.Regions, layout.Backing)));
+        IMachine machine = MachineFactory.CreateEmpty(kind, GuestMemory.Create(layout.Regions, options.Backing ?? layout.Backing));
+        machine.Engine = new FaultEngine(machine.Memory, logger, options.Delivery);
+        return new ArrivingGuest(layout.GuestId, machine, machine.Engine);
     }
 
     // A fault waits for the source when its page has to be asked for, and when its page is on its way already.

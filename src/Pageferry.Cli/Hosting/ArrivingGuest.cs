@@ -7,7 +7,8 @@ namespace Pageferry.Cli;
 /// <summary>A machine as the destination of a migration sees it.</summary>
 /// <param name="id">Tells the guest apart from all others, wherever it runs.</param>
 /// <param name="machine">The machine that the guest is going to run on.</param>
-internal sealed class ArrivingGuest(Guid id, IMachine machine) : IArrivingGuest
+/// <param name="engine">Answers its userfaults.</param>
+internal sealed class ArrivingGuest(Guid id, IMachine machine, FaultEngine engine) : IArrivingGuest
 {
     /// <summary>Tells the guest apart from all others, wherever it runs.</summary>
     internal Guid Id => id;
@@ -16,7 +17,7 @@ internal sealed class ArrivingGuest(Guid id, IMachine machine) : IArrivingGuest
     internal IMachine Machine => machine;
 
     /// <inheritdoc/>
-    public GuestMemory Memory => machine.Memory;
+    public FaultEngine Engine => engine;
 
     /// <inheritdoc/>
     public void LoadState(ReadOnlySpan<byte> state) => machine.LoadState(state);

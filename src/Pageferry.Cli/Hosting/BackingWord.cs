@@ -8,16 +8,29 @@ internal static class BackingWord
     /// <summary>A memfd.</summary>
     internal const string Memfd = "memfd";
 
+    /// <summary>A memfd of 2 MiB pages.</summary>
+    internal const string Memfd2M = "memfd-2m";
+
     /// <summary>Private anonymous memory.</summary>
     internal const string Anonymous = "anonymous";
 
     /// <summary>The word for a backing.</summary>
     /// <param name="backing">What holds the memory.</param>
     /// <returns>One of the constants of this type.</returns>
-    internal static string Of(GuestBacking backing) => backing == GuestBacking.Memfd ? Memfd : Anonymous;
+    internal static string Of(GuestBacking backing) => backing switch
+    {
+        GuestBacking.Memfd => Memfd,
+        GuestBacking.Memfd2M => Memfd2M,
+        _ => Anonymous,
+    };
 
     /// <summary>The backing for a word.</summary>
     /// <param name="word">One of the constants of this type.</param>
     /// <returns>What holds the memory.</returns>
-    internal static GuestBacking Parse(string word) => word is Memfd ? GuestBacking.Memfd : GuestBacking.Anonymous;
+    internal static GuestBacking Parse(string word) => word switch
+    {
+        Memfd => GuestBacking.Memfd,
+        Memfd2M => GuestBacking.Memfd2M,
+        _ => GuestBacking.Anonymous,
+    };
 }

@@ -1,4 +1,5 @@
 using System.Net;
+using Pageferry.Memory;
 using Pageferry.Migration;
 using Pageferry.Vmm;
 
@@ -45,17 +46,19 @@ internal sealed class VmProcess
 
     /// <summary>Waits for a guest to arrive, and runs it until it ends, leaves or is stopped.</summary>
     /// <param name="listen">Where to wait.</param>
+    /// <param name="backing">What is to hold the guest's memory; null for what held it at the source.</param>
     /// <param name="options">How the process behaves.</param>
     /// <param name="cancellation">Ends the waiting and the guest.</param>
     /// <returns>The exit status.</returns>
     /// <exception cref="CommandException">It can't wait there.</exception>
-    internal static async Task<int> ReceiveAsync(IPEndPoint listen, VmProcessOptions options, CancellationToken cancellation)
+    internal static async Task<int> ReceiveAsync(IPEndPoint listen, string? backing, VmProcessOptions options, CancellationToken cancellation)
     {
         var process = new VmProcess(options);
-        var arrival = Arrival.Listen(listen, new OutputLogger(options.Output));
+        FaultDelivery delivery = DeliveryWord.Choose(options.Delivery);
+        var arrival = Arrival.Listen(listen, new ArrivalOptions(backing is null ? null : BackingWord.Parse(backing), delivery), new OutputLogger(options.Output));
         process._arrival = arrival;
         await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
-        process.Say("listening", $"Waits for a guest on {arrival.Endpoint}; control socket {options.ControlPath}");
+        process.Say("listening", $"Waits for a guest on {arrival.Endpoint}; userfaults by {DeliveryWord.Of(delivery)}; control socket {options.ControlPath}");
         _ = process.WatchArrivalAsync(arrival);
         return await process._end.Task.WaitAsync(cancellation);
     }
@@ -225,6 +228,11 @@ internal sealed class VmProcess
 
     private void Say(string name, string text) => _options.Output.Write(name, text, Status());
 
+    // A machine that has an engine knows; before, what a guest would get when it arrives.
+    private string? DeliveryOf(IMachine? machine) => machine?.Engine is { } engine
+        ? DeliveryWord.Of(engine.Delivery)
+        : _arrival is { IsListening: true } arrival ? DeliveryWord.Of(arrival.Delivery) : null;
+
     private VmStatus Status()
     {
         lock (_lock)
@@ -245,6 +253,7 @@ internal sealed class VmProcess
                 PagesWrong = progress?.PagesWrong,
                 ExitCode = progress is { Ended: true } ended ? ended.ExitCode : null,
                 Error = _error,
+                Delivery = DeliveryOf(_machine),
                 Migration = _departure?.Status ?? _arrival?.Status,
             };
         }

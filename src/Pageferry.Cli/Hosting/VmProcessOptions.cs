@@ -4,4 +4,5 @@ namespace Pageferry.Cli;
 /// <param name="ControlPath">Where to make the control socket.</param>
 /// <param name="Output">Where to say what happens.</param>
 /// <param name="IsHeld">Whether the process stays after its guest has ended or left, until it is stopped or its standard input closes.</param>
-internal sealed record VmProcessOptions(string ControlPath, VmOutput Output, bool IsHeld);
+/// <param name="Delivery">How userfaults are delivered: one of the constants of <see cref="DeliveryWord"/>.</param>
+internal sealed record VmProcessOptions(string ControlPath, VmOutput Output, bool IsHeld, string Delivery);

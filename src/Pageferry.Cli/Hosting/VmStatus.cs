@@ -21,8 +21,11 @@ internal sealed record VmStatus
     /// <summary>The guest's virtual CPUs.</summary>
     public int? Vcpus { get; init; }
 
-    /// <summary>What holds the guest's memory: <c>memfd</c> or <c>anonymous</c>.</summary>
+    /// <summary>What holds the guest's memory: <c>memfd</c>, <c>memfd-2m</c> or <c>anonymous</c>.</summary>
     public string? Backing { get; init; }
+
+    /// <summary>How userfaults are delivered: <c>queue</c> or <c>exit</c>; null where nothing answers any.</summary>
+    public string? Delivery { get; init; }
 
     /// <summary>Passes over the memory that all virtual CPUs of a built-in guest have ended, on every host together.</summary>
     public ulong? Passes { get; init; }

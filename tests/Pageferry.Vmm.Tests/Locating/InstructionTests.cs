@@ -211,19 +211,13 @@ public class InstructionTests
         SyntheticGuest[] guests = [.. s_cases.Values.Select(instruction => Guest(instruction, Code))];
         FaultLocator[] locators = [.. guests.Select(guest => new FaultLocator(guest.Read))];
         var found = new FaultCandidate[FaultLocator.MostCandidates];
-        long allocated = 0;
-        for (int round = 0; round < 3; round++)
+        Assert.Equal(0, Allocations.Of(() =>
         {
-            long before = GC.GetAllocatedBytesForCurrentThread();
             for (int i = 0; i < guests.Length; i++)
             {
                 _ = locators[i].Locate(in guests[i].Context, guests[i].Xcr0, guests[i].Xsave, found);
             }
-
-            allocated = GC.GetAllocatedBytesForCurrentThread() - before;
-        }
-
-        Assert.Equal(0, allocated);
+        }));
     }
 
     private static SyntheticGuest Guest(Instruction instruction, ulong at)

@@ -126,6 +126,12 @@ internal sealed class SyntheticGuest
         }
     }
 
+    public SyntheticGuest Put(ulong linear, params ReadOnlySpan<ulong> words)
+    {
+        Write(linear, words);
+        return this;
+    }
+
     public void WritePhysical(ulong gpa, ReadOnlySpan<byte> bytes) => bytes.CopyTo(_memory.AsSpan((int)gpa));
 
     public bool Read(ulong gpa, Span<byte> destination)

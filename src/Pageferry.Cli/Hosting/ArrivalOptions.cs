@@ -1,0 +1,8 @@
+using Pageferry.Memory;
+
+namespace Pageferry.Cli;
+
+/// <summary>How a guest is taken in.</summary>
+/// <param name="Backing">What is to hold its memory; null for what held it at the source.</param>
+/// <param name="Delivery">How its userfaults are delivered.</param>
+internal sealed record ArrivalOptions(GuestBacking? Backing, FaultDelivery Delivery);
