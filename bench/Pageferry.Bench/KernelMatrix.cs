@@ -107,8 +107,8 @@ internal static class KernelMatrix
     /// <summary>What ended a step before it was run again: a triple fault of its guest, or of the whole machine.</summary>
     private static JsonArray EarlierTries(string directory, int number) =>
     [
-        .. Directory.GetDirectories(directory, $"{number}.*").Order(StringComparer.Ordinal)
-            .Select(path => (JsonNode)(Text(path, "errors")?.Split('\n')[^1] ?? "the machine ended in it")),
+        .. Directory.GetDirectories(directory).Where(path => Path.GetFileName(path).StartsWith($"{number}.", StringComparison.Ordinal)).Order(StringComparer.Ordinal)
+            .Select(path => (JsonNode)(Text(path, "errors")?.Split('\n')[^1] ?? string.Empty)),
     ];
 
     /// <summary>Reads what one step left.</summary>
