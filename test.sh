@@ -5,11 +5,15 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-# gcc compiles the programs that pin our constants to the kernel's headers, and links NativeAOT.
+# gcc compiles the programs that pin our constants to the kernel's headers, and links NativeAOT. QEMU and what follows it boot another kernel.
 packages=()
 command -v gcc >/dev/null || packages+=(gcc libc6-dev)
 [ -e /usr/include/linux/kvm.h ] || packages+=(linux-libc-dev)
 [ -e /usr/include/zlib.h ] || packages+=(zlib1g-dev)
+command -v qemu-system-x86_64 >/dev/null || packages+=(qemu-system-x86 seabios)
+command -v busybox >/dev/null || packages+=(busybox-static)
+command -v cpio >/dev/null || packages+=(cpio)
+command -v xz >/dev/null || packages+=(xz-utils)
 if [ "${#packages[@]}" -gt 0 ]; then
   echo "Installing ${packages[*]}"
   apt-get update -qq

@@ -11,6 +11,7 @@ return args switch
     ["locator", .. var options] => Locator.Measure(Rounds(options)),
     ["demand-paging", var pageferry, .. var options] => DemandPaging.Compare(Rounds(options), pageferry),
     ["engine-memory"] => EngineMemory.Measure(),
+    ["kernel-matrix", var results, var output, .. var document] => KernelMatrix.Collect(results, output, document is [var path] ? path : null),
     ["local-fault-once", var pages] => LocalFault.RunOnce(ulong.Parse(pages)),
     ["remote-fault-once", var pages] => RemoteFault.RunOnce(ulong.Parse(pages)),
     ["background-fill-once", var mebibytes, var backing] => BackgroundFill.RunOnce(ulong.Parse(mebibytes), Enum.Parse<GuestBacking>(backing)),
@@ -22,6 +23,6 @@ static int Rounds(string[] options) => options is [var rounds] ? int.Parse(round
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator [ROUNDS] | downtime|demand-paging PAGEFERRY [ROUNDS] | engine-memory");
+    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator [ROUNDS] | downtime|demand-paging PAGEFERRY [ROUNDS] | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
     return 2;
 }

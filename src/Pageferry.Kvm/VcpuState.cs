@@ -184,7 +184,16 @@ public sealed class VcpuState
         var cpuid = new byte[Interop.CpuidHeaderBytes + (MostEntries * Interop.CpuidEntryBytes)];
         BinaryPrimitives.WriteUInt32LittleEndian(cpuid, MostEntries);
         vcpu.GetRaw(Interop.KVM_GET_CPUID2, cpuid, "CPUID leaves");
-        return cpuid[..(Interop.CpuidHeaderBytes + (BinaryPrimitives.ReadInt32LittleEndian(cpuid) * Interop.CpuidEntryBytes))];
+
+        // Older kernels (6.1) fill the entries and leave the count at what was asked for. What they didn't fill is zero, which no leaf is.
+        int entries = BinaryPrimitives.ReadInt32LittleEndian(cpuid);
+        while (entries > 0 && !cpuid.AsSpan(Interop.CpuidHeaderBytes + ((entries - 1) * Interop.CpuidEntryBytes), Interop.CpuidEntryBytes).ContainsAnyExcept((byte)0))
+        {
+            entries--;
+        }
+
+        BinaryPrimitives.WriteInt32LittleEndian(cpuid, entries);
+        return cpuid[..(Interop.CpuidHeaderBytes + (entries * Interop.CpuidEntryBytes))];
     }
 
     /// <summary>Reads the MSRs of a list; the kernel stops at one that it can't read, which is left out.</summary>

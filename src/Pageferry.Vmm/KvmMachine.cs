@@ -214,7 +214,7 @@ public sealed class KvmMachine : Machine
 
         switch (exit.Kind)
         {
-            case VcpuExitKind.MemoryFault when ((MemoryFaultFlags)exit.Value).HasFlag(MemoryFaultFlags.Userfault) && Memory.Contains(exit.Address):
+            case VcpuExitKind.MemoryFault when (exit.Value & (ulong)MemoryFaultFlags.Userfault) != 0 && Memory.Contains(exit.Address):
                 mayRun = engine.Resolve(exit.Address, _mayWait);
                 return true;
 

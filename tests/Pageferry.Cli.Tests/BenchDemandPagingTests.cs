@@ -13,7 +13,7 @@ public sealed class BenchDemandPagingTests
     [InlineData("-u minor -v 2", "queue", "memfd", "minor", "per-vcpu", 2, 2 * SmallPages)]
     [InlineData("--delivery exit -v 2", "exit", "memfd", "missing", "per-vcpu", 2, 2 * SmallPages)]
     [InlineData("--delivery exit -u minor", "exit", "memfd", "minor", "per-vcpu", 1, SmallPages)]
-    [InlineData("--delivery exit --backing anonymous -o -v 2", "exit", "anonymous", "missing", "one", 2, 2 * SmallPages)]
+    [InlineData("--delivery exit --backing anonymous --userfaultfds one -v 2", "exit", "anonymous", "missing", "one", 2, 2 * SmallPages)]
     [InlineData("--userfault missing --userfaultfds one --vcpus 2 --readers 3 --cpus 0,1", "queue", "memfd", "missing", "one", 2, 2 * SmallPages)]
     [InlineData("--userfaultfds per-vcpu -v 2 -c 0 -d 50 -r 2 --backing anonymous", "queue", "anonymous", "missing", "per-vcpu", 2, 2 * SmallPages)]
     [InlineData("--delivery none -v 2", "none", "memfd", "missing", "per-vcpu", 2, 0)]

@@ -80,9 +80,10 @@ internal sealed class PageferryProcess : IDisposable
     }
 
     /// <summary>Waits for the process's end.</summary>
-    public async Task WaitForExitAsync()
+    /// <param name="longest">How long at most; without, as long as any test may take.</param>
+    public async Task WaitForExitAsync(TimeSpan? longest = null)
     {
-        using var limit = new CancellationTokenSource(s_limit);
+        using var limit = new CancellationTokenSource(longest ?? s_limit);
         try
         {
             await _process.WaitForExitAsync(limit.Token);
@@ -90,7 +91,7 @@ internal sealed class PageferryProcess : IDisposable
         catch (OperationCanceledException)
         {
             _process.Kill(entireProcessTree: true);
-            Assert.Fail($"The process did not end within {s_limit}. Output: {Output} Errors: {Errors}");
+            Assert.Fail($"The process did not end within {longest ?? s_limit}. Output: {Output} Errors: {Errors}");
         }
     }
 

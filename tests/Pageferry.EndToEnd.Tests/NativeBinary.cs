@@ -7,22 +7,24 @@ internal static class NativeBinary
 {
     private static readonly SemaphoreSlim s_one = new(1, 1);
 
+    /// <summary>The directory of the repository.</summary>
+    public static string Root { get; } = Path.GetFullPath(Path.Combine(Here(), "../.."));
+
     /// <summary>Publishes the binary unless it is newer than everything it is made of.</summary>
     public static async Task<string> PublishAsync()
     {
-        string root = Path.GetFullPath(Path.Combine(Here(), "../.."));
-        string output = Path.Combine(root, "artifacts", "native");
+        string output = Path.Combine(Root, "artifacts", "native");
         string binary = Path.Combine(output, "pageferry");
         await s_one.WaitAsync();
         try
         {
-            if (File.Exists(binary) && File.GetLastWriteTimeUtc(binary) > LastChange(root))
+            if (File.Exists(binary) && File.GetLastWriteTimeUtc(binary) > LastChange())
             {
                 return binary;
             }
 
             using PageferryProcess publish = await PageferryProcess.RunProgramAsync(
-                "dotnet", "publish", Path.Combine(root, "src/Pageferry.Cli"), "-c", "Release", "-o", output, "--nologo", "-v", "quiet");
+                "dotnet", "publish", Path.Combine(Root, "src/Pageferry.Cli"), "-c", "Release", "-o", output, "--nologo", "-v", "quiet");
             Assert.True(publish.ExitCode == 0, publish.Output + publish.Errors);
 
             // What did not change is not written again; say that it was looked at.
@@ -35,11 +37,11 @@ internal static class NativeBinary
         }
     }
 
-    private static DateTime LastChange(string root)
+    private static DateTime LastChange()
     {
-        IEnumerable<string> sources = Directory.EnumerateFiles(Path.Combine(root, "src"), "*.cs*", SearchOption.AllDirectories)
+        IEnumerable<string> sources = Directory.EnumerateFiles(Path.Combine(Root, "src"), "*.cs*", SearchOption.AllDirectories)
             .Where(file => !file.Contains("/obj/", StringComparison.Ordinal) && !file.Contains("/bin/", StringComparison.Ordinal))
-            .Concat(Directory.EnumerateFiles(root, "Directory.*.props"));
+            .Concat(Directory.EnumerateFiles(Root, "Directory.*.props"));
         return sources.Max(File.GetLastWriteTimeUtc);
     }
 

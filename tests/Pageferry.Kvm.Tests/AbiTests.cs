@@ -17,6 +17,13 @@ public class AbiTests
         ["KVM_CAP_MEMORY_FAULT_INFO"] = 232,
         ["KVM_CAP_GUEST_MEMFD"] = 234,
         ["KVM_EXIT_MEMORY_FAULT"] = 39,
+        ["KVM_MEMORY_EXIT_FLAG_PRIVATE"] = 1 << 3,
+
+        // In no mainline kernel: the KVM Userfault series, and for the accesses the one before it (Exit on missing).
+        ["KVM_MEMORY_EXIT_FLAG_READ"] = 1 << 0,
+        ["KVM_MEMORY_EXIT_FLAG_WRITE"] = 1 << 1,
+        ["KVM_MEMORY_EXIT_FLAG_EXEC"] = 1 << 2,
+        ["KVM_MEMORY_EXIT_FLAG_USERFAULT"] = 1 << 4,
     };
 
     /// <summary>Our constants whose names are not the kernel's. All others are asked for by their own name.</summary>
@@ -85,6 +92,12 @@ public class AbiTests
         [ClockFlags.TscStable] = "KVM_CLOCK_TSC_STABLE",
         [ClockFlags.Realtime] = "KVM_CLOCK_REALTIME",
         [ClockFlags.HostTsc] = "KVM_CLOCK_HOST_TSC",
+        [MemoryFaultFlags.None] = "(0)",
+        [MemoryFaultFlags.Read] = "KVM_MEMORY_EXIT_FLAG_READ",
+        [MemoryFaultFlags.Write] = "KVM_MEMORY_EXIT_FLAG_WRITE",
+        [MemoryFaultFlags.Execute] = "KVM_MEMORY_EXIT_FLAG_EXEC",
+        [MemoryFaultFlags.Private] = "KVM_MEMORY_EXIT_FLAG_PRIVATE",
+        [MemoryFaultFlags.Userfault] = "KVM_MEMORY_EXIT_FLAG_USERFAULT",
         [MemoryRegionFlags.None] = "(0)",
         [MemoryRegionFlags.LogDirtyPages] = "KVM_MEM_LOG_DIRTY_PAGES",
         [MemoryRegionFlags.ReadOnly] = "KVM_MEM_READONLY",

@@ -26,7 +26,7 @@ internal static class VmReceiveCommand
         examples[command] =
         [
             "pageferry vm receive --listen 127.0.0.1:4444 --control /tmp/b.sock",
-            "pageferry vm receive --listen 127.0.0.1:4444 --control /tmp/b.sock --delivery exit",
+            "pageferry vm receive --listen 127.0.0.1:0 --control b.sock --delivery exit",
         ];
         command.SetAction((result, cancellation) =>
         {

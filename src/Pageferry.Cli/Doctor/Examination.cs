@@ -24,7 +24,7 @@ internal static class Examination
             Cores = Environment.ProcessorCount,
             MemoryBytes = total,
             MemoryAvailableBytes = available,
-            User = Environment.UserName,
+            User = UserName(),
             Kvm = kvm,
             Userfaultfd = userfaultfd,
             Memory = MemoryExamination.Examine(),
@@ -40,6 +40,21 @@ internal static class Examination
     }
 
     private static Capability Conclude(string name, string? refusal) => new(name, refusal is null, refusal);
+
+    // Containers and rescue systems may have no /etc/passwd to look the name up in.
+    private static string UserName()
+    {
+        try
+        {
+            return Environment.UserName;
+        }
+        catch (IOException)
+        {
+            // "Uid:	0	0	0	0": the real and the effective one first.
+            string ids = File.ReadLines("/proc/self/status").First(line => line.StartsWith("Uid:", StringComparison.Ordinal));
+            return $"uid {ids.Split('\t')[2]}";
+        }
+    }
 
     /// <summary>This machine's memory in bytes, and what of it can be had without swapping.</summary>
     internal static (ulong Total, ulong Available) MemoryInfo()

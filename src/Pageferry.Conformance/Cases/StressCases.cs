@@ -20,10 +20,11 @@ internal static class StressCases
         using Armed memory = arena.ArmMissing(Pages);
         using var content = MappedRegion.MapAnonymous(Pages * memory.PageBytes);
         using var stop = new EventFd();
-        var handlers = new[] { Handle(memory, content, stop), Handle(memory, content, stop) };
+        using var rounds = new ReaderWriterLockSlim();
+        var handlers = new[] { Handle(memory, content, rounds, stop), Handle(memory, content, rounds, stop) };
         try
         {
-            Bounce(arena, memory, content);
+            Bounce(arena, memory, content, rounds);
         }
         finally
         {
@@ -35,16 +36,14 @@ internal static class StressCases
         }
     }
 
-    private static void Bounce(Arena arena, Armed memory, MappedRegion content)
+    private static void Bounce(Arena arena, Armed memory, MappedRegion content, ReaderWriterLockSlim rounds)
     {
         var random = new Random(1);
         for (ulong round = 1; round <= Rounds; round++)
         {
-            // Every word of a page says whose it is and of which round.
-            for (ulong page = 0; page < Pages; page++)
-            {
-                Fill(content.Span(page * memory.PageBytes, (int)memory.PageBytes), (round << 32) | page);
-            }
+            rounds.EnterWriteLock();
+            Renew(memory, content, round);
+            rounds.ExitWriteLock();
 
             int[] seeds = [.. Enumerable.Range(0, Touchers).Select(_ => random.Next())];
             ulong wanted = round;
@@ -58,19 +57,32 @@ internal static class StressCases
 
                 arena.Expect(toucher.Wrong, 0, $"pages found wrong in round {round}");
             }
-
-            if (memory.MemoryFile is { } file)
-            {
-                file.PunchHole(0, file.Length);
-            }
-            else
-            {
-                memory.Region.Advise(0, memory.Region.Length, MemoryAdvice.DontNeed);
-            }
         }
     }
 
-    private static Thread Handle(Armed memory, MappedRegion content, EventFd stop)
+    /// <summary>
+    /// Removes the last round's pages and makes the next one's content. Of several messages of one page the last may be answered after
+    /// all threads have gone on: so no page is placed in here, and one placed later has the next round's content.
+    /// </summary>
+    private static void Renew(Armed memory, MappedRegion content, ulong round)
+    {
+        if (memory.MemoryFile is { } file)
+        {
+            file.PunchHole(0, file.Length);
+        }
+        else
+        {
+            memory.Region.Advise(0, memory.Region.Length, MemoryAdvice.DontNeed);
+        }
+
+        // Every word of a page says whose it is and of which round.
+        for (ulong page = 0; page < Pages; page++)
+        {
+            Fill(content.Span(page * memory.PageBytes, (int)memory.PageBytes), (round << 32) | page);
+        }
+    }
+
+    private static Thread Handle(Armed memory, MappedRegion content, ReaderWriterLockSlim rounds, EventFd stop)
     {
         var thread = new Thread(() =>
         {
@@ -88,7 +100,11 @@ internal static class StressCases
                 for (int i = 0; i < read; i++)
                 {
                     ulong offset = (events[i].Address - memory.Region.Address) / memory.PageBytes * memory.PageBytes;
-                    if (memory.Userfaultfd.Copy(memory.Region.Address + offset, content.Address + offset, memory.PageBytes, UserfaultfdCopyFlags.None, out _) != UserfaultfdResult.Done)
+                    rounds.EnterReadLock();
+                    UserfaultfdResult result = memory.Userfaultfd.Copy(
+                        memory.Region.Address + offset, content.Address + offset, memory.PageBytes, UserfaultfdCopyFlags.None, out _);
+                    rounds.ExitReadLock();
+                    if (result != UserfaultfdResult.Done)
                     {
                         memory.Userfaultfd.Wake(memory.Region.Address + offset, memory.PageBytes);
                     }

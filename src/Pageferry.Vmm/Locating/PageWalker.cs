@@ -137,7 +137,7 @@ internal static class PageWalker
     /// <summary>The processor writes to an entry that does not yet say what is done with the page.</summary>
     private static void Note(ulong at, ulong entry, bool isLast, FaultAccess access, ref FaultCandidates candidates)
     {
-        ulong noted = isLast && access.HasFlag(FaultAccess.Write) ? EntryAccessed | EntryDirty : EntryAccessed;
+        ulong noted = isLast && (access & FaultAccess.Write) != FaultAccess.None ? EntryAccessed | EntryDirty : EntryAccessed;
         if ((entry & noted) != noted)
         {
             candidates.Add(at, FaultAccess.Write);
