@@ -44,10 +44,19 @@ internal sealed class Armed : IDisposable
     internal ulong At(ulong page) => Region.Address + (page * PageBytes);
 
     /// <summary>Touches the first byte of a page.</summary>
-    internal Touch Read(ulong page) => new(this, page * PageBytes, write: null);
+    internal Touch Read(ulong page) => new(StartUser, () =>
+    {
+        Span<byte> one = stackalloc byte[1];
+        Region.CopyOut(page * PageBytes, one);
+        return one[0];
+    });
 
     /// <summary>Writes the first byte of a page.</summary>
-    internal Touch Write(ulong page, byte value) => new(this, page * PageBytes, value);
+    internal Touch Write(ulong page, byte value) => new(StartUser, () =>
+    {
+        Region.CopyIn(page * PageBytes, [value]);
+        return value;
+    });
 
     /// <summary>Starts a thread that touches the memory: the mapping outlives it.</summary>
     internal Thread StartUser(ThreadStart touch)

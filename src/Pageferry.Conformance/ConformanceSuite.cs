@@ -22,13 +22,14 @@ public static class ConformanceSuite
         ['I'] = "permissions",
         ['J'] = "closing and unregistering",
         ['K'] = "stress",
+        ['L'] = "the userfault attribute",
     };
 
     /// <summary>All cases, by group.</summary>
     public static IReadOnlyList<ConformanceCase> Cases { get; } =
     [
         .. HandshakeCases.All, .. RegisterCases.All, .. ResolveCases.All, .. WakeCases.All, .. EventCases.All, .. RearmCases.All, .. MinorCases.All,
-        .. PoisonCases.All, .. PermissionCases.All, .. CloseCases.All, .. StressCases.All,
+        .. PoisonCases.All, .. PermissionCases.All, .. CloseCases.All, .. StressCases.All, .. AttributeCases.All,
     ];
 
     /// <summary>Runs a case.</summary>

@@ -9,20 +9,9 @@ internal sealed class Touch
     private readonly Thread _thread;
     private byte _read;
 
-    internal Touch(Armed memory, ulong offset, byte? write) => _thread = memory.StartUser(() =>
-    {
-        Span<byte> one = stackalloc byte[1];
-        if (write is { } value)
-        {
-            one[0] = value;
-            memory.Region.CopyIn(offset, one);
-        }
-        else
-        {
-            memory.Region.CopyOut(offset, one);
-            _read = one[0];
-        }
-    });
+    /// <param name="start">Starts a thread, and sees to it that the memory outlives it.</param>
+    /// <param name="touch">Touches, and returns the byte read.</param>
+    internal Touch(Func<ThreadStart, Thread> start, Func<byte> touch) => _thread = start(() => _read = touch());
 
     /// <summary>Whether the thread has not come through within a glance of 30 ms.</summary>
     internal bool Waits => !_thread.Join(s_glance);
