@@ -139,7 +139,16 @@ internal sealed class UserfaultfdPlacer : IPagePlacer
     public void Forget(ulong page, ulong count) => _stash?.Advise(page * Page.Size, count * Page.Size, MemoryAdvice.DontNeed);
 
     /// <inheritdoc/>
-    public void Release() => _userfaultfd.Unregister(_memory.GuestView.Address, _memory.GuestView.Length);
+    public void Release()
+    {
+        if (_stash is { } stash)
+        {
+            // What was disarmed and not touched since is still there.
+            Move(_userfaultfd, _memory.GuestView.Address, stash.Address, stash.Length);
+        }
+
+        _userfaultfd.Unregister(_memory.GuestView.Address, _memory.GuestView.Length);
+    }
 
     /// <summary>
     /// Hands the guest view to another userfaultfd, whose faults are queued. In between its pages are nobody's: no thread may touch it meanwhile.
@@ -199,36 +208,41 @@ internal sealed class UserfaultfdPlacer : IPagePlacer
             _stash = stash;
         }
 
-        long begun = Environment.TickCount64;
-        ulong left = count * Page.Size;
         ulong at = page * Page.Size;
-        while (left > 0)
+        Move(_stashUserfaultfd!, _stash.Address + at, _memory.GuestView.Address + at, count * Page.Size);
+    }
+
+    /// <summary>Moves private pages, passing over those that have no content.</summary>
+    private static void Move(Userfaultfd userfaultfd, ulong destination, ulong source, ulong length)
+    {
+        long begun = Environment.TickCount64;
+        for (ulong at = 0; at < length;)
         {
-            UserfaultfdResult result = _stashUserfaultfd!.Move(
-                _stash.Address + at, _memory.GuestView.Address + at, left, UserfaultfdMoveFlags.AllowSourceHoles | UserfaultfdMoveFlags.DontWake, out long done);
-            if (result == UserfaultfdResult.Busy && Environment.TickCount64 - begun < PatienceMilliseconds)
+            UserfaultfdResult result = userfaultfd.Move(
+                destination + at, source + at, length - at, UserfaultfdMoveFlags.AllowSourceHoles | UserfaultfdMoveFlags.DontWake, out long done);
+            switch (result)
             {
+                case UserfaultfdResult.Done or UserfaultfdResult.Retry:
+                    break;
+
                 // Pinned: somebody is reading or writing it by a system call just now.
-                _ = Thread.Yield();
-                continue;
-            }
+                case UserfaultfdResult.Busy when Environment.TickCount64 - begun < PatienceMilliseconds:
+                    _ = Thread.Yield();
+                    break;
 
-            if (result == UserfaultfdResult.AlreadyPresent)
-            {
                 // It was disarmed, not touched since, and is still there.
-                done = Page.Size;
-            }
-            else if (result is not (UserfaultfdResult.Done or UserfaultfdResult.Retry))
-            {
-                throw new LinuxException(
-                    $"move {left} bytes of private memory out of the guest's sight",
-                    done < 0 ? (Errno)(-done) : Errno.EINVAL,
-                    "Keeping the content of armed anonymous memory takes UFFDIO_MOVE (Linux 6.8) and pages that nobody pins. A memfd needs neither; or let the content be dropped.");
+                case UserfaultfdResult.AlreadyPresent:
+                    done = Page.Size;
+                    break;
+
+                default:
+                    throw new LinuxException(
+                        $"move {length - at} bytes of private memory out of the guest's sight, or back",
+                        done < 0 ? (Errno)(-done) : Errno.EINVAL,
+                        "Keeping the content of armed anonymous memory takes UFFDIO_MOVE (Linux 6.8) and pages that nobody pins. A memfd needs neither; or let the content be dropped.");
             }
 
-            ulong moved = (ulong)Math.Max(0, done);
-            at += moved;
-            left -= moved;
+            at += (ulong)Math.Max(0, done);
         }
     }
 }

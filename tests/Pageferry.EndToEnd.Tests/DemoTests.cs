@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Pageferry.Testing;
 
 namespace Pageferry.EndToEnd.Tests;
 
@@ -18,6 +19,24 @@ public sealed class DemoTests
 
         JsonElement report = await RunAsync("--guest", guest, "--vcpus", $"{vcpus}", "--backing", backing, "--memory", memory, "--host", "kvm");
         Assert.Equal("kvm", report.GetProperty("host").GetString());
+    }
+
+    public static TheoryData<string, string, string> Deliveries => new MatrixTheoryData<string, string, string>(
+        ["memfd", "anonymous", "memfd-2m"], ["queue", "exit"], ["user", "kernel"]);
+
+    [Theory]
+    [MemberData(nameof(Deliveries))]
+    public async Task Each_delivery_moves_a_guest_on_each_backing_at_each_privilege(string backing, string delivery, string privilege)
+    {
+        Assert.SkipUnless(File.Exists("/dev/kvm"), "/dev/kvm is missing.");
+        using var hugePages = new HugePages();
+
+        // What runs at CPL 0 is emulated on a software KVM, instruction by instruction.
+        string memory = privilege == "user" ? "64M" : "8M";
+        JsonElement report = await RunAsync(
+            "--guest", "random", "--vcpus", "2", "--backing", backing, "--delivery", delivery, "--privilege", privilege, "--memory", memory, "--host", "kvm");
+        Assert.Equal(delivery, report.GetProperty("delivery").GetString());
+        Assert.Equal(backing, report.GetProperty("backing").GetString());
     }
 
     [Theory]

@@ -86,6 +86,23 @@ public class ArmingTests(HugePages hugePages) : IClassFixture<HugePages>
 
     [Theory]
     [MemberData(nameof(Memories))]
+    public void What_was_disarmed_keeps_its_content_when_the_engine_ends(GuestBacking backing, Barrier barrier)
+    {
+        using Bench bench = Use(backing, barrier, units: 4);
+        bench.Write(0, 10);
+        bench.Write(3, 13);
+        _ = bench.Engine.Arm(0, 4 * bench.Unit);
+        bench.Engine.Disarm(0, 4 * bench.Unit);
+        Assert.Equal(13UL, bench.Read(3));
+        bench.Engine.Stop();
+        bench.Engine.Memory.Unregister();
+        Assert.Equal(10UL, bench.Read(0));
+        Assert.Equal(0UL, bench.Read(1));
+        Assert.Equal(13UL, bench.Read(3));
+    }
+
+    [Theory]
+    [MemberData(nameof(Memories))]
     public void Content_that_is_dropped_is_gone(GuestBacking backing, Barrier barrier)
     {
         using Bench bench = Use(backing, barrier, units: 2);

@@ -8,7 +8,7 @@ public class FaultEngineTests
 
     public static TheoryData<GuestBacking> Backings => new(GuestBacking.Memfd, GuestBacking.Anonymous);
 
-    public static MatrixTheoryData<GuestBacking, int> BackingsAndReaders => new(Enum.GetValues<GuestBacking>(), [1, 3]);
+    public static MatrixTheoryData<GuestBacking, int> BackingsAndReaders => new([GuestBacking.Memfd, GuestBacking.Anonymous], [1, 3]);
 
     [Theory]
     [MemberData(nameof(Backings))]
@@ -347,6 +347,19 @@ public class FaultEngineTests
     [MemberData(nameof(Backings))]
     public void The_fault_path_allocates_nothing(GuestBacking backing)
     {
+        // The runtime itself may allocate some bytes on this thread when it replaces a loop's code by better one: once, and not for each fault.
+        const int Attempts = 5;
+        long least = long.MaxValue;
+        for (int attempt = 0; attempt < Attempts && least > 0; attempt++)
+        {
+            least = Math.Min(least, AllocatedByFaults(backing));
+        }
+
+        Assert.Equal(0, least);
+    }
+
+    private static long AllocatedByFaults(GuestBacking backing)
+    {
         const ulong Pages = 2_000;
         using var memory = GuestMemory.Create(Pages * Page.Size, backing);
         using var engine = new FaultEngine(memory);
@@ -360,7 +373,7 @@ public class FaultEngineTests
         }
 
         Assert.Equal((int)Pages, source.Requests);
-        Assert.Equal(0, source.AllocatedBytes);
+        return source.AllocatedBytes;
     }
 
     [Fact]

@@ -6,7 +6,7 @@ namespace Pageferry.Testing;
 public sealed class HugePages : IDisposable
 {
     private const string Setting = "/proc/sys/vm/nr_hugepages";
-    private const int Wanted = 32;
+    private const int Wanted = 96;
 
     private readonly string _before = File.ReadAllText(Setting).Trim();
 
