@@ -12,7 +12,7 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
 
     /// <summary>The reader whose thread this is.</summary>
     [ThreadStatic]
-    private static FaultReader? t_current;
+    private static FaultReader? s_current;
 
     private readonly UserfaultfdEventBuffer _removals = new(EventsPerRead);
     private readonly UserfaultfdEventBuffer _events = new(EventsPerRead);
@@ -38,7 +38,7 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
     /// </summary>
     internal static void LetRemovalsBeRead()
     {
-        if (t_current is { } reader)
+        if (s_current is { } reader)
         {
             reader.ReadRemovals();
         }
@@ -73,7 +73,7 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
 
     private void ReadUntilStopped()
     {
-        t_current = this;
+        s_current = this;
         try
         {
             if (cpu is { } chosen)
