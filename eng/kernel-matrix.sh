@@ -66,7 +66,7 @@ need dpkg-deb dpkg
 need gcc 'gcc libc6-dev zlib1g-dev'
 need dotnet 'dotnet-sdk-10.0 (or see https://dot.net)'
 busybox=$(command -v busybox)
-"$busybox" --list | grep -qx insmod || missing "$busybox has no insmod. Install the one that has: apt-get install busybox-static"
+grep -qx insmod <<<"$("$busybox" --list)" || missing "$busybox has no insmod. Install the one that has: apt-get install busybox-static"
 
 work=$(mktemp -d)
 qemu=
@@ -87,7 +87,7 @@ flock --nonblock 9 || { echo "kernel-matrix: waits for another run to end" >&2; 
 fetch_kernel() {
   local suite=$1 new=$work/fetch-$1 mirror image version package packages=()
   [ ! -f "$cache/$suite/vmlinuz" ] || return 0
-  mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | sort -u | head -n 1)
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' | sed '/security/d' | sort -u | sed -n 1p)
   [ -n "$mirror" ] || missing "apt has no mirror to fetch the kernel of $suite from. Add a Debian mirror to /etc/apt/sources.list."
   echo "kernel-matrix: fetches the kernel of $suite" >&2
   mkdir -p "$new"/{lists/partial,cache/archives/partial,debs,root,kernel}
@@ -98,7 +98,7 @@ fetch_kernel() {
     -o Acquire::Languages=none -o Acquire::Retries=2)
   apt-get "${apt[@]}" --error-on=any update >"$work/apt.log" 2>&1 ||
     missing "the list of packages of $suite could not be fetched from $mirror: $(tail -n 2 "$work/apt.log" | tr '\n' ' ')"
-  image=$(apt-cache "${apt[@]}" depends --important linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+  image=$(apt-cache "${apt[@]}" depends --important linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | sed -n 1p) || true
   [ -n "$image" ] || missing "$mirror has no linux-image-cloud-amd64 in $suite: it is no mirror of Debian."
   version=${image#linux-image-}
 
@@ -108,12 +108,12 @@ fetch_kernel() {
   (cd "$new/debs" && apt-get "${apt[@]}" download "${packages[@]}" >"$work/apt.log" 2>&1) ||
     missing "${packages[*]} of $suite could not be fetched from $mirror: $(tail -n 2 "$work/apt.log" | tr '\n' ' ')"
   for package in "$new"/debs/*.deb; do dpkg-deb -x "$package" "$new/root"; done
-  cp "$(find "$new/root" -name 'vmlinuz*' -type f | head -n 1)" "$new/kernel/vmlinuz"
+  cp "$(find "$new/root" -name 'vmlinuz*' -type f -print -quit)" "$new/kernel/vmlinuz"
   echo "$version" >"$new/kernel/release"
   local module file
   for module in irqbypass ccp kvm kvm-amd; do
     # Where it is built in there is no file.
-    file=$(find "$new/root" -name "$module.ko" -o -name "$module.ko.xz" | head -n 1)
+    file=$(find "$new/root" -name "$module.ko" -o -name "$module.ko.xz" | sed -n 1p)
     case $file in
       *.xz) xz -dc "$file" >"$new/kernel/$module.ko" ;;
       ?*) cp "$file" "$new/kernel/$module.ko" ;;
@@ -142,7 +142,7 @@ offers() {
   awk -v option="$2" '
     /^  -/ { inside = 0; for (i = 1; i <= NF; i++) if ($i == option || $i == option ",") inside = 1 }
     /^$/ { inside = 0 }
-    inside' <<<"$help" | tr -s ' ,.:;()[]' '\n' | grep -qx -e "${3:-$2}"
+    inside' <<<"$help" | tr -s ' ,.:;()[]' '\n' | grep -x -e "${3:-$2}" >/dev/null
 }
 
 # What the kernels are asked to do: a line for each step, "name|seconds|command".
@@ -165,10 +165,12 @@ plan() {
     for privilege in "${privileges[@]:-}"; do
       for backing in "${backings[@]}"; do
         for vcpus in 1 2; do
-          # With two vCPUs the guest goes over its memory at random. Quick is one demo of each kind, the vCPUs in turn.
+          # With two vCPUs the guest goes over its memory at random. Quick is one demo of each backing and delivery, at CPL 3.
           guest=stamp
           [ "$vcpus" = 1 ] || guest=random
-          [ -z "$quick" ] || { [ "$privilege" != kernel ] && [ "$backing:$vcpus" != anonymous:1 ] && [ "$backing:$vcpus" != memfd:2 ]; } || continue
+          case $quick:$privilege:$backing:$vcpus in
+            1:kernel:* | 1:*:memfd:2 | 1:*:anonymous:1 | 1:*:memfd-2m:2) continue ;;
+          esac
           echo "demo $backing${delivery:+ $delivery}${privilege:+ $privilege}, $vcpus vCPU$([ "$vcpus" = 1 ] || echo s)|$step_limit|pageferry demo --json --host kvm --memory 64M --guest $guest --vcpus $vcpus --backing $backing${delivery:+ --delivery $delivery}${privilege:+ --privilege $privilege}"
         done
       done
