@@ -10,6 +10,8 @@ return args switch
     ["downtime", var pageferry, .. var options] => Downtime.Measure(Rounds(options), pageferry),
     ["locator", .. var options] => Locator.Measure(Rounds(options)),
     ["demand-paging", var pageferry, .. var options] => DemandPaging.Compare(Rounds(options), pageferry),
+    ["arming", .. var options] => Arming.Compare(Rounds(options)),
+    ["arming-cycles", var userfaults, var seed] => ArmingCycles.Run(long.Parse(userfaults), int.Parse(seed)),
     ["engine-memory"] => EngineMemory.Measure(),
     ["kernel-matrix", var results, var output, .. var document] => KernelMatrix.Collect(results, output, document is [var path] ? path : null),
     ["local-fault-once", var pages] => LocalFault.RunOnce(ulong.Parse(pages)),
@@ -23,6 +25,6 @@ static int Rounds(string[] options) => options is [var rounds] ? int.Parse(round
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator [ROUNDS] | downtime|demand-paging PAGEFERRY [ROUNDS] | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
+    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator|arming [ROUNDS] | downtime|demand-paging PAGEFERRY [ROUNDS] | arming-cycles USERFAULTS SEED | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
     return 2;
 }
