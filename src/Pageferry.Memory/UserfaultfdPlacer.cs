@@ -159,7 +159,17 @@ internal sealed class UserfaultfdPlacer : IPagePlacer
     {
         Userfaultfd before = _userfaultfd;
         before.Unregister(_memory.GuestView.Address, _memory.GuestView.Length);
-        _userfaultfd = Register(_features & ~UserfaultfdFeatures.Sigbus);
+        try
+        {
+            _userfaultfd = Register(_features & ~UserfaultfdFeatures.Sigbus);
+        }
+        catch
+        {
+            // Left alone, the guest's next touch of a missing page would read zeros.
+            _ = before.Register(_memory.GuestView.Address, _memory.GuestView.Length, _modes);
+            throw;
+        }
+
         return before;
     }
 
