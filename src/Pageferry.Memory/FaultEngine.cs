@@ -21,21 +21,16 @@ public sealed class FaultEngine : IDisposable
     /// <summary>More instructions than this that can't be located are counted, and no longer logged.</summary>
     private const int MostLogged = 64;
 
-    /// <summary>What <see cref="TakeFault"/> returns beside a number of pages.</summary>
-    internal const int Answered = 0;
-    internal const int OnItsWay = -1;
-    internal const int NotYet = -2;
-
     private static readonly Lazy<bool> s_warm = new(Rehearsal.Run, LazyThreadSafetyMode.PublicationOnly);
 
     private readonly ILogger _logger;
-    private readonly TaskCompletionSource _completed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private TaskCompletionSource _completed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource<Exception> _failed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly FaultReader[] _readers;
     private readonly RangeArming _arming;
-
-    /// <summary>Is pulsed when a vCPU's thread that waits in <see cref="Resolve"/> has to look again.</summary>
-    private readonly object _settled = new();
+    private readonly FaultTaking _taking;
+    private readonly PageArrivals _arrivals;
+    private readonly ExitFaults _exits;
 
     /// <summary>What was logged as not located: once each.</summary>
     private readonly HashSet<string> _unlocated = new(StringComparer.Ordinal);
@@ -64,6 +59,9 @@ public sealed class FaultEngine : IDisposable
         States = new PageStates(memory.PageCount);
         _readers = [.. Enumerable.Range(0, readers).Select(i => new FaultReader(this, readerCpus?[i % readerCpus.Count]))];
         _arming = new RangeArming(this);
+        _taking = new FaultTaking(this);
+        _arrivals = new PageArrivals(this);
+        _exits = new ExitFaults(this);
     }
 
     /// <summary>The memory whose faults are answered.</summary>
@@ -84,8 +82,8 @@ public sealed class FaultEngine : IDisposable
     /// <summary>Faults read and not answered yet.</summary>
     public int PendingFaults => Pending.Count;
 
-    /// <summary>Completes when, for the first time, no page is armed: every page is present or known to be zero.</summary>
-    public Task Completed => _completed.Task;
+    /// <summary>Completes when, for the first time or since <see cref="Discard"/>, no page is armed: every page is present or known to be zero.</summary>
+    public Task Completed => Volatile.Read(ref _completed).Task;
 
     /// <summary>Whether <see cref="Stop"/> was called.</summary>
     public bool IsStopped => _stopped;
@@ -96,15 +94,13 @@ public sealed class FaultEngine : IDisposable
     /// <summary>Bytes of native memory that grow with the guest's: the page states.</summary>
     public ulong MemoryBytes => States.MemoryBytes;
 
-    /// <summary>
-    /// Held while events are read and acted upon, while pages are placed, and while their state changes for arming: so that no page is placed between a
-    /// removal's or an arming's beginning and its effect on the page states.
-    /// </summary>
-    internal Lock Placing { get; } = new();
+    internal PlacingLocks Placing { get; } = new();
 
     internal PendingFaults Pending { get; } = new();
 
     internal IPagePlacer Placer => _placer!;
+
+    internal PageArrivals Arrivals => _arrivals;
 
     /// <summary>Registers the memory and starts answering: from now on every access to an armed page is a userfault.</summary>
     /// <param name="source">Is asked for the pages the guest waits for.</param>
@@ -173,6 +169,26 @@ public sealed class FaultEngine : IDisposable
     }
 
     /// <summary>
+    /// Drops the content of pages, which is out of date: they are armed until the newer one arrives. Only before the guest runs, and while no lane takes in any
+    /// of them.
+    /// </summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">How many.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
+    /// <exception cref="InvalidOperationException">The engine was not started or has ended.</exception>
+    /// <exception cref="LinuxException">The kernel can't hide these pages.</exception>
+    public void Discard(ulong page, ulong count)
+    {
+        CheckRunning();
+        if (Completed.IsCompleted && count > 0)
+        {
+            Volatile.Write(ref _completed, new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously));
+        }
+
+        _arming.Discard(page, count);
+    }
+
+    /// <summary>
     /// Resolves userfaults with the content that armed pages were hidden with: they are accessible again, and who waits for them goes on. From any thread,
     /// <see cref="IPageSource.Request"/> included.
     /// </summary>
@@ -180,23 +196,7 @@ public sealed class FaultEngine : IDisposable
     /// <param name="count">How many.</param>
     /// <returns>How many of them were armed; the others are accessible already, or on their way.</returns>
     /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
-    public ulong Keep(ulong page, ulong count)
-    {
-        ulong kept = 0;
-        for (ulong done = 0; done < count;)
-        {
-            ulong claimed = States.Claim(page + done, count - done, PageState.Arriving, out ulong requested);
-            if (claimed > 0)
-            {
-                PlaceArrived(page + done, claimed, content: null, requested);
-            }
-
-            kept += claimed;
-            done += claimed != 0 ? claimed : States.CountUnclaimable(page + done, count - done);
-        }
-
-        return kept;
-    }
+    public ulong Keep(ulong page, ulong count) => _arrivals.Keep(page, count);
 
     /// <summary>Whether an access to a guest physical address is a userfault now: its page is armed, or being resolved.</summary>
     /// <param name="gpa">A guest physical address within a region.</param>
@@ -224,7 +224,7 @@ public sealed class FaultEngine : IDisposable
     /// <param name="mayWait">Is asked before each wait whether to go on; <see cref="InterruptWaits"/> has it asked again.</param>
     /// <returns>Whether the access may be tried again; false when <paramref name="mayWait"/> said no.</returns>
     /// <exception cref="ArgumentOutOfRangeException">No region holds the address.</exception>
-    public bool Resolve(ulong gpa, Func<bool> mayWait) => ResolvePage(Memory.PageAt(gpa), mayWait);
+    public bool Resolve(ulong gpa, Func<bool> mayWait) => _exits.Resolve(Memory.PageAt(gpa), mayWait);
 
     /// <summary>
     /// Places what is faulted in at once around an address, and never arms it from now on: for what the kernel itself accesses in ways that no exit tells of.
@@ -240,13 +240,7 @@ public sealed class FaultEngine : IDisposable
     }
 
     /// <summary>Makes every wait in <see cref="Resolve"/> ask again whether it may go on.</summary>
-    public void InterruptWaits()
-    {
-        lock (_settled)
-        {
-            Monitor.PulseAll(_settled);
-        }
-    }
+    public void InterruptWaits() => _exits.InterruptWaits();
 
     /// <summary>
     /// Has faults delivered by the queue while something runs, for a fault whose address is not found (<see cref="FaultDelivery.Exit"/>). No thread but the
@@ -271,7 +265,7 @@ public sealed class FaultEngine : IDisposable
 
         using var reader = new FaultReader(this);
         Userfaultfd before;
-        lock (Placing)
+        using (Placing.EnterAll())
         {
             before = placer.BeginQueue();
         }
@@ -284,7 +278,7 @@ public sealed class FaultEngine : IDisposable
         finally
         {
             reader.Stop();
-            lock (Placing)
+            using (Placing.EnterAll())
             {
                 placer.EndQueue(before);
             }
@@ -299,7 +293,7 @@ public sealed class FaultEngine : IDisposable
     /// </summary>
     public void Stop()
     {
-        lock (Placing)
+        using (Placing.EnterAll())
         {
             _stopped = true;
         }
@@ -328,7 +322,7 @@ public sealed class FaultEngine : IDisposable
         _placer = Memory.Placer;
         if (Delivery == FaultDelivery.Exit)
         {
-            Memory.Resolver = page => ResolvePage(page, static () => true);
+            Memory.Resolver = page => _exits.Resolve(page, static () => true);
         }
 
         if (!armed)
@@ -342,188 +336,37 @@ public sealed class FaultEngine : IDisposable
 
         if (_placer.Userfaultfd is { } userfaultfd)
         {
+            Placing.Warm();
             Array.ForEach(_readers, reader => reader.Start(userfaultfd));
         }
     }
 
     internal void Request(ReadOnlySpan<ulong> pages) => _source!.Request(pages);
 
-    /// <summary>Places a run of pages that a lane claimed and filled.</summary>
-    /// <param name="page">The first page.</param>
-    /// <param name="count">How many pages.</param>
-    /// <param name="content">Where the content is, from the beginning; null to show what guest memory has.</param>
-    /// <param name="requested">How many of them were asked for.</param>
-    internal void PlaceArrived(ulong page, ulong count, MappedRegion? content, ulong requested)
-    {
-        const ulong PagesPerHold = 64;
-        ulong placed = 0;
-        while (placed < count)
-        {
-            UserfaultfdResult result;
-            ulong at = page + placed;
-            ulong done;
-            lock (Placing)
-            {
-                ulong run = States.CountRun(at, Math.Min(count - placed, PagesPerHold), PageState.Arriving);
-                if (run == 0)
-                {
-                    DropRemoved(at);
-                    placed++;
-                    continue;
-                }
+    /// <inheritdoc cref="FaultTaking.TakeFault"/>
+    internal int TakeFault(ulong page, bool? hasContent, long metAt, Span<ulong> requests) => _taking.TakeFault(page, hasContent, metAt, requests);
 
-                result = Place(at, run, content, placed * Page.Size, out done);
-                _ = States.Replace(at, done, PageState.Arriving, PageState.Present);
-                if (Memory.FaultPages > 1)
-                {
-                    ShowWhole(at, done);
-                }
-            }
+    /// <inheritdoc cref="FaultTaking.ApplyRemoval"/>
+    internal void ApplyRemoval(ulong first, ulong end) => _taking.ApplyRemoval(first, end);
 
-            placed += done;
-            if (done == 0 && !MayRetry(result, at))
-            {
-                return;
-            }
-        }
+    /// <inheritdoc cref="RangeArming.IsOwnRemoval"/>
+    internal bool IsOwnRemoval(ulong first, ulong end) => _arming.IsOwnRemoval(first, end);
 
-        Settle();
-        RecordAnswered(page, count);
-        Statistics.AddArrived((long)requested, (long)(count - requested));
-        AddKnown((long)count);
-    }
-
-    /// <summary>Marks pages as zero. They are placed when touched; who waits for one of them is sent back to touch it again.</summary>
-    internal ulong ClaimZero(ulong page, ulong count)
-    {
-        ulong claimed = States.Claim(page, count, PageState.Zero, out ulong requested);
-        if (requested > 0)
-        {
-            SendBack(page, claimed);
-        }
-
-        Statistics.AddZero((long)claimed);
-        AddKnown((long)claimed);
-        return claimed;
-    }
-
-    /// <summary>Gives pages back that a lane claimed and could not fill: they are asked for again when the guest touches them again.</summary>
-    internal void Abandon(ulong page, ulong count)
-    {
-        for (ulong i = 0; i < count; i++)
-        {
-            if (States.Change(page + i, PageState.Arriving, PageState.Absent) == PageState.ArrivingRemoved)
-            {
-                _ = States.Change(page + i, PageState.ArrivingRemoved, PageState.Zero);
-                AddKnown(1);
-            }
-        }
-
-        SendBack(page, count);
-    }
-
-    /// <summary>Acts on one fault; with <see cref="Placing"/> held.</summary>
-    /// <param name="page">The page that was touched.</param>
-    /// <param name="hasContent">Whether guest memory has content for it; null when the fault didn't say.</param>
-    /// <param name="metAt">When the fault was met, in stopwatch ticks.</param>
-    /// <param name="requests">Receives the pages that have to be requested, up to <see cref="GuestMemory.FaultPages"/>.</param>
-    /// <returns>
-    /// How many have to be requested; <see cref="Answered"/>; <see cref="OnItsWay"/> when what it needs is; or <see cref="NotYet"/> when a removal is unread, and
-    /// who waits in the kernel was sent back to touch the page again.
-    /// </returns>
-    internal int TakeFault(ulong page, bool? hasContent, long metAt, Span<ulong> requests)
-    {
-        if (_stopped)
-        {
-            return Answered;
-        }
-
-        ulong first = Memory.FaultPageOf(page);
-        int missing = 0;
-        bool waits = false;
-        bool isZero = false;
-        for (ulong at = first; at < first + Memory.FaultPages; at++)
-        {
-            PageState state = States[at];
-            if (state == PageState.Absent)
-            {
-                // Noted first: from the change on, a lane may claim and place it. One that did so just now leaves another state behind.
-                Pending.Add(first, metAt, FaultCause.Demand);
-                state = States.Change(at, PageState.Absent, PageState.Requested);
-            }
-
-            switch (state)
-            {
-                case PageState.Absent:
-                    requests[missing++] = at;
-                    break;
-
-                case PageState.Present:
-                    break;
-
-                case PageState.Zero:
-                    isZero = true;
-                    break;
-
-                default:
-                    // Who places or arms the page wakes this waiter too.
-                    Pending.Add(first, metAt, FaultCause.Arriving);
-                    waits = true;
-                    break;
-            }
-        }
-
-        if (missing > 0 || waits)
-        {
-            return missing > 0 ? missing : OnItsWay;
-        }
-
-        return TryShow(first, isZero, hasContent, metAt) ? Answered : NotYet;
-    }
-
-    /// <summary>Acts on the removal of pages; with <see cref="Placing"/> held.</summary>
-    internal void ApplyRemoval(ulong first, ulong end)
-    {
-        if (_arming.IsOwnRemoval(first, end))
-        {
-            return;
-        }
-
-        long becameKnown = 0;
-        for (ulong page = first; page < end; page++)
-        {
-            while (true)
-            {
-                PageState state = States[page];
-                PageState next = state == PageState.Arriving ? PageState.ArrivingRemoved : PageState.Zero;
-                if (state is PageState.Zero or PageState.ArrivingRemoved or PageState.Arming || States.Change(page, state, next) == state)
-                {
-                    becameKnown += state is PageState.Absent or PageState.Requested ? 1 : 0;
-                    break;
-                }
-            }
-        }
-
-        Placer.Forget(first, end - first);
-
-        // Who waits for a page that was asked for touches it again and finds zeros; its content is dropped when it arrives.
-        SendBack(first, end - first);
-        Statistics.AddRemoved((long)(end - first));
-        AddKnown(becameKnown);
-    }
+    /// <inheritdoc cref="ExitFaults.Settle"/>
+    internal void Settle() => _exits.Settle();
 
     /// <summary>Lets who waits for pages look again.</summary>
     internal void SendBack(ulong page, ulong count)
     {
         Placer.Wake(page, count);
-        Settle();
+        _exits.Settle();
     }
 
     internal void AddKnown(long pages)
     {
         if (Interlocked.Add(ref _unknownPages, -pages) == 0)
         {
-            _ = _completed.TrySetResult();
+            _ = Volatile.Read(ref _completed).TrySetResult();
         }
     }
 
@@ -541,234 +384,6 @@ public sealed class FaultEngine : IDisposable
         {
             throw new InvalidOperationException(
                 _source is null ? "The fault engine was not started: nothing can be armed." : "The fault engine has ended: nothing can be armed any more.");
-        }
-    }
-
-    private UserfaultfdResult Place(ulong page, ulong count, MappedRegion? content, ulong offset, out ulong done)
-    {
-        UserfaultfdResult result = UserfaultfdResult.Done;
-        long bytes = (long)count * Page.Size;
-        if (content is null)
-        {
-            result = Memory.FaultPages > 1 ? result : ShowKept(page);
-            bytes = result == UserfaultfdResult.Done ? Memory.FaultPages > 1 ? bytes : Page.Size : 0;
-        }
-        else if (Memory.FaultPages > 1)
-        {
-            content.Span(offset, (int)count * Page.Size).CopyTo(Memory.HostViewOfPages(page, (int)count));
-        }
-        else
-        {
-            result = Placer.Place(page, count, content, offset, out bytes);
-        }
-
-        done = bytes > 0 ? (ulong)bytes / Page.Size : 0;
-        if (done == 0 && result == UserfaultfdResult.AlreadyPresent)
-        {
-            // Somebody else placed it, and EEXIST wakes nobody.
-            Placer.Wake(page, 1);
-            done = 1;
-        }
-
-        return result;
-    }
-
-    private UserfaultfdResult ShowKept(ulong page)
-    {
-        UserfaultfdResult result = Placer.PlaceAgain(page);
-        return result == UserfaultfdResult.BadSource ? Placer.PlaceZero(page) : result;
-    }
-
-    /// <summary>Shows the huge pages of a run that have become whole.</summary>
-    private void ShowWhole(ulong page, ulong count)
-    {
-        for (ulong first = Memory.FaultPageOf(page); first < page + count; first += Memory.FaultPages)
-        {
-            ulong whole = 0;
-            while (whole < Memory.FaultPages && States[first + whole] is PageState.Present or PageState.Zero)
-            {
-                whole++;
-            }
-
-            if (whole == Memory.FaultPages)
-            {
-                if (ShowKept(first) != UserfaultfdResult.Done)
-                {
-                    Placer.Wake(first, Memory.FaultPages);
-                }
-
-                RecordAnswered(first, 1);
-            }
-        }
-    }
-
-    /// <summary>Answers a fault on what needs no content: it was whole, or is zero.</summary>
-    /// <returns>False if it has to be met again, behind the removal that is unread.</returns>
-    private bool TryShow(ulong first, bool isZero, bool? hasContent, long metAt)
-    {
-        FaultCause cause = isZero ? FaultCause.Zero : FaultCause.Present;
-        UserfaultfdResult result = isZero && hasContent == false ? UserfaultfdResult.BadSource : Placer.PlaceAgain(first);
-        if (result == UserfaultfdResult.BadSource)
-        {
-            // Private memory that has content never faults as missing, so there a page that was placed is still there.
-            result = isZero ? Placer.PlaceZero(first) : Memory.HasHostView ? result : UserfaultfdResult.AlreadyPresent;
-        }
-
-        _ = Pending.TryTake(first, 1, out _, out _);
-        switch (result)
-        {
-            case UserfaultfdResult.Done:
-                MarkPresent(first, isZero);
-                break;
-
-            case UserfaultfdResult.AlreadyPresent:
-                // Somebody else placed it, and EEXIST wakes nobody.
-                MarkPresent(first, isZero);
-                Placer.Wake(first, Memory.FaultPages);
-                break;
-
-            case UserfaultfdResult.Retry:
-                // A removal is unread. The waiter touches the page again, and its new fault is read behind it.
-                Statistics.AddRetry();
-                Placer.Wake(first, Memory.FaultPages);
-                return false;
-
-            default:
-                // The content of a whole page is gone: a hole was punched behind our back. A stall, never a page of zeros.
-                Statistics.AddUnplaceable();
-                Fail(new InvalidOperationException($"Page {first} was whole and can't be placed again: the kernel answered {result}. The guest stalls on it."));
-                return true;
-        }
-
-        Statistics.RecordLatency(cause, Stopwatch.GetTimestamp() - metAt);
-        return true;
-    }
-
-    private void MarkPresent(ulong first, bool isZero)
-    {
-        if (isZero)
-        {
-            _ = States.Replace(first, Memory.FaultPages, PageState.Zero, PageState.Present);
-        }
-    }
-
-    /// <summary>Drops what arrived of a page that was removed meanwhile, and sends who waits for it back to touch it again.</summary>
-    private void DropRemoved(ulong page)
-    {
-        _ = States.Change(page, PageState.ArrivingRemoved, PageState.Zero);
-        SendBack(page, 1);
-    }
-
-    private bool MayRetry(UserfaultfdResult result, ulong page)
-    {
-        if (result == UserfaultfdResult.Retry)
-        {
-            // A removal is unread: nothing can be placed before.
-            Statistics.AddRetry();
-            FaultReader.LetRemovalsBeRead();
-            return true;
-        }
-
-        Fail(new InvalidOperationException($"Page {page} could not be placed: the kernel answered {result}. The guest stalls on it."));
-        return false;
-    }
-
-    private void RecordAnswered(ulong page, ulong count)
-    {
-        if (Pending.Count == 0)
-        {
-            return;
-        }
-
-        long now = Stopwatch.GetTimestamp();
-        while (Pending.TryTake(page, count, out long metAt, out FaultCause cause))
-        {
-            Statistics.RecordLatency(cause, now - metAt);
-        }
-    }
-
-    private bool ResolvePage(ulong page, Func<bool> mayWait)
-    {
-        Span<ulong> requests = stackalloc ulong[(int)Memory.FaultPages];
-        long metAt = Stopwatch.GetTimestamp();
-        while (!_stopped)
-        {
-            int missing;
-            lock (Placing)
-            {
-                missing = TakeFault(page, hasContent: null, metAt, requests);
-            }
-
-            if (missing == Answered)
-            {
-                return true;
-            }
-
-            if (missing == NotYet)
-            {
-                FaultReader.LetRemovalsBeRead();
-                continue;
-            }
-
-            if (missing > 0)
-            {
-                Request(requests[..missing]);
-            }
-
-            if (!WaitUntilSettled(Memory.FaultPageOf(page), mayWait))
-            {
-                return false;
-            }
-
-            if (IsWhole(Memory.FaultPageOf(page)))
-            {
-                return true;
-            }
-        }
-
-        return mayWait();
-    }
-
-    /// <summary>Waits until nothing of a page, or huge page, is on its way.</summary>
-    private bool WaitUntilSettled(ulong first, Func<bool> mayWait)
-    {
-        lock (_settled)
-        {
-            while (!_stopped && IsOnItsWay(first))
-            {
-                if (!mayWait())
-                {
-                    return false;
-                }
-
-                _ = Monitor.Wait(_settled);
-            }
-        }
-
-        return true;
-    }
-
-    private bool IsWhole(ulong first) => States.CountRun(first, Memory.FaultPages, PageState.Present) == Memory.FaultPages;
-
-    private bool IsOnItsWay(ulong first)
-    {
-        for (ulong page = first; page < first + Memory.FaultPages; page++)
-        {
-            if (States[page] is PageState.Requested or PageState.Arriving or PageState.ArrivingRemoved or PageState.Arming)
-            {
-                return true;
-            }
-        }
-
-        return false;
-    }
-
-    /// <summary>Tells the vCPUs that wait on their own threads to look again.</summary>
-    private void Settle()
-    {
-        if (Delivery == FaultDelivery.Exit)
-        {
-            InterruptWaits();
         }
     }
 }

@@ -63,12 +63,7 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
     {
         _userfaultfd = userfaultfd;
         _thread = new Thread(ReadUntilStopped) { IsBackground = true, Name = "fault reader" };
-        lock (engine.Placing)
-        {
-            // A lock makes its event when it is waited for the first time: now, and not on the fault path.
-            _thread.Start();
-            _ = SpinWait.SpinUntil(() => _thread.ThreadState.HasFlag(System.Threading.ThreadState.WaitSleepJoin), millisecondsTimeout: 100);
-        }
+        _thread.Start();
     }
 
     private void ReadUntilStopped()
@@ -101,7 +96,7 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
     /// <summary>Acts on removals alone. Who waits in a fault that was read with them touches its page again.</summary>
     private void ReadRemovals()
     {
-        lock (engine.Placing)
+        using (engine.Placing.EnterAll())
         {
             int events = _userfaultfd!.Read(_removals);
             for (int i = 0; i < events; i++)
@@ -125,7 +120,7 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
     {
         int events;
         int requests = 0;
-        lock (engine.Placing)
+        using (engine.Placing.EnterAll())
         {
             events = _userfaultfd!.Read(_events);
             for (int i = 0; i < events; i++)

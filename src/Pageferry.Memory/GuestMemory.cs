@@ -313,6 +313,23 @@ public sealed class GuestMemory : IDisposable
         }
     }
 
+    /// <summary>Writes a run of pages as the host; memory without a host view has to be accessible there.</summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="source">What to write: a multiple of the page size; the run may cross from one region to the next.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
+    internal void WritePages(ulong page, ReadOnlySpan<byte> source)
+    {
+        ulong offset = OffsetOfPages(page, (ulong)source.Length / Page.Size);
+        if (_hostView is null)
+        {
+            _guestView.CopyIn(offset, source);
+        }
+        else
+        {
+            source.CopyTo(_hostView.Span(offset, source.Length));
+        }
+    }
+
     /// <summary>
     /// The next page that may have content. Everything before it was never written and reads as zero; asking populates nothing.
     /// </summary>

@@ -15,6 +15,7 @@ public sealed class PageLane : IDisposable
 
     private readonly FaultEngine _engine;
     private readonly MappedRegion _buffer;
+    private readonly Lock _placing;
     private ulong _page;
     private ulong _count;
     private ulong _requested;
@@ -22,11 +23,15 @@ public sealed class PageLane : IDisposable
     internal PageLane(FaultEngine engine)
     {
         _engine = engine;
+        _placing = engine.Placing.Assign();
 
         // Populated now: the first page to arrive is one that a guest waits for.
         _buffer = MappedRegion.MapAnonymous(MaxPages * Page.Size);
         _buffer.Advise(0, _buffer.Length, MemoryAdvice.PopulateWrite);
     }
+
+    /// <summary>Room for the content of <see cref="MaxPages"/> pages, for <see cref="Place"/> and <see cref="Refresh"/>.</summary>
+    public Span<byte> Buffer => _buffer.Span(0, MaxPages * Page.Size);
 
     /// <summary>Claims pages whose content is about to be received.</summary>
     /// <param name="page">The first page.</param>
@@ -74,7 +79,7 @@ public sealed class PageLane : IDisposable
     {
         ulong count = _count;
         _count = 0;
-        _engine.PlaceArrived(_page, count, _buffer, _requested);
+        _engine.Arrivals.PlaceClaimed(_page, count, _buffer, 0, _requested, _placing);
     }
 
     /// <summary>Gives the pages claimed back: their content did not arrive, and whatever is in the buffer is never shown to the guest.</summary>
@@ -82,8 +87,31 @@ public sealed class PageLane : IDisposable
     {
         ulong count = _count;
         _count = 0;
-        _engine.Abandon(_page, count);
+        _engine.Arrivals.Abandon(_page, count);
     }
+
+    /// <summary>Places pages whose content is in <see cref="Buffer"/>, as far as they are wanted.</summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">How many.</param>
+    /// <param name="at">Which page of the buffer the content begins with.</param>
+    /// <returns>How many were wanted; the others were removed, or are here already.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory, or the content not within the buffer.</exception>
+    public int Place(ulong page, int count, int at) => (int)_engine.Arrivals.Place(page, CheckedCount(count, at), _buffer, (ulong)at * Page.Size, _placing);
+
+    /// <summary>
+    /// Gives pages the content that is in <see cref="Buffer"/>, whatever they had before. Only before the guest runs, and each page by one lane at a time.
+    /// </summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">How many.</param>
+    /// <param name="at">Which page of the buffer the content begins with.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory, or the content not within the buffer.</exception>
+    public void Refresh(ulong page, int count, int at) => _engine.Arrivals.Refresh(page, CheckedCount(count, at), _buffer, (ulong)at * Page.Size, _placing);
+
+    /// <summary>Makes pages zero, whatever they had before; see <see cref="Refresh"/>.</summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">How many.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
+    public void RefreshZero(ulong page, ulong count) => _engine.Arrivals.RefreshZero(page, count);
 
     /// <summary>Takes the news that pages are zero. They take no memory until the guest touches them.</summary>
     /// <param name="page">The first page.</param>
@@ -96,7 +124,7 @@ public sealed class PageLane : IDisposable
         ulong done = 0;
         while (done < count)
         {
-            ulong claimed = _engine.ClaimZero(page + done, count - done);
+            ulong claimed = _engine.Arrivals.ClaimZero(page + done, count - done);
             learned += claimed;
             done += claimed != 0 ? claimed : _engine.States.CountUnclaimable(page + done, count - done);
         }
@@ -113,5 +141,13 @@ public sealed class PageLane : IDisposable
         }
 
         _buffer.Dispose();
+    }
+
+    private ulong CheckedCount(int count, int at)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(at);
+        ArgumentOutOfRangeException.ThrowIfNegative(count);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(count, MaxPages - at);
+        return _count == 0 ? (ulong)count : throw new InvalidOperationException("The pages claimed before were neither completed nor abandoned.");
     }
 }

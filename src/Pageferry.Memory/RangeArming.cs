@@ -7,17 +7,17 @@ namespace Pageferry.Memory;
 /// <summary>Sets and clears the userfault attribute of ranges: page by page through the state <see cref="PageState.Arming"/>.</summary>
 internal sealed class RangeArming(FaultEngine engine)
 {
-    /// <summary>Pages that change state under one hold of the placing lock: 64 MiB, some microseconds.</summary>
+    /// <summary>Pages that change state under one hold of the placing locks: 64 MiB, some microseconds.</summary>
     private const ulong PagesPerHold = 16_384;
 
     /// <summary>One arming or disarming at a time. Never taken on the fault path.</summary>
     private readonly Lock _lock = new();
 
-    /// <summary>The pages that are being unmapped here, whose removal the kernel tells like anybody else's; under the placing lock.</summary>
+    /// <summary>The pages that are being unmapped here, whose removal the kernel tells like anybody else's; under the placing locks.</summary>
     private ulong _ownFirst;
     private ulong _ownEnd;
 
-    /// <summary>First pages of what is never armed; under the placing lock.</summary>
+    /// <summary>First pages of what is never armed; under the placing locks.</summary>
     private readonly HashSet<ulong> _exempt = [];
 
     /// <summary>Never arms what is faulted in at once, whose first page this is.</summary>
@@ -26,7 +26,7 @@ internal sealed class RangeArming(FaultEngine engine)
         // A page that is being armed is armed before this returns, and resolved by who asked.
         lock (_lock)
         {
-            lock (engine.Placing)
+            using (engine.Placing.EnterAll())
             {
                 _ = _exempt.Add(first);
             }
@@ -49,6 +49,26 @@ internal sealed class RangeArming(FaultEngine engine)
         }
     }
 
+    /// <summary>Arms pages whose content is to come again; of a huge page the others stay as they are, and it is hidden until it is whole again.</summary>
+    internal void Discard(ulong first, ulong count)
+    {
+        lock (_lock)
+        {
+            if (engine.Memory.FaultPages == 1)
+            {
+                _ = ArmAny(first, count, ArmedContent.Drop);
+                return;
+            }
+
+            ulong changed = engine.States.Replace(first, count, PageState.Present, PageState.Absent);
+            changed += engine.States.Replace(first, count, PageState.Zero, PageState.Absent);
+            engine.AddKnown(-(long)changed);
+            ulong hidden = engine.Memory.FaultPageOf(first);
+            ulong end = engine.Memory.FaultPageOf(first + count - 1) + engine.Memory.FaultPages;
+            HideOwn(hidden, end - hidden, ArmedContent.Keep);
+        }
+    }
+
     internal void Disarm(ulong first, ulong count)
     {
         lock (_lock)
@@ -59,7 +79,7 @@ internal sealed class RangeArming(FaultEngine engine)
                 ulong pages = Math.Min(PagesPerHold, count - done);
                 ulong known;
                 ulong asked;
-                lock (engine.Placing)
+                using (engine.Placing.EnterAll())
                 {
                     known = engine.States.Replace(page, pages, PageState.Absent, PageState.Zero);
                     asked = engine.States.Replace(page, pages, PageState.Requested, PageState.Zero);
@@ -83,7 +103,7 @@ internal sealed class RangeArming(FaultEngine engine)
         {
             ulong page = first + done;
             ulong pages = Math.Min(PagesPerHold, count - done);
-            lock (engine.Placing)
+            using (engine.Placing.EnterAll())
             {
                 // From here on nobody shows these pages, and who touches one that is hidden waits.
                 ulong arming = engine.States.Replace(page, pages, PageState.Present, PageState.Arming);
@@ -140,31 +160,35 @@ internal sealed class RangeArming(FaultEngine engine)
                 continue;
             }
 
-            lock (engine.Placing)
-            {
-                (_ownFirst, _ownEnd) = (at, at + run);
-            }
-
-            try
-            {
-                engine.Placer.Hide(at, run, content);
-            }
-            finally
-            {
-                lock (engine.Placing)
-                {
-                    (_ownFirst, _ownEnd) = (0, 0);
-                }
-            }
-
+            HideOwn(at, run, content);
             at += run;
+        }
+    }
+
+    private void HideOwn(ulong page, ulong count, ArmedContent content)
+    {
+        using (engine.Placing.EnterAll())
+        {
+            (_ownFirst, _ownEnd) = (page, page + count);
+        }
+
+        try
+        {
+            engine.Placer.Hide(page, count, content);
+        }
+        finally
+        {
+            using (engine.Placing.EnterAll())
+            {
+                (_ownFirst, _ownEnd) = (0, 0);
+            }
         }
     }
 
     private void Finish(ulong page, ulong count, PageState becomes)
     {
         ulong changed;
-        lock (engine.Placing)
+        using (engine.Placing.EnterAll())
         {
             changed = engine.States.Replace(page, count, PageState.Arming, becomes);
         }
@@ -196,7 +220,7 @@ internal sealed class RangeArming(FaultEngine engine)
                 engine.Placer.Hide(page, pages, ArmedContent.Keep);
             }
 
-            lock (engine.Placing)
+            using (engine.Placing.EnterAll())
             {
                 // With a userfaultfd nothing is populated while the lock is held.
                 ReadEntries(pagemap, page, scanned);

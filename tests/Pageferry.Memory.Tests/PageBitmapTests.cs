@@ -1,13 +1,11 @@
 using CsCheck;
-using Pageferry.Memory;
-using Xunit;
 
 namespace Pageferry.Memory.Tests;
 
-public sealed class PageBitmapTests
+public class PageBitmapTests
 {
     [Fact]
-    public void BehavesLikeASet() =>
+    public void It_behaves_like_a_set() =>
         Gen.Select(Gen.ULong[1, 300], Gen.Select(Gen.Int[0, 3], Gen.ULong[0, 299], Gen.ULong[0, 299]).Array[0, 60]).Sample((pageCount, steps) =>
         {
             var bitmap = new PageBitmap(pageCount);
@@ -58,7 +56,7 @@ public sealed class PageBitmapTests
         });
 
     [Fact]
-    public void OfManyThreadsOneTakesAPage()
+    public void Of_many_threads_one_takes_a_page()
     {
         const ulong Pages = 100_000;
         var bitmap = new PageBitmap(Pages);
@@ -78,7 +76,7 @@ public sealed class PageBitmapTests
     }
 
     [Fact]
-    public void ARunOutsideIsRefused()
+    public void A_run_outside_is_refused()
     {
         var bitmap = new PageBitmap(64);
         Assert.Throws<ArgumentOutOfRangeException>(() => bitmap.AddRun(60, 5));

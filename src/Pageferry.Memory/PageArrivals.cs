@@ -1,0 +1,259 @@
+using System.Diagnostics;
+using Pageferry.Linux;
+
+namespace Pageferry.Memory;
+
+/// <summary>Takes in what arrives: pages with content, and the news that pages are zero.</summary>
+internal sealed class PageArrivals(FaultEngine engine)
+{
+    private const ulong PagesPerHold = 64;
+
+    private static readonly byte[] s_zeros = new byte[Page.Size];
+
+    /// <summary>For who places without a lane.</summary>
+    private readonly Lock _placing = engine.Placing.Assign();
+
+    /// <summary>Places a run of pages that a lane claimed and filled.</summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">How many pages.</param>
+    /// <param name="content">Where the content is; null to show what guest memory has.</param>
+    /// <param name="offset">Where it begins there, in bytes.</param>
+    /// <param name="requested">How many of them were asked for.</param>
+    /// <param name="placing">The lane's lock.</param>
+    internal void PlaceClaimed(ulong page, ulong count, MappedRegion? content, ulong offset, ulong requested, Lock placing)
+    {
+        ulong placed = 0;
+        while (placed < count)
+        {
+            UserfaultfdResult result;
+            ulong at = page + placed;
+            ulong done;
+            lock (placing)
+            {
+                ulong run = engine.States.CountRun(at, Math.Min(count - placed, PagesPerHold), PageState.Arriving);
+                if (run == 0)
+                {
+                    DropRemoved(at);
+                    placed++;
+                    continue;
+                }
+
+                result = Place(at, run, content, offset + (placed * Page.Size), out done);
+                _ = engine.States.Replace(at, done, PageState.Arriving, PageState.Present);
+                if (engine.Memory.FaultPages > 1)
+                {
+                    ShowWhole(at, done);
+                }
+            }
+
+            placed += done;
+            if (done == 0 && !MayRetry(result, at))
+            {
+                return;
+            }
+        }
+
+        engine.Settle();
+        RecordAnswered(page, count);
+        engine.Statistics.AddArrived((long)requested, (long)(count - requested));
+        engine.AddKnown((long)count);
+    }
+
+    /// <summary>Shows those pages of a run that are armed with the content they were hidden with.</summary>
+    /// <returns>How many were armed.</returns>
+    internal ulong Keep(ulong page, ulong count)
+    {
+        ulong kept = 0;
+        for (ulong done = 0; done < count;)
+        {
+            ulong claimed = engine.States.Claim(page + done, count - done, PageState.Arriving, out ulong requested);
+            if (claimed > 0)
+            {
+                PlaceClaimed(page + done, claimed, content: null, 0, requested, _placing);
+            }
+
+            kept += claimed;
+            done += claimed != 0 ? claimed : engine.States.CountUnclaimable(page + done, count - done);
+        }
+
+        return kept;
+    }
+
+    /// <summary>Places those pages of a run that are wanted.</summary>
+    /// <returns>How many were; the others are here already, or were removed.</returns>
+    internal ulong Place(ulong page, ulong count, MappedRegion content, ulong offset, Lock placing)
+    {
+        ulong wanted = 0;
+        for (ulong done = 0; done < count;)
+        {
+            ulong claimed = engine.States.Claim(page + done, count - done, PageState.Arriving, out ulong requested);
+            if (claimed > 0)
+            {
+                PlaceClaimed(page + done, claimed, content, offset + (done * Page.Size), requested, placing);
+            }
+
+            wanted += claimed;
+            done += claimed != 0 ? claimed : engine.States.CountUnclaimable(page + done, count - done);
+        }
+
+        return wanted;
+    }
+
+    /// <summary>Gives pages newer content, before the guest runs: those that are here are overwritten, the others placed.</summary>
+    internal void Refresh(ulong page, ulong count, MappedRegion content, ulong offset, Lock placing)
+    {
+        for (ulong done = 0; done < count;)
+        {
+            ulong at = page + done;
+            ulong here = engine.States.CountRun(at, count - done, PageState.Present);
+            if (here > 0)
+            {
+                engine.Memory.WritePages(at, content.Span(offset + (done * Page.Size), (int)here * Page.Size));
+                done += here;
+                continue;
+            }
+
+            engine.AddKnown(-(long)engine.States.Replace(at, 1, PageState.Zero, PageState.Absent));
+            done += Place(at, 1, content, offset + (done * Page.Size), placing) == 1
+                ? 1UL
+                : throw new InvalidOperationException($"Page {at} is {engine.States[at]} and can't be refreshed: only before the guest runs, and by one lane at a time.");
+        }
+    }
+
+    /// <summary>Makes pages zero, before the guest runs.</summary>
+    internal void RefreshZero(ulong page, ulong count)
+    {
+        for (ulong done = 0; done < count;)
+        {
+            ulong claimed = ClaimZero(page + done, count - done);
+            if (claimed == 0 && engine.States[page + done] == PageState.Present)
+            {
+                engine.Memory.WritePages(page + done, s_zeros);
+            }
+
+            done += Math.Max(1, claimed);
+        }
+    }
+
+    /// <summary>Marks pages as zero. They are placed when touched; who waits for one of them is sent back to touch it again.</summary>
+    internal ulong ClaimZero(ulong page, ulong count)
+    {
+        ulong claimed = engine.States.Claim(page, count, PageState.Zero, out ulong requested);
+        if (requested > 0)
+        {
+            engine.SendBack(page, claimed);
+        }
+
+        engine.Statistics.AddZero((long)claimed);
+        engine.AddKnown((long)claimed);
+        return claimed;
+    }
+
+    /// <summary>Gives pages back that a lane claimed and could not fill: they are asked for again when the guest touches them again.</summary>
+    internal void Abandon(ulong page, ulong count)
+    {
+        for (ulong i = 0; i < count; i++)
+        {
+            if (engine.States.Change(page + i, PageState.Arriving, PageState.Absent) == PageState.ArrivingRemoved)
+            {
+                _ = engine.States.Change(page + i, PageState.ArrivingRemoved, PageState.Zero);
+                engine.AddKnown(1);
+            }
+        }
+
+        engine.SendBack(page, count);
+    }
+
+    private UserfaultfdResult Place(ulong page, ulong count, MappedRegion? content, ulong offset, out ulong done)
+    {
+        UserfaultfdResult result = UserfaultfdResult.Done;
+        long bytes = (long)count * Page.Size;
+        if (content is null)
+        {
+            result = engine.Memory.FaultPages > 1 ? result : ShowKept(page);
+            bytes = result == UserfaultfdResult.Done ? engine.Memory.FaultPages > 1 ? bytes : Page.Size : 0;
+        }
+        else if (engine.Memory.FaultPages > 1)
+        {
+            content.Span(offset, (int)count * Page.Size).CopyTo(engine.Memory.HostViewOfPages(page, (int)count));
+        }
+        else
+        {
+            result = engine.Placer.Place(page, count, content, offset, out bytes);
+        }
+
+        done = bytes > 0 ? (ulong)bytes / Page.Size : 0;
+        if (done == 0 && result == UserfaultfdResult.AlreadyPresent)
+        {
+            // Somebody else placed it, and EEXIST wakes nobody.
+            engine.Placer.Wake(page, 1);
+            done = 1;
+        }
+
+        return result;
+    }
+
+    /// <summary>Shows the huge pages of a run that have become whole.</summary>
+    private void ShowWhole(ulong page, ulong count)
+    {
+        for (ulong first = engine.Memory.FaultPageOf(page); first < page + count; first += engine.Memory.FaultPages)
+        {
+            ulong whole = 0;
+            while (whole < engine.Memory.FaultPages && engine.States[first + whole] is PageState.Present or PageState.Zero)
+            {
+                whole++;
+            }
+
+            if (whole == engine.Memory.FaultPages)
+            {
+                if (ShowKept(first) != UserfaultfdResult.Done)
+                {
+                    engine.Placer.Wake(first, engine.Memory.FaultPages);
+                }
+
+                RecordAnswered(first, 1);
+            }
+        }
+    }
+
+    /// <summary>Drops what arrived of a page that was removed meanwhile, and sends who waits for it back to touch it again.</summary>
+    private void DropRemoved(ulong page)
+    {
+        _ = engine.States.Change(page, PageState.ArrivingRemoved, PageState.Zero);
+        engine.SendBack(page, 1);
+    }
+
+    private bool MayRetry(UserfaultfdResult result, ulong page)
+    {
+        if (result == UserfaultfdResult.Retry)
+        {
+            // A removal is unread: nothing can be placed before.
+            engine.Statistics.AddRetry();
+            FaultReader.LetRemovalsBeRead();
+            return true;
+        }
+
+        engine.Fail(new InvalidOperationException($"Page {page} could not be placed: the kernel answered {result}. The guest stalls on it."));
+        return false;
+    }
+
+    private UserfaultfdResult ShowKept(ulong page)
+    {
+        UserfaultfdResult result = engine.Placer.PlaceAgain(page);
+        return result == UserfaultfdResult.BadSource ? engine.Placer.PlaceZero(page) : result;
+    }
+
+    private void RecordAnswered(ulong page, ulong count)
+    {
+        if (engine.Pending.Count == 0)
+        {
+            return;
+        }
+
+        long now = Stopwatch.GetTimestamp();
+        while (engine.Pending.TryTake(page, count, out long metAt, out FaultCause cause))
+        {
+            engine.Statistics.RecordLatency(cause, now - metAt);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+namespace Pageferry.Memory;
+
+/// <summary>
+/// What keeps placing apart from whatever must not happen meanwhile: a lane holds one of the locks while it places pages; all are held while events are read
+/// and acted upon, and while pages change state for arming. So no page is placed between a removal's or an arming's beginning and its effect on the page
+/// states, and lanes don't wait for each other.
+/// </summary>
+internal sealed class PlacingLocks
+{
+    /// <summary>Each costs the reading of events some 20 ns; more lanes than these share.</summary>
+    private const int Count = 4;
+
+    private readonly Lock[] _locks = [.. Enumerable.Range(0, Count).Select(_ => new Lock())];
+    private int _lanes;
+
+    /// <summary>A lock makes its event when it is waited for the first time: now, and not on the fault path.</summary>
+    internal void Warm()
+    {
+        foreach (Lock one in _locks)
+        {
+            var waiting = new Thread(() =>
+            {
+                lock (one)
+                {
+                }
+            });
+            lock (one)
+            {
+                waiting.Start();
+                _ = SpinWait.SpinUntil(() => waiting.ThreadState.HasFlag(ThreadState.WaitSleepJoin), millisecondsTimeout: 100);
+            }
+
+            waiting.Join();
+        }
+    }
+
+    /// <summary>The lock that a lane, or a thread that places without one, holds from now on.</summary>
+    internal Lock Assign() => _locks[(uint)Interlocked.Increment(ref _lanes) % Count];
+
+    /// <summary>Holds all until the scope ends.</summary>
+    internal AllScope EnterAll()
+    {
+        foreach (Lock one in _locks)
+        {
+            one.Enter();
+        }
+
+        return new AllScope(_locks);
+    }
+
+    /// <summary>All locks held.</summary>
+    internal readonly ref struct AllScope(Lock[] locks)
+    {
+        /// <summary>Lets them go.</summary>
+        internal void Dispose()
+        {
+            foreach (Lock one in locks)
+            {
+                one.Exit();
+            }
+        }
+    }
+}
