@@ -5,11 +5,10 @@ using Pageferry.Memory;
 namespace Pageferry.Migration;
 
 /// <summary>One guest's arrival, from its first connection to its last page.</summary>
-internal sealed class IncomingSession(VersionRange versions, Func<MigrationLayout, IArrivingGuest> prepare) : IDisposable
+internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prepare) : IDisposable
 {
-    private readonly Guid _id = Guid.NewGuid();
-    private readonly List<PeerConnection> _connections = [];
     private readonly Lock _controlSends = new();
+    private IncomingConnections? _connections;
     private PeerConnection? _control;
     private PeerConnection? _demand;
     private PeerConnection? _background;
@@ -22,28 +21,19 @@ internal sealed class IncomingSession(VersionRange versions, Func<MigrationLayou
 
     internal Action<FaultEngine>? EngineStarted { get; set; }
 
-    /// <summary>Accepts the session's three connections: the control connection first, which is given the session's id, then the two that name it.</summary>
-    internal void Accept(Socket listener)
+    /// <summary>Accepts the session's connections.</summary>
+    internal void Accept(ConnectionListener listener)
     {
-        _control = AcceptOne(listener, Guid.Empty, ConnectionRole.Control);
-        long deadline = Environment.TickCount64 + (long)MigrationSource.Patience.TotalMilliseconds;
-        while (_demand is null || _background is null)
+        _connections = listener.AcceptControl();
+        _connections.AcceptRest(MigrationSource.Patience);
+        if (_connections.Background.Count != 1)
         {
-            long left = deadline - Environment.TickCount64;
-            if (left <= 0 || !listener.Poll(TimeSpan.FromMilliseconds(left), SelectMode.SelectRead))
-            {
-                throw new ProtocolException($"The source did not open its demand and background connections within {MigrationSource.Patience.TotalSeconds:F0} s.");
-            }
-
-            if (_demand is null)
-            {
-                _demand = AcceptOne(listener, _id, ConnectionRole.Demand);
-            }
-            else
-            {
-                _background = AcceptOne(listener, _id, ConnectionRole.Background);
-            }
+            throw new ProtocolException($"The source wants {_connections.Background.Count} background connections; this build takes one.");
         }
+
+        _control = _connections.Control;
+        _demand = _connections.Demand;
+        _background = _connections.Background[0];
     }
 
     /// <summary>From the layout to the last page.</summary>
@@ -53,7 +43,7 @@ internal sealed class IncomingSession(VersionRange versions, Func<MigrationLayou
         var layout = MigrationLayout.Deserialize(_control!.Receive(MessageType.Layout, MigrationLayout.MostBytes));
         _guest = prepare(layout);
         Counters.PagesTotal = (long)_guest.Engine.Memory.PageCount;
-        var threads = new PageThreads(_connections);
+        var threads = new PageThreads(_connections!.All);
         _engine = _guest.Engine;
         _engine.Start(new DemandRequester(_demand!, threads.Fail));
         EngineStarted?.Invoke(_engine);
@@ -69,7 +59,11 @@ internal sealed class IncomingSession(VersionRange versions, Func<MigrationLayou
 
         SwitchedOver = true;
         Counters.Phase = MigrationPhase.PostCopy;
-        _connections.ForEach(connection => connection.Patience = TimeSpan.Zero);
+        foreach (PeerConnection connection in _connections.All)
+        {
+            connection.Patience = TimeSpan.Zero;
+        }
+
         threads.Start("demand pages", demand.ReceiveAll);
         _guest.Start(() => TellRunning(threads));
         threads.Start("background pages", background.ReceiveAll);
@@ -88,12 +82,18 @@ internal sealed class IncomingSession(VersionRange versions, Func<MigrationLayou
     }
 
     /// <summary>Tells the source why it is turned away.</summary>
-    internal void Part(string reason) => _connections.ForEach(connection => connection.TryPart(reason));
+    internal void Part(string reason)
+    {
+        foreach (PeerConnection connection in _connections?.All ?? [])
+        {
+            connection.TryPart(reason);
+        }
+    }
 
     /// <summary>Closes the connections. A guest that has not switched over goes with them; one that has stays, and its engine with it.</summary>
     public void Dispose()
     {
-        _connections.ForEach(connection => connection.Dispose());
+        _connections?.Dispose();
         if (!SwitchedOver)
         {
             _engine?.Dispose();
@@ -139,19 +139,5 @@ internal sealed class IncomingSession(VersionRange versions, Func<MigrationLayou
         {
             _control!.Send(type, []);
         }
-    }
-
-    private PeerConnection AcceptOne(Socket listener, Guid session, ConnectionRole role)
-    {
-        var connection = new PeerConnection(listener.Accept()) { Patience = MigrationSource.Patience };
-        _connections.Add(connection);
-        (ConnectionRole Role, Guid Session, ushort Version) hello = connection.ReceiveHello(versions);
-        if (hello.Role != role || hello.Session != session)
-        {
-            throw new ProtocolException($"A {hello.Role} connection of another session came where this session's {role} connection is due.");
-        }
-
-        connection.Welcome(versions, hello.Version, _id);
-        return connection;
     }
 }

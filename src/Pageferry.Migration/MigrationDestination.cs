@@ -9,29 +9,46 @@ namespace Pageferry.Migration;
 public sealed class MigrationDestination : IDisposable
 {
     private readonly Func<MigrationLayout, IArrivingGuest> _prepare;
-    private readonly VersionRange _versions;
     private readonly ILogger? _logger;
-    private readonly Socket _listener;
+    private readonly ConnectionListener _listener;
     private MigrationCounters _counters = new() { Phase = MigrationPhase.Waiting };
     private volatile FaultEngine? _engine;
 
     /// <summary>Listens.</summary>
-    /// <param name="listen">A loopback address and a port, 0 for any.</param>
+    /// <param name="listen">An address and a port, 0 for any.</param>
     /// <param name="prepare">Makes room for a guest; an exception's message goes to the source, where the guest goes on.</param>
     /// <param name="logger">Hears of sources that were turned away; null for nobody.</param>
     /// <param name="versions">The protocol versions to speak; null for all this build knows.</param>
-    /// <exception cref="ArgumentException">The address is not a loopback address: this version neither authenticates nor encrypts.</exception>
+    /// <param name="security">Who this side is and whom it trusts: every connection is then under TLS. Null for connections without TLS, from loopback only.</param>
+    /// <param name="insecureNetwork">
+    /// Whether to listen beyond loopback without TLS. Anyone on the way can then read and change the guest's memory and machine state, and
+    /// anyone who reaches the port can send a guest.
+    /// </param>
+    /// <exception cref="ArgumentException">The address is beyond loopback, and there is neither a security nor <paramref name="insecureNetwork"/>.</exception>
     /// <exception cref="SocketException">The port is in use.</exception>
-    public MigrationDestination(IPEndPoint listen, Func<MigrationLayout, IArrivingGuest> prepare, ILogger? logger = null, VersionRange? versions = null)
-        : this(listen, prepare, logger, versions ?? VersionRange.Current, isRehearsal: false)
+    public MigrationDestination(
+        IPEndPoint listen,
+        Func<MigrationLayout, IArrivingGuest> prepare,
+        ILogger? logger = null,
+        VersionRange? versions = null,
+        MigrationSecurity? security = null,
+        bool insecureNetwork = false)
+        : this(listen, prepare, logger, versions ?? VersionRange.Current, security, insecureNetwork, isRehearsal: false)
     {
     }
 
-    internal MigrationDestination(IPEndPoint listen, Func<MigrationLayout, IArrivingGuest> prepare, ILogger? logger, VersionRange versions, bool isRehearsal)
+    internal MigrationDestination(
+        IPEndPoint listen,
+        Func<MigrationLayout, IArrivingGuest> prepare,
+        ILogger? logger,
+        VersionRange versions,
+        MigrationSecurity? security,
+        bool insecureNetwork,
+        bool isRehearsal)
     {
-        if (!IPAddress.IsLoopback(listen.Address))
+        if (security is null && !insecureNetwork && !IPAddress.IsLoopback(listen.Address))
         {
-            throw new ArgumentException($"{listen} is not a loopback address. This version neither authenticates nor encrypts, so it listens on loopback only.", nameof(listen));
+            throw new ArgumentException($"{listen} is beyond loopback, and there a guest's memory travels under TLS only. Give a certificate, a key and an authority.", nameof(listen));
         }
 
         if (!isRehearsal)
@@ -40,25 +57,12 @@ public sealed class MigrationDestination : IDisposable
         }
 
         _prepare = prepare;
-        _versions = versions;
         _logger = logger;
-        _listener = new Socket(listen.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
-        try
-        {
-            _listener.Bind(listen);
-            _listener.Listen(8);
-        }
-        catch
-        {
-            _listener.Dispose();
-            throw;
-        }
-
-        EndPoint = (IPEndPoint)_listener.LocalEndPoint!;
+        _listener = new ConnectionListener(listen, versions, security, logger, MigrationSource.Patience);
     }
 
     /// <summary>Where it listens.</summary>
-    public IPEndPoint EndPoint { get; }
+    public IPEndPoint EndPoint => _listener.EndPoint;
 
     /// <summary>How far the migration is, from any thread.</summary>
     public MigrationProgress Progress => _counters.Snapshot();
@@ -73,7 +77,7 @@ public sealed class MigrationDestination : IDisposable
     {
         while (true)
         {
-            using var session = new IncomingSession(_versions, _prepare);
+            using var session = new IncomingSession(_prepare);
             _counters = session.Counters;
             session.EngineStarted = engine => _engine = engine;
             try
@@ -91,11 +95,6 @@ public sealed class MigrationDestination : IDisposable
                 if (_logger is not null)
                 {
                     MigrationLog.TurnedAway(_logger, reason);
-                }
-
-                if (!_listener.IsBound)
-                {
-                    throw;
                 }
             }
             catch (Exception failure) when (session.SwitchedOver)

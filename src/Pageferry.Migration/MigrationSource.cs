@@ -14,6 +14,8 @@ public sealed class MigrationSource
     /// </summary>
     internal const int BackgroundQueueBytes = 128 << 10;
 
+    private const byte BackgroundConnections = 1;
+
     /// <summary>The most bytes of a machine state: 16 MiB.</summary>
     public const int MostStateBytes = 16 << 20;
 
@@ -22,18 +24,24 @@ public sealed class MigrationSource
 
     private readonly IMigratingGuest _guest;
     private readonly VersionRange _versions;
+    private readonly MigrationSecurity? _security;
+    private readonly bool _insecureNetwork;
     private readonly MigrationCounters _counters;
     private bool _switchedOver;
 
     /// <summary>Makes a migration; nothing happens before <see cref="Run"/>.</summary>
     /// <param name="guest">The guest.</param>
     /// <param name="versions">The protocol versions to speak; null for all this build knows.</param>
-    public MigrationSource(IMigratingGuest guest, VersionRange? versions = null)
-        : this(guest, versions ?? VersionRange.Current, isRehearsal: false)
+    /// <param name="security">Who this side is and whom it trusts: every connection is then under TLS. Null for connections without TLS, to loopback only.</param>
+    /// <param name="insecureNetwork">
+    /// Whether to connect beyond loopback without TLS. Anyone on the way can then read and change the guest's memory and machine state.
+    /// </param>
+    public MigrationSource(IMigratingGuest guest, VersionRange? versions = null, MigrationSecurity? security = null, bool insecureNetwork = false)
+        : this(guest, versions ?? VersionRange.Current, security, insecureNetwork, isRehearsal: false)
     {
     }
 
-    internal MigrationSource(IMigratingGuest guest, VersionRange versions, bool isRehearsal)
+    internal MigrationSource(IMigratingGuest guest, VersionRange versions, MigrationSecurity? security, bool insecureNetwork, bool isRehearsal)
     {
         if (!isRehearsal)
         {
@@ -42,6 +50,8 @@ public sealed class MigrationSource
 
         _guest = guest;
         _versions = versions;
+        _security = security;
+        _insecureNetwork = insecureNetwork;
         _counters = new MigrationCounters { PagesTotal = (long)guest.Memory.PageCount };
     }
 
@@ -49,7 +59,10 @@ public sealed class MigrationSource
     public MigrationProgress Progress => _counters.Snapshot();
 
     /// <summary>Migrates. Returns when every page is at the destination.</summary>
-    /// <param name="destination">Where a <see cref="MigrationDestination"/> listens.</param>
+    /// <param name="destination">
+    /// Where a <see cref="MigrationDestination"/> listens: an <see cref="IPEndPoint"/> or a <see cref="DnsEndPoint"/>. Under TLS its
+    /// certificate has to be for that name or address, unless the security names another.
+    /// </param>
     /// <exception cref="MigrationException">
     /// It failed. Before switchover the guest goes on here; after it the guest is the destination's and is never resumed here.
     /// </exception>
@@ -90,12 +103,13 @@ public sealed class MigrationSource
 
     private void Migrate(EndPoint destination, List<PeerConnection> connections)
     {
-        PeerConnection control = Connect(destination, connections);
-        Guid session = control.Introduce(_versions, ConnectionRole.Control, Guid.Empty);
-        PeerConnection demand = Connect(destination, connections);
-        _ = demand.Introduce(_versions, ConnectionRole.Demand, session);
-        PeerConnection background = Connect(destination, connections);
-        _ = background.Introduce(_versions, ConnectionRole.Background, session);
+        var connector = new PeerConnector(destination, _security, _insecureNetwork);
+        PeerConnection control = connector.Connect(connections);
+        SessionId session = control.Introduce(new Hello(_versions, ConnectionRole.Control, BackgroundConnections, SessionId.None)).Session;
+        PeerConnection demand = connector.Connect(connections);
+        _ = demand.Introduce(new Hello(_versions, ConnectionRole.Demand, 0, session));
+        PeerConnection background = connector.Connect(connections);
+        _ = background.Introduce(new Hello(_versions, ConnectionRole.Background, 0, session));
 
         GuestMemory memory = _guest.Memory;
         Send(control, MessageType.Layout, new MigrationLayout(_guest.Id, _guest.MachineKind, memory.Backing, memory.Regions).Serialize());
@@ -160,14 +174,5 @@ public sealed class MigrationSource
     {
         connection.Send(type, payload);
         _counters.AddControl(PeerConnection.HeaderBytes + payload.Length);
-    }
-
-    private static PeerConnection Connect(EndPoint destination, List<PeerConnection> connections)
-    {
-        var connection = new PeerConnection(new Socket(destination.AddressFamily, SocketType.Stream, ProtocolType.Tcp));
-        connections.Add(connection);
-        connection.Patience = Patience;
-        connection.Socket.Connect(destination);
-        return connection;
     }
 }

@@ -4,44 +4,81 @@ using System.Text;
 
 namespace Pageferry.Migration;
 
-/// <summary>One TCP connection of a session: frames of a header and a payload, read and written by one thread at a time each.</summary>
+/// <summary>One TCP connection of a session, plain or under TLS: frames of a header and a payload, read and written by one thread at a time each.</summary>
 /// <remarks>A frame's header is little-endian: type (2 bytes), flags (2 bytes, 0), payload length (4 bytes).</remarks>
 internal sealed class PeerConnection : IDisposable
 {
     internal const int HeaderBytes = 8;
 
-    /// <summary>"PAGEFERY" in memory: the first bytes of every hello and welcome.</summary>
-    private const ulong Magic = 0x5952_4546_4547_4150;
-
     /// <summary>Holds a page's whole frame, so that one receive gets it.</summary>
     private const int BufferBytes = 8 << 10;
 
-    private const int HelloBytes = 32;
-    private const int WelcomeBytes = 32;
     private const int MostErrorBytes = 1024;
 
     private readonly Socket _socket;
+    private readonly SocketStream _stream;
     private readonly byte[] _sendHeader = new byte[HeaderBytes];
     private readonly byte[] _receiveHeader = new byte[HeaderBytes];
     private readonly byte[] _buffer = new byte[BufferBytes];
     private int _buffered;
     private int _bufferTaken;
+    private TlsChannel? _tls;
 
     internal PeerConnection(Socket socket)
     {
         _socket = socket;
         _socket.NoDelay = true;
+        _stream = new SocketStream(socket);
     }
 
     internal Socket Socket => _socket;
 
+    /// <summary>The peer's address and port.</summary>
+    internal string PeerName
+    {
+        get
+        {
+            try
+            {
+                return $"{_socket.RemoteEndPoint}";
+            }
+            catch (Exception failure) when (failure is SocketException or ObjectDisposedException)
+            {
+                return "a peer that is gone";
+            }
+        }
+    }
+
     /// <summary>How long one receive or send may wait; zero for as long as it takes.</summary>
     internal TimeSpan Patience
     {
-        set
+        set => _stream.Patience = value;
+    }
+
+    /// <summary>How long all that follows may take together, until <see cref="Patience"/> is set.</summary>
+    internal TimeSpan Deadline
+    {
+        set => _stream.Deadline = value;
+    }
+
+    /// <summary>The first byte that the peer sends, before anything is received: a TLS record begins with another one than a hello.</summary>
+    internal byte Peek() => _stream.Peek();
+
+    /// <summary>Goes on under TLS, as the source.</summary>
+    /// <param name="security">Who this side is and whom it trusts.</param>
+    /// <param name="host">The name or address that was connected to.</param>
+    /// <exception cref="ProtocolException">There is no TLS with this peer, or its certificate is refused.</exception>
+    internal void SecureAsSource(MigrationSecurity security, string host) => _tls = TlsChannel.Connect(_stream, security, host);
+
+    /// <summary>Goes on under TLS, as the destination.</summary>
+    /// <param name="security">Who this side is and whom it trusts.</param>
+    /// <exception cref="ProtocolException">There is no TLS with this peer, or its certificate is refused, and <see cref="TryPart"/> can tell it.</exception>
+    internal void SecureAsDestination(MigrationSecurity security)
+    {
+        _tls = TlsChannel.Accept(_stream, security, out string? refusal);
+        if (refusal is not null)
         {
-            _socket.ReceiveTimeout = (int)value.TotalMilliseconds;
-            _socket.SendTimeout = (int)value.TotalMilliseconds;
+            throw new ProtocolException($"This destination refuses the source: {refusal}.");
         }
     }
 
@@ -64,10 +101,13 @@ internal sealed class PeerConnection : IDisposable
     /// <summary>Sends bytes that are framed already.</summary>
     internal void SendAll(ReadOnlySpan<byte> bytes)
     {
-        while (!bytes.IsEmpty)
+        if (_tls is not null)
         {
-            bytes = bytes[_socket.Send(bytes)..];
+            _tls.Send(bytes);
+            return;
         }
+
+        _stream.Write(bytes);
     }
 
     /// <summary>Receives exactly as many bytes as the buffer holds.</summary>
@@ -83,7 +123,7 @@ internal sealed class PeerConnection : IDisposable
                 _bufferTaken += taken;
                 bytes = bytes[taken..];
             }
-            else if (bytes.Length >= BufferBytes)
+            else if (bytes.Length >= BufferBytes && _tls is null)
             {
                 bytes = bytes[ReceiveSome(bytes)..];
             }
@@ -91,7 +131,7 @@ internal sealed class PeerConnection : IDisposable
             {
                 _bufferTaken = 0;
                 _buffered = 0;
-                _buffered = ReceiveSome(_buffer);
+                _buffered = _tls is null ? ReceiveSome(_buffer) : ReceiveSomeSecured();
             }
         }
     }
@@ -136,49 +176,30 @@ internal sealed class PeerConnection : IDisposable
     }
 
     /// <summary>The source's part of the handshake.</summary>
-    /// <returns>The session.</returns>
-    internal Guid Introduce(VersionRange versions, ConnectionRole role, Guid session)
+    /// <param name="hello">What the connection is for.</param>
+    /// <returns>The destination's answer.</returns>
+    internal Welcome Introduce(Hello hello)
     {
-        Span<byte> hello = stackalloc byte[HelloBytes];
-        hello.Clear();
-        WritePrologue(hello, versions);
-        hello[12] = (byte)role;
-        _ = session.TryWriteBytes(hello[16..]);
-        Send(MessageType.Hello, hello);
-
-        ReadOnlySpan<byte> welcome = Receive(MessageType.Welcome, WelcomeBytes);
-        VersionRange peer = ReadPrologue(welcome, WelcomeBytes);
-        ushort chosen = BinaryPrimitives.ReadUInt16LittleEndian(welcome[12..]);
-        return versions.Agree(peer) == chosen
-            ? new Guid(welcome[16..])
-            : throw new ProtocolException($"The peer speaks protocol version {peer} and chose {chosen}; this side speaks {versions}.");
+        Span<byte> payload = stackalloc byte[Hello.Bytes];
+        hello.Write(payload);
+        Send(MessageType.Hello, payload);
+        return Welcome.Read(Receive(MessageType.Welcome, Welcome.Bytes), hello.Versions);
     }
 
     /// <summary>The destination's part of the handshake, first half: who is there.</summary>
-    /// <returns>What the connection is for, the session it names, and the version to speak.</returns>
-    /// <exception cref="ProtocolException">It is no Pageferry, or of no version that is spoken here; the peer was told.</exception>
-    internal (ConnectionRole Role, Guid Session, ushort Version) ReceiveHello(VersionRange versions)
-    {
-        ReadOnlySpan<byte> hello = Receive(MessageType.Hello, HelloBytes);
-        VersionRange peer = ReadPrologue(hello, HelloBytes);
-        var role = (ConnectionRole)hello[12];
-        if (versions.Agree(peer) is not { } version)
-        {
-            throw new ProtocolException($"The source speaks protocol version {peer}, this destination {versions}: use builds that share one.");
-        }
-
-        return Enum.IsDefined(role) ? (role, new Guid(hello[16..]), version) : throw new ProtocolException($"The connection is for a role {(byte)role} that is unknown here.");
-    }
+    /// <param name="spoken">The versions that this side speaks.</param>
+    /// <param name="version">The version to speak.</param>
+    /// <returns>What the connection is for.</returns>
+    /// <exception cref="ProtocolException">It is no Pageferry, or of no version that is spoken here.</exception>
+    internal Hello ReceiveHello(VersionRange spoken, out ushort version) =>
+        Hello.Read(Receive(MessageType.Hello, Hello.Bytes), spoken, out version);
 
     /// <summary>The destination's part of the handshake, second half: come in.</summary>
-    internal void Welcome(VersionRange versions, ushort version, Guid session)
+    internal void Admit(Welcome welcome)
     {
-        Span<byte> welcome = stackalloc byte[WelcomeBytes];
-        welcome.Clear();
-        WritePrologue(welcome, versions);
-        BinaryPrimitives.WriteUInt16LittleEndian(welcome[12..], version);
-        _ = session.TryWriteBytes(welcome[16..]);
-        Send(MessageType.Welcome, welcome);
+        Span<byte> payload = stackalloc byte[Welcome.Bytes];
+        welcome.Write(payload);
+        Send(MessageType.Welcome, payload);
     }
 
     /// <summary>Tells the peer why this side parts, if it still listens.</summary>
@@ -196,6 +217,29 @@ internal sealed class PeerConnection : IDisposable
         }
     }
 
+    /// <summary>
+    /// Ends the sending, and receives what the peer still sends and nobody wants: a connection closed with bytes unread is reset, and the
+    /// peer may not get to see why this side parted.
+    /// </summary>
+    /// <param name="longest">How long at most.</param>
+    /// <param name="mostBytes">How much at most.</param>
+    internal void Linger(TimeSpan longest, int mostBytes)
+    {
+        try
+        {
+            _socket.Shutdown(SocketShutdown.Send);
+            Deadline = longest;
+            while (mostBytes > 0 && _stream.Read(_buffer) is > 0 and int received)
+            {
+                mostBytes -= received;
+            }
+        }
+        catch (Exception failure) when (failure is SocketException or ObjectDisposedException)
+        {
+            // Gone, or too slow.
+        }
+    }
+
     /// <summary>Ends a receive that another thread waits in.</summary>
     internal void Shutdown()
     {
@@ -209,31 +253,25 @@ internal sealed class PeerConnection : IDisposable
         }
     }
 
-    public void Dispose() => _socket.Dispose();
-
-    private static void WritePrologue(Span<byte> message, VersionRange versions)
+    public void Dispose()
     {
-        BinaryPrimitives.WriteUInt64LittleEndian(message, Magic);
-        BinaryPrimitives.WriteUInt16LittleEndian(message[8..], versions.Lowest);
-        BinaryPrimitives.WriteUInt16LittleEndian(message[10..], versions.Highest);
-    }
-
-    private static VersionRange ReadPrologue(ReadOnlySpan<byte> message, int bytes)
-    {
-        if (message.Length != bytes || BinaryPrimitives.ReadUInt64LittleEndian(message) != Magic)
-        {
-            throw new ProtocolException("The peer does not speak Pageferry's protocol.");
-        }
-
-        var versions = new VersionRange(BinaryPrimitives.ReadUInt16LittleEndian(message[8..]), BinaryPrimitives.ReadUInt16LittleEndian(message[10..]));
-        return versions.Lowest <= versions.Highest ? versions : throw new ProtocolException($"The peer states the version range {versions}, which is empty.");
+        _socket.Dispose();
+        _tls?.Dispose();
     }
 
     private int ReceiveSome(Span<byte> bytes)
     {
-        int received = _socket.Receive(bytes);
-        return received > 0 ? received : throw new EndOfStreamException("The peer closed the connection.");
+        int received = _stream.Read(bytes);
+        return received > 0 ? received : throw Ended();
     }
+
+    private int ReceiveSomeSecured()
+    {
+        int received = _tls!.Receive(_buffer);
+        return received > 0 ? received : throw Ended();
+    }
+
+    private static EndOfStreamException Ended() => new("The peer closed the connection.");
 
     private string ReceiveError(uint bytes)
     {

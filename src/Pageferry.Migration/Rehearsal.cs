@@ -58,10 +58,10 @@ internal sealed class Rehearsal : IMigratingGuest, IArrivingGuest
             leaving.Memory.Write(0, [1]);
             leaving.Memory.Write(Page.Size, [1]);
             using var destination = new MigrationDestination(
-                new IPEndPoint(IPAddress.Loopback, 0), _ => new Rehearsal(), logger: null, VersionRange.Current, isRehearsal: true);
+                new IPEndPoint(IPAddress.Loopback, 0), _ => new Rehearsal(), logger: null, VersionRange.Current, security: null, insecureNetwork: false, isRehearsal: true);
             var receiving = new Thread(() => Receive(destination)) { IsBackground = true };
             receiving.Start();
-            new MigrationSource(leaving, VersionRange.Current, isRehearsal: true).Run(destination.EndPoint);
+            new MigrationSource(leaving, VersionRange.Current, security: null, insecureNetwork: false, isRehearsal: true).Run(destination.EndPoint);
             receiving.Join();
             return true;
         }

@@ -1,0 +1,340 @@
+using System.Net;
+using System.Net.Sockets;
+using Microsoft.Extensions.Logging;
+
+namespace Pageferry.Migration;
+
+/// <summary>
+/// Lets sources in. Whoever connects has a thread of its own, for a bounded time, in which it proves who it is and says what it wants; only
+/// then does a session hear of it. So a stranger neither disturbs nor delays one.
+/// </summary>
+internal sealed class ConnectionListener : IDisposable
+{
+    /// <summary>How many connections may be in their handshake; the next one is closed at once.</summary>
+    internal const int MostHandshakes = 32;
+
+    /// <summary>How long a control connection waits for a session that may be ending, as after a failure that its source has seen already.</summary>
+    private static readonly TimeSpan s_grace = TimeSpan.FromSeconds(2);
+
+    /// <summary>How much of what a stranger has sent is read, and how long, so that it gets to see why it was refused.</summary>
+    private const int MostDrainedBytes = 64 << 10;
+
+    private static readonly TimeSpan s_drain = TimeSpan.FromSeconds(1);
+
+    private readonly Socket _socket;
+    private readonly VersionRange _versions;
+    private readonly MigrationSecurity? _security;
+    private readonly ILogger? _logger;
+    private readonly TimeSpan _patience;
+    private readonly object _gate = new();
+    private readonly HashSet<PeerConnection> _handshakes = [];
+    private (PeerConnection Connection, Hello Hello, ushort Version)? _offered;
+    private IncomingConnections? _session;
+    private volatile bool _isDisposed;
+    private long _loggedAt = long.MinValue;
+    private long _notLogged;
+
+    /// <summary>Listens, and begins to accept.</summary>
+    /// <param name="listen">Where.</param>
+    /// <param name="versions">The protocol versions to speak.</param>
+    /// <param name="security">Who this side is and whom it trusts; null for connections without TLS.</param>
+    /// <param name="logger">Hears of connections that were refused, once a second at most; null for nobody.</param>
+    /// <param name="patience">How long a handshake may take, from the connection to the end of its hello.</param>
+    /// <exception cref="SocketException">The port is in use.</exception>
+    internal ConnectionListener(IPEndPoint listen, VersionRange versions, MigrationSecurity? security, ILogger? logger, TimeSpan patience)
+    {
+        _versions = versions;
+        _security = security;
+        _logger = logger;
+        _patience = patience;
+        _socket = new Socket(listen.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
+        try
+        {
+            _socket.Bind(listen);
+            _socket.Listen(MostHandshakes);
+        }
+        catch
+        {
+            _socket.Dispose();
+            throw;
+        }
+
+        EndPoint = (IPEndPoint)_socket.LocalEndPoint!;
+        new Thread(AcceptAll) { IsBackground = true, Name = "listener" }.Start();
+    }
+
+    /// <summary>Where it listens.</summary>
+    internal IPEndPoint EndPoint { get; }
+
+    /// <summary>How many connections are in their handshake.</summary>
+    internal int Handshakes
+    {
+        get
+        {
+            lock (_gate)
+            {
+                return _handshakes.Count;
+            }
+        }
+    }
+
+    /// <summary>Waits for a source, and begins a session with it. One at a time: the session ends with its disposal.</summary>
+    /// <returns>The session's connections, of which the control connection is there and welcome.</returns>
+    /// <exception cref="ObjectDisposedException">The listener was disposed.</exception>
+    internal IncomingConnections AcceptControl()
+    {
+        IncomingConnections session;
+        lock (_gate)
+        {
+            while (_offered is null)
+            {
+                ObjectDisposedException.ThrowIf(_isDisposed, this);
+                _ = Monitor.Wait(_gate);
+            }
+
+            session = new IncomingConnections(this, _offered.Value.Connection, _offered.Value.Hello, _offered.Value.Version);
+            _session = session;
+            _offered = null;
+        }
+
+        try
+        {
+            session.Control.Patience = MigrationSource.Patience;
+            session.Control.Admit(WelcomeTo(session));
+            return session;
+        }
+        catch
+        {
+            session.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Waits until a connection has come to its session, or for a while.</summary>
+    internal void WaitForChange(TimeSpan longest)
+    {
+        lock (_gate)
+        {
+            _ = Monitor.Wait(_gate, longest);
+        }
+    }
+
+    /// <summary>A session has ended: the next source is welcome.</summary>
+    internal void End(IncomingConnections session)
+    {
+        lock (_gate)
+        {
+            _session = _session == session ? null : _session;
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    /// <summary>Stops listening, and closes every connection that is not a session's.</summary>
+    public void Dispose()
+    {
+        PeerConnection[] strangers;
+        PeerConnection? offered;
+        lock (_gate)
+        {
+            _isDisposed = true;
+            strangers = [.. _handshakes];
+            offered = _offered?.Connection;
+            _offered = null;
+            Monitor.PulseAll(_gate);
+        }
+
+        _socket.Dispose();
+        foreach (PeerConnection stranger in strangers)
+        {
+            stranger.Shutdown();
+        }
+
+        offered?.TryPart("This destination stopped listening.");
+        offered?.Dispose();
+    }
+
+    private void AcceptAll()
+    {
+        while (!_isDisposed)
+        {
+            try
+            {
+                Begin(new PeerConnection(_socket.Accept()));
+            }
+            catch (Exception failure) when (failure is SocketException or ObjectDisposedException or OutOfMemoryException)
+            {
+                // Disposed; or a connection that was gone at once; or no descriptor or thread is left, and some come free.
+                if (!_isDisposed)
+                {
+                    Thread.Sleep(TimeSpan.FromMilliseconds(10));
+                }
+            }
+        }
+    }
+
+    private void Begin(PeerConnection connection)
+    {
+        lock (_gate)
+        {
+            if (_isDisposed || _handshakes.Count >= MostHandshakes)
+            {
+                connection.Dispose();
+                return;
+            }
+
+            _ = _handshakes.Add(connection);
+        }
+
+        try
+        {
+            new Thread(() => Handshake(connection)) { IsBackground = true, Name = "handshake" }.Start();
+        }
+        catch
+        {
+            Forget(connection);
+            connection.Dispose();
+            throw;
+        }
+    }
+
+    private void Handshake(PeerConnection connection)
+    {
+        bool isTaken = false;
+        try
+        {
+            connection.Deadline = _patience;
+            Secure(connection);
+            Hello hello = connection.ReceiveHello(_versions, out ushort version);
+            if (hello.Role == ConnectionRole.Control)
+            {
+                Offer(connection, hello, version);
+            }
+            else
+            {
+                Join(connection, hello);
+            }
+
+            isTaken = true;
+        }
+        catch (Exception failure)
+        {
+            Refuse(connection, MigrationSource.Describe(failure));
+        }
+        finally
+        {
+            Forget(connection);
+            if (!isTaken)
+            {
+                connection.Dispose();
+            }
+        }
+    }
+
+    private void Secure(PeerConnection connection)
+    {
+        bool isTls = connection.Peek() == TlsChannel.HandshakeRecord;
+        if (_security is null)
+        {
+            if (isTls)
+            {
+                throw new ProtocolException("The source speaks TLS, this destination doesn't: it was started without --tls-cert, --tls-key and --tls-ca.");
+            }
+        }
+        else if (isTls)
+        {
+            connection.SecureAsDestination(_security);
+        }
+        else
+        {
+            throw new ProtocolException("This destination takes sources under TLS only. Give vm migrate --tls-cert, --tls-key and --tls-ca.");
+        }
+    }
+
+    private void Offer(PeerConnection connection, Hello hello, ushort version)
+    {
+        long until = Environment.TickCount64 + (long)s_grace.TotalMilliseconds;
+        lock (_gate)
+        {
+            while ((_session is not null || _offered is not null) && !_isDisposed)
+            {
+                long left = until - Environment.TickCount64;
+                if (left <= 0)
+                {
+                    throw new ProtocolException("Another migration is under way here.");
+                }
+
+                _ = Monitor.Wait(_gate, TimeSpan.FromMilliseconds(left));
+            }
+
+            if (_isDisposed)
+            {
+                throw new ProtocolException("This destination stopped listening.");
+            }
+
+            _offered = (connection, hello, version);
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    private void Join(PeerConnection connection, Hello hello)
+    {
+        IncomingConnections? session;
+        lock (_gate)
+        {
+            session = _session;
+        }
+
+        if (session is null || !session.Id.Matches(hello.Session))
+        {
+            throw new ProtocolException($"A {hello.Role} connection came that names no session of this destination.");
+        }
+
+        session.Join(connection, hello, WelcomeTo(session));
+        lock (_gate)
+        {
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    private Welcome WelcomeTo(IncomingConnections session) => new(_versions, session.Version, session.Id);
+
+    private void Refuse(PeerConnection connection, string reason)
+    {
+        Log(connection, reason);
+        connection.TryPart(reason);
+        connection.Linger(s_drain, MostDrainedBytes);
+    }
+
+    private void Log(PeerConnection connection, string reason)
+    {
+        if (_logger is null || _isDisposed)
+        {
+            return;
+        }
+
+        long others;
+        lock (_gate)
+        {
+            long now = Environment.TickCount64;
+            if (_loggedAt != long.MinValue && now - _loggedAt < TimeSpan.MillisecondsPerSecond)
+            {
+                _notLogged++;
+                return;
+            }
+
+            _loggedAt = now;
+            others = _notLogged;
+            _notLogged = 0;
+        }
+
+        MigrationLog.Refused(_logger, connection.PeerName, reason, others);
+    }
+
+    private void Forget(PeerConnection connection)
+    {
+        lock (_gate)
+        {
+            _ = _handshakes.Remove(connection);
+        }
+    }
+}

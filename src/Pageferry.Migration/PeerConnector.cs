@@ -1,0 +1,99 @@
+using System.Net;
+using System.Net.Sockets;
+
+namespace Pageferry.Migration;
+
+/// <summary>Opens a source's connections, all to the same address.</summary>
+internal sealed class PeerConnector
+{
+    private readonly EndPoint _destination;
+    private readonly MigrationSecurity? _security;
+    private readonly bool _insecureNetwork;
+    private IPEndPoint? _found;
+
+    /// <summary>Remembers where to connect to, and how.</summary>
+    /// <param name="destination">An address, or a host name and port.</param>
+    /// <param name="security">Who this side is and whom it trusts; null for connections without TLS.</param>
+    /// <param name="insecureNetwork">Whether to connect beyond loopback without TLS.</param>
+    internal PeerConnector(EndPoint destination, MigrationSecurity? security, bool insecureNetwork)
+    {
+        _destination = destination;
+        _security = security;
+        _insecureNetwork = insecureNetwork;
+    }
+
+    /// <summary>Connects, under TLS if that is asked for.</summary>
+    /// <param name="connections">Where to add the connection.</param>
+    /// <returns>The connection.</returns>
+    /// <exception cref="SocketException">Nobody answers there.</exception>
+    /// <exception cref="ProtocolException">The destination is beyond loopback and there is no TLS, or TLS failed.</exception>
+    internal PeerConnection Connect(List<PeerConnection> connections)
+    {
+        PeerConnection connection = _found is null ? ConnectFirst() : ConnectTo(_found);
+        connections.Add(connection);
+        if (_security is not null)
+        {
+            connection.Deadline = MigrationSource.Patience;
+            connection.SecureAsSource(_security, HostName());
+            connection.Patience = MigrationSource.Patience;
+        }
+
+        return connection;
+    }
+
+    private PeerConnection ConnectFirst()
+    {
+        SocketException? failure = null;
+        foreach (IPEndPoint candidate in Resolve())
+        {
+            try
+            {
+                PeerConnection connection = ConnectTo(candidate);
+                _found = candidate;
+                return connection;
+            }
+            catch (SocketException e)
+            {
+                failure = e;
+            }
+        }
+
+        throw failure ?? new SocketException((int)SocketError.HostNotFound);
+    }
+
+    private IEnumerable<IPEndPoint> Resolve()
+    {
+        if (_destination is not DnsEndPoint host)
+        {
+            var address = (IPEndPoint)_destination;
+            return MayConnect(address.Address) ? [address] : throw Refused(address.ToString());
+        }
+
+        IPAddress[] found = Dns.GetHostAddresses(host.Host);
+        IPAddress[] allowed = Array.FindAll(found, MayConnect);
+        return allowed.Length > 0 || found.Length == 0 ? allowed.Select(address => new IPEndPoint(address, host.Port)) : throw Refused($"{host.Host}:{host.Port}");
+    }
+
+    private bool MayConnect(IPAddress address) => _security is not null || _insecureNetwork || IPAddress.IsLoopback(address);
+
+    private static ProtocolException Refused(string where) =>
+        new($"{where} is beyond loopback, and there the guest's memory travels under TLS only. Give a certificate, a key and an authority.");
+
+    private static PeerConnection ConnectTo(IPEndPoint destination)
+    {
+        var connection = new PeerConnection(new Socket(destination.AddressFamily, SocketType.Stream, ProtocolType.Tcp)) { Patience = MigrationSource.Patience };
+        try
+        {
+            connection.Socket.Connect(destination);
+            return connection;
+        }
+        catch
+        {
+            connection.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>What the destination's certificate is to be for: the name that was asked for, or the address, without its interface.</summary>
+    private string HostName() => _destination is DnsEndPoint host ? host.Host : new IPAddress(((IPEndPoint)_destination).Address.GetAddressBytes()).ToString();
+}
