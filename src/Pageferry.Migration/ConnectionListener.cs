@@ -327,7 +327,7 @@ internal sealed class ConnectionListener : IDisposable
             _notLogged = 0;
         }
 
-        MigrationLog.Refused(_logger, connection.PeerName, reason, others);
+        MigrationLog.Refused(_logger, connection.PeerName, reason, others > 0 ? $" {others} others were refused since the last such line." : string.Empty);
     }
 
     private void Forget(PeerConnection connection)

@@ -8,6 +8,6 @@ internal static partial class MigrationLog
     [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "A migration was turned away before switchover: {Reason}")]
     internal static partial void TurnedAway(ILogger logger, string reason);
 
-    [LoggerMessage(EventId = 2, Level = LogLevel.Warning, Message = "A connection from {Peer} was refused: {Reason} ({Others} more since the last such line.)")]
-    internal static partial void Refused(ILogger logger, string peer, string reason, long others);
+    [LoggerMessage(EventId = 2, Level = LogLevel.Warning, Message = "A connection from {Peer} was refused: {Reason}{Others}")]
+    internal static partial void Refused(ILogger logger, string peer, string reason, string others);
 }

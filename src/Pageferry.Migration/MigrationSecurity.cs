@@ -15,6 +15,10 @@ public sealed class MigrationSecurity : IDisposable
     /// <summary>The most bytes of a file: a certificate has few thousand.</summary>
     private const int MostFileBytes = 1 << 20;
 
+    /// <summary>What a chain is that does not end where it should.</summary>
+    private const X509ChainStatusFlags Foreign =
+        X509ChainStatusFlags.PartialChain | X509ChainStatusFlags.UntrustedRoot | X509ChainStatusFlags.NotSignatureValid;
+
     private const string ServerUse = "1.3.6.1.5.5.7.3.1";
     private const string ClientUse = "1.3.6.1.5.5.7.3.2";
 
@@ -54,10 +58,9 @@ public sealed class MigrationSecurity : IDisposable
         X509Certificate2Collection chain = ReadCertificates(certificateFile, "the certificate");
         X509Certificate2 certificate = WithKey(chain[0], certificateFile, keyFile);
         chain.RemoveAt(0);
-        DateTime now = DateTime.Now;
-        if (now < certificate.NotBefore || now > certificate.NotAfter)
+        if (!IsToday(certificate))
         {
-            string when = now < certificate.NotBefore ? $"is not valid before {certificate.NotBefore:u}" : $"expired on {certificate.NotAfter:u}";
+            string when = DateTime.Now < certificate.NotBefore ? $"is not valid before {certificate.NotBefore.ToUniversalTime():u}" : $"expired on {certificate.NotAfter.ToUniversalTime():u}";
             throw new MigrationSecurityException($"Could not use the certificate {certificateFile}: it {when}. Make another one: pageferry tls init.");
         }
 
@@ -85,7 +88,7 @@ public sealed class MigrationSecurity : IDisposable
 
     /// <summary>How a source begins TLS.</summary>
     /// <param name="host">The name or address that it connects to.</param>
-    /// <param name="refused">Hears why the destination's certificate is not taken.</param>
+    /// <param name="refused">As with <see cref="ForDestination"/>.</param>
     internal SslClientAuthenticationOptions ForSource(string host, Action<string> refused)
     {
         string name = PeerName ?? host;
@@ -97,14 +100,18 @@ public sealed class MigrationSecurity : IDisposable
             AllowTlsResume = false,
             AllowRenegotiation = false,
             CertificateChainPolicy = Policy(_authorities, ServerUse),
-            RemoteCertificateValidationCallback = (_, certificate, chain, _) => Judge(certificate, chain, ServerUse, name, refused),
+            RemoteCertificateValidationCallback = (_, certificate, chain, _) =>
+            {
+                Judge(certificate, chain, ServerUse, name, refused);
+                return true;
+            },
         };
     }
 
     /// <summary>How a destination begins TLS.</summary>
     /// <param name="refused">
-    /// Hears why the source's certificate is not taken. The handshake ends well all the same, so that the source can be told within it: who
-    /// calls this tells it and closes the connection.
+    /// Hears why the peer's certificate is not taken. The handshake ends well all the same, so that the peer can be told why: who calls
+    /// this tells it and closes the connection.
     /// </param>
     internal SslServerAuthenticationOptions ForDestination(Action<string> refused) => new()
     {
@@ -116,12 +123,12 @@ public sealed class MigrationSecurity : IDisposable
         CertificateChainPolicy = Policy(_authorities, ClientUse),
         RemoteCertificateValidationCallback = (_, certificate, chain, _) =>
         {
-            _ = Judge(certificate, chain, ClientUse, PeerName, refused);
+            Judge(certificate, chain, ClientUse, PeerName, refused);
             return true;
         },
     };
 
-    private bool Judge(X509Certificate? certificate, X509Chain? chain, string use, string? name, Action<string> refused)
+    private void Judge(X509Certificate? certificate, X509Chain? chain, string use, string? name, Action<string> refused)
     {
         string? refusal = certificate is X509Certificate2 shown
             ? Refusal(shown, chain?.ChainPolicy.ExtraStore ?? [], _authorities, use) ?? NameRefusal(shown, name)
@@ -130,8 +137,12 @@ public sealed class MigrationSecurity : IDisposable
         {
             refused(refusal);
         }
+    }
 
-        return refusal is null;
+    private static bool IsToday(X509Certificate2 certificate)
+    {
+        DateTime now = DateTime.Now;
+        return now >= certificate.NotBefore && now <= certificate.NotAfter;
     }
 
     /// <returns>Why a certificate is not good; null when it is.</returns>
@@ -148,8 +159,9 @@ public sealed class MigrationSecurity : IDisposable
         string name = $"the certificate '{Printable(certificate.Subject)}'";
         return flags switch
         {
-            _ when flags.HasFlag(X509ChainStatusFlags.NotTimeValid) => $"{name} is valid from {certificate.NotBefore:u} to {certificate.NotAfter:u}, it is now {DateTime.Now:u}, and its authority may have expired too",
-            _ when flags.HasFlag(X509ChainStatusFlags.PartialChain) || flags.HasFlag(X509ChainStatusFlags.UntrustedRoot) => $"{name} is not signed by the authority trusted here, '{Printable(authorities[0].Subject)}'",
+            _ when flags.HasFlag(X509ChainStatusFlags.NotTimeValid) && IsToday(certificate) => $"the authority that signed {name} is not valid today",
+            _ when flags.HasFlag(X509ChainStatusFlags.NotTimeValid) => $"{name} is valid from {certificate.NotBefore.ToUniversalTime():u} to {certificate.NotAfter.ToUniversalTime():u}, and it is now {DateTime.UtcNow:u}",
+            _ when (flags & Foreign) != X509ChainStatusFlags.NoError => $"{name} is not signed by the authority trusted here, '{Printable(authorities[0].Subject)}'",
             _ when flags.HasFlag(X509ChainStatusFlags.NotValidForUsage) => $"{name} is not for {(use == ServerUse ? "servers" : "clients")}",
             _ => $"{name} is not good ({flags})",
         };

@@ -23,6 +23,7 @@ internal sealed class PeerConnection : IDisposable
     private int _buffered;
     private int _bufferTaken;
     private TlsChannel? _tls;
+    private bool _isSecuring;
 
     internal PeerConnection(Socket socket)
     {
@@ -67,18 +68,27 @@ internal sealed class PeerConnection : IDisposable
     /// <summary>Goes on under TLS, as the source.</summary>
     /// <param name="security">Who this side is and whom it trusts.</param>
     /// <param name="host">The name or address that was connected to.</param>
-    /// <exception cref="ProtocolException">There is no TLS with this peer, or its certificate is refused.</exception>
-    internal void SecureAsSource(MigrationSecurity security, string host) => _tls = TlsChannel.Connect(_stream, security, host);
+    /// <exception cref="ProtocolException">There is no TLS with this peer, or its certificate is refused, and <see cref="TryPart"/> can tell it.</exception>
+    internal void SecureAsSource(MigrationSecurity security, string host)
+    {
+        _isSecuring = true;
+        _tls = TlsChannel.Connect(_stream, security, host, out string? refusal);
+        if (refusal is not null)
+        {
+            throw new ProtocolException($"The source refuses the destination: {refusal}.");
+        }
+    }
 
     /// <summary>Goes on under TLS, as the destination.</summary>
     /// <param name="security">Who this side is and whom it trusts.</param>
     /// <exception cref="ProtocolException">There is no TLS with this peer, or its certificate is refused, and <see cref="TryPart"/> can tell it.</exception>
     internal void SecureAsDestination(MigrationSecurity security)
     {
+        _isSecuring = true;
         _tls = TlsChannel.Accept(_stream, security, out string? refusal);
         if (refusal is not null)
         {
-            throw new ProtocolException($"This destination refuses the source: {refusal}.");
+            throw new ProtocolException($"The destination refuses the source: {refusal}.");
         }
     }
 
@@ -205,6 +215,12 @@ internal sealed class PeerConnection : IDisposable
     /// <summary>Tells the peer why this side parts, if it still listens.</summary>
     internal void TryPart(string reason)
     {
+        if (_isSecuring && _tls is null)
+        {
+            // In the middle of a TLS handshake there are no frames.
+            return;
+        }
+
         byte[] text = Encoding.UTF8.GetBytes(reason);
         try
         {

@@ -25,25 +25,18 @@ internal sealed class TlsChannel : IDisposable
     /// <param name="socket">The connection.</param>
     /// <param name="security">Who this side is and whom it trusts.</param>
     /// <param name="host">The name or address that was connected to.</param>
+    /// <param name="refusal">Why the destination's certificate is refused: it is to be told, and given nothing else; null if it is good.</param>
     /// <returns>The channel. The destination may refuse this side's certificate yet: then it says so in its first frame.</returns>
-    /// <exception cref="ProtocolException">There is no TLS with this peer, or its certificate is refused.</exception>
-    internal static TlsChannel Connect(SocketStream socket, MigrationSecurity security, string host)
+    /// <exception cref="ProtocolException">There is no TLS with this peer.</exception>
+    internal static TlsChannel Connect(SocketStream socket, MigrationSecurity security, string host, out string? refusal)
     {
-        string? refusal = null;
+        string? refused = null;
         var channel = new TlsChannel(socket);
-        try
-        {
-            channel._stream.AuthenticateAsClient(security.ForSource(host, why => refusal = why));
-            return channel;
-        }
-        catch (Exception failure)
-        {
-            channel.Dispose();
-            Rethrow(failure);
-            throw new ProtocolException(refusal is not null
-                ? $"This source refuses the destination: {refusal}. Check --tls-ca and --tls-peer-name, or make the destination's certificate anew: pageferry tls init."
-                : $"There is no TLS with this destination: {Innermost(failure)} Was it started with --tls-cert, --tls-key and --tls-ca?");
-        }
+        channel.Begin(
+            "There is no TLS with this destination; was it started with --tls-cert, --tls-key and --tls-ca?",
+            stream => stream.AuthenticateAsClient(security.ForSource(host, why => refused = why)));
+        refusal = refused;
+        return channel;
     }
 
     /// <summary>Begins TLS as the destination.</summary>
@@ -56,18 +49,9 @@ internal sealed class TlsChannel : IDisposable
     {
         string? refused = null;
         var channel = new TlsChannel(socket);
-        try
-        {
-            channel._stream.AuthenticateAsServer(security.ForDestination(why => refused = why));
-            refusal = refused;
-            return channel;
-        }
-        catch (Exception failure)
-        {
-            channel.Dispose();
-            Rethrow(failure);
-            throw new ProtocolException($"There is no TLS with this source, or it does not trust this destination's certificate: {Innermost(failure)}");
-        }
+        channel.Begin("There is no TLS with this source.", stream => stream.AuthenticateAsServer(security.ForDestination(why => refused = why)));
+        refusal = refused;
+        return channel;
     }
 
     /// <summary>Sends bytes.</summary>
@@ -106,6 +90,20 @@ internal sealed class TlsChannel : IDisposable
     }
 
     public void Dispose() => _stream.Dispose();
+
+    private void Begin(string otherwise, Action<SslStream> authenticate)
+    {
+        try
+        {
+            authenticate(_stream);
+        }
+        catch (Exception failure)
+        {
+            Dispose();
+            Rethrow(failure);
+            throw new ProtocolException($"{otherwise} {Innermost(failure)}");
+        }
+    }
 
     /// <summary>Throws what the socket itself threw, if it did.</summary>
     private static void Rethrow(Exception failure)

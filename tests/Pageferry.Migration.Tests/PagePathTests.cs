@@ -26,6 +26,22 @@ public class PagePathTests
         Assert.InRange(many.receiver - few.receiver, -1000, 1000);
     }
 
+    [Theory]
+    [InlineData(GuestBacking.Memfd)]
+    [InlineData(GuestBacking.Anonymous)]
+    public void Nor_does_either_side_under_TLS(GuestBacking backing)
+    {
+        using var certificates = new TestCertificates();
+        using MigrationSecurity security = certificates.Make("both");
+        _ = AllocatedFor(64, backing, security);
+        (long source, long reader, long receiver) few = AllocatedFor(64, backing, security);
+        (long source, long reader, long receiver) many = AllocatedFor(4096, backing, security);
+        TestContext.Current.TestOutputHelper?.WriteLine($"{many.source - few.source} {many.reader - few.reader} {many.receiver - few.receiver}");
+        Assert.InRange(many.source - few.source, -1000, 1000);
+        Assert.InRange(many.reader - few.reader, -1000, 1000);
+        Assert.InRange(many.receiver - few.receiver, -1000, 1000);
+    }
+
     [Fact]
     public void A_demanded_page_does_not_wait_for_a_background_that_nobody_reads()
     {
@@ -76,6 +92,108 @@ public class PagePathTests
     }
 
     [Fact]
+    public void Patience_and_the_end_are_told_alike_under_TLS()
+    {
+        using var certificates = new TestCertificates();
+        using MigrationSecurity security = certificates.Make("both");
+        foreach (MigrationSecurity? secured in (MigrationSecurity?[])[null, security])
+        {
+            (PeerConnection here, PeerConnection there) = Connect(secured);
+            there.Patience = TimeSpan.FromMilliseconds(100);
+            SocketException late = Assert.Throws<SocketException>(() => there.ReceiveHeader());
+            Assert.Contains("did not answer within", MigrationSource.Describe(late), StringComparison.Ordinal);
+            here.Dispose();
+            there.Patience = s_patience;
+            _ = Assert.Throws<EndOfStreamException>(() => there.ReceiveHeader());
+
+            (here, there) = Connect(secured);
+            here.Patience = TimeSpan.FromMilliseconds(100);
+            late = Assert.Throws<SocketException>(() =>
+            {
+                // Nobody reads: the buffers between fill up.
+                var content = new byte[1 << 20];
+                for (int i = 0; i < 64; i++)
+                {
+                    here.SendAll(content);
+                }
+            });
+            Assert.Contains("did not answer within", MigrationSource.Describe(late), StringComparison.Ordinal);
+            there.Dispose();
+            here.Dispose();
+            _ = Assert.Throws<ObjectDisposedException>(() => here.SendAll(new byte[1]));
+            _ = Assert.Throws<ObjectDisposedException>(() => here.ReceiveHeader());
+
+            (here, there) = Connect(secured);
+            Task receiving = Task.Run(() => there.ReceiveHeader());
+            Thread.Sleep(50);
+            there.Shutdown();
+            _ = Assert.Throws<EndOfStreamException>(() => receiving.WaitAsync(s_patience).GetAwaiter().GetResult());
+            there.Dispose();
+            here.Dispose();
+        }
+    }
+
+    [Fact]
+    public void A_deadline_holds_however_little_comes_at_a_time()
+    {
+        (PeerConnection here, PeerConnection there) = Connect();
+        Run(() =>
+        {
+            while (true)
+            {
+                here.SendAll([1]);
+                Thread.Sleep(50);
+            }
+        });
+        there.Deadline = TimeSpan.FromMilliseconds(500);
+        long before = Environment.TickCount64;
+        _ = Assert.Throws<SocketException>(() => there.ReceiveAll(new byte[1000]));
+        Assert.InRange(Environment.TickCount64 - before, 400, 3000);
+        there.Dispose();
+        here.Dispose();
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(4120)]
+    [InlineData(16 << 10)]
+    [InlineData((16 << 10) + 1)]
+    [InlineData(1 << 20)]
+    public async Task Both_ways_carry_bytes_at_once_under_TLS(int size)
+    {
+        using var certificates = new TestCertificates();
+        using MigrationSecurity security = certificates.Make("both");
+        (PeerConnection here, PeerConnection there) = Connect(security);
+        using (here)
+        using (there)
+        {
+            here.Patience = s_patience;
+            there.Patience = s_patience;
+            byte[] content = Enumerable.Range(0, size).Select(i => (byte)(i * 7)).ToArray();
+            await Task.WhenAll(
+                Task.Run(() => SendMany(here)), Task.Run(() => SendMany(there)), Task.Run(() => ReceiveMany(here)), Task.Run(() => ReceiveMany(there)));
+
+            void SendMany(PeerConnection connection)
+            {
+                for (int i = 0; i < 20; i++)
+                {
+                    connection.SendAll(content);
+                }
+            }
+
+            void ReceiveMany(PeerConnection connection)
+            {
+                var received = new byte[size];
+                for (int i = 0; i < 20; i++)
+                {
+                    connection.ReceiveAll(received);
+                    Assert.True(received.AsSpan().SequenceEqual(content));
+                }
+            }
+        }
+    }
+
+    [Fact]
     public void A_page_asked_for_again_is_sent_once()
     {
         using GuestMemory memory = WrittenMemory(64, GuestBacking.Memfd);
@@ -99,11 +217,11 @@ public class PagePathTests
         here.Dispose();
     }
 
-    private static (long Source, long Reader, long Receiver) AllocatedFor(ulong pages, GuestBacking backing)
+    private static (long Source, long Reader, long Receiver) AllocatedFor(ulong pages, GuestBacking backing, MigrationSecurity? security = null)
     {
         using GuestMemory from = WrittenMemory(pages, backing);
         using GuestMemory to = GuestMemory.Create(pages * Page.Size, backing);
-        (PeerConnection here, PeerConnection there) = Connect();
+        (PeerConnection here, PeerConnection there) = Connect(security);
         long source = 0;
         long receiver = 0;
         var server = new PageServer(from, new MigrationCounters());
@@ -154,13 +272,22 @@ public class PagePathTests
         return memory;
     }
 
-    private static (PeerConnection Here, PeerConnection There) Connect()
+    private static (PeerConnection Here, PeerConnection There) Connect(MigrationSecurity? security = null)
     {
         using var listener = new TcpListener(IPAddress.Loopback, 0);
         listener.Start();
         var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
         socket.Connect(listener.LocalEndpoint);
-        return (new PeerConnection(socket), new PeerConnection(listener.AcceptSocket()));
+        var here = new PeerConnection(socket);
+        var there = new PeerConnection(listener.AcceptSocket());
+        if (security is not null)
+        {
+            Task securing = Task.Run(() => there.SecureAsDestination(security));
+            here.SecureAsSource(security, "localhost");
+            securing.Wait(s_patience);
+        }
+
+        return (here, there);
     }
 
     private static Thread Run(Action work)
