@@ -104,7 +104,10 @@ public class PagePathTests
             Assert.Contains("did not answer within", MigrationSource.Describe(late), StringComparison.Ordinal);
             here.Dispose();
             there.Patience = s_patience;
-            _ = Assert.Throws<EndOfStreamException>(() => there.ReceiveHeader());
+            Exception end = Assert.ThrowsAny<Exception>(() => there.ReceiveHeader());
+
+            // A side that closes before it has read all, of TLS's own messages for example, resets the connection.
+            Assert.True(end is EndOfStreamException || (secured is not null && end is SocketException { SocketErrorCode: SocketError.ConnectionReset }), $"{end}");
 
             (here, there) = Connect(secured);
             here.Patience = TimeSpan.FromMilliseconds(100);
