@@ -32,8 +32,9 @@ internal static class BackgroundFill
         (PeerConnection connection, Task sourceEnded) = PageLink.Connect("background", pages);
         using var memory = GuestMemory.Create(pages * Page.Size, backing);
         using var engine = new FaultEngine(memory);
-        engine.Start(new NoSource());
-        var receiver = new PageReceiver(connection, engine, new MigrationCounters(), ConnectionRole.Background);
+        var requester = new DemandRequester(connection, failure => throw failure);
+        engine.Start(requester);
+        using PageReceiver receiver = PageLink.Receiver(connection, engine, requester, ConnectionRole.Background);
         _ = connection.Socket.Poll(-1, System.Net.Sockets.SelectMode.SelectRead);
         long begin = Stopwatch.GetTimestamp();
         receiver.ReceiveAll();
@@ -42,11 +43,5 @@ internal static class BackgroundFill
         sourceEnded.Wait();
         Console.WriteLine(FormattableString.Invariant($$"""{"mib_per_s":{{mebibytes / took.TotalSeconds:F1}},"unknown_pages":{{engine.UnknownPages}}}"""));
         return engine.UnknownPages == 0 ? 0 : 1;
-    }
-
-    /// <summary>Nobody touches the memory.</summary>
-    private sealed class NoSource : IPageSource
-    {
-        public void Request(ReadOnlySpan<ulong> pages) => throw new InvalidOperationException("A page was touched.");
     }
 }

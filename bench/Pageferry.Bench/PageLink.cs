@@ -8,6 +8,9 @@ namespace Pageferry.Bench;
 /// <summary>One connection over loopback between two processes of the product's own page threads: the source's and the destination's.</summary>
 internal static class PageLink
 {
+    /// <summary>That of a migration without pre-copy.</summary>
+    private const uint Generation = 1;
+
     private const int HugePageBytes = 2 << 20;
 
     /// <summary>The command line of the source's process.</summary>
@@ -25,12 +28,15 @@ internal static class PageLink
 
         using var connection = new PeerConnection(new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp));
         connection.Socket.Connect(IPAddress.Loopback, port);
-        var server = new PageServer(memory, new MigrationCounters());
+        var outgoing = new OutgoingPages(memory);
+        outgoing.Pending.AddRun(0, pages);
         if (kind == "demand")
         {
+            var server = new DemandServer(connection, outgoing, new MigrationCounters());
+            server.SwitchOver(Generation);
             try
             {
-                server.ServeDemand(connection);
+                server.Serve();
             }
             catch (EndOfStreamException)
             {
@@ -39,11 +45,20 @@ internal static class PageLink
         }
         else
         {
-            connection.Socket.SendBufferSize = MigrationSource.BackgroundQueueBytes;
-            server.FillBackground(connection);
+            connection.Socket.SendBufferSize = OutgoingSession.LoopbackQueueBytes;
+            using var sender = new BackgroundSender(connection, outgoing, 0, 1, MigrationCompression.None, new MigrationCounters());
+            sender.Drain(Generation);
         }
 
         return 0;
+    }
+
+    /// <summary>The destination's end of the connection, after the switchover.</summary>
+    public static PageReceiver Receiver(PeerConnection connection, FaultEngine engine, DemandRequester requester, ConnectionRole role)
+    {
+        var incoming = new IncomingPages(engine, new MigrationCounters(), requester, 1, validate: false);
+        incoming.SwitchOver(Generation);
+        return new PageReceiver(connection, incoming, role);
     }
 
     /// <summary>Starts a source and takes its connection.</summary>

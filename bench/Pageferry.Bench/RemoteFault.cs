@@ -26,8 +26,9 @@ internal static class RemoteFault
         (PeerConnection connection, Task sourceEnded) = PageLink.Connect("demand", pages);
         using var memory = GuestMemory.Create(pages * Page.Size);
         using var engine = new FaultEngine(memory);
-        engine.Start(new DemandRequester(connection, failure => throw failure));
-        var receiver = new PageReceiver(connection, engine, new MigrationCounters(), ConnectionRole.Demand);
+        var requester = new DemandRequester(connection, failure => throw failure);
+        engine.Start(requester);
+        using PageReceiver receiver = PageLink.Receiver(connection, engine, requester, ConnectionRole.Demand);
         var receiving = new Thread(() => ReceiveUntilShutdown(receiver)) { IsBackground = true };
         receiving.Start();
         Waits.Print(memory, pages);

@@ -63,7 +63,33 @@ public sealed class PageMap : IDisposable
     /// <returns>How many ranges were found; 0 when the process is gone.</returns>
     /// <exception cref="ArgumentOutOfRangeException"><paramref name="ranges"/> is empty.</exception>
     /// <exception cref="LinuxException">EINVAL or EFAULT: the range makes no sense. ENOTTY: a kernel before Linux 6.7.</exception>
-    public int Scan(ulong start, ulong end, PageFilter filter, PageCategories report, Span<PageRange> ranges, out ulong walkEnd)
+    public int Scan(ulong start, ulong end, PageFilter filter, PageCategories report, Span<PageRange> ranges, out ulong walkEnd) =>
+        ScanWith(flags: 0, start, end, filter, report, ranges, out walkEnd);
+
+    /// <summary>
+    /// Finds pages that were written, and write-protects them, each at once (<c>PAGEMAP_SCAN</c> with <c>PM_SCAN_WP_MATCHING</c>): a write from then on is
+    /// found by the next scan. Pages that never had content are told too, the first time.
+    /// </summary>
+    /// <param name="start">The first address; a page multiple. All of it is registered with a userfaultfd that protects without a message (WP_ASYNC).</param>
+    /// <param name="end">The address after the last; a page multiple.</param>
+    /// <param name="ranges">Receives the ranges found, ascending; at least 1 long.</param>
+    /// <param name="walkEnd">Where it stopped: <paramref name="end"/>, or where to go on because <paramref name="ranges"/> was full.</param>
+    /// <returns>How many ranges were found; 0 when the process is gone.</returns>
+    /// <exception cref="ArgumentOutOfRangeException"><paramref name="ranges"/> is empty.</exception>
+    /// <exception cref="LinuxException">EPERM: not so registered. EINVAL or EFAULT: the range makes no sense. ENOTTY: a kernel before Linux 6.7.</exception>
+    public int ProtectWritten(ulong start, ulong end, Span<PageRange> ranges, out ulong walkEnd) => ScanWith(
+        Interop.PM_SCAN_WP_MATCHING | Interop.PM_SCAN_CHECK_WPASYNC,
+        start,
+        end,
+        new PageFilter { All = PageCategories.Written },
+        PageCategories.Written,
+        ranges,
+        out walkEnd);
+
+    /// <summary>Closes the page map.</summary>
+    public void Dispose() => Descriptor.Dispose();
+
+    private int ScanWith(ulong flags, ulong start, ulong end, PageFilter filter, PageCategories report, Span<PageRange> ranges, out ulong walkEnd)
     {
         ArgumentOutOfRangeException.ThrowIfZero(ranges.Length);
         int found;
@@ -76,6 +102,7 @@ public sealed class PageMap : IDisposable
                 var scan = new Interop.pm_scan_arg
                 {
                     size = (ulong)sizeof(Interop.pm_scan_arg),
+                    flags = flags,
                     start = start,
                     end = end,
                     vec = (ulong)first,
@@ -98,7 +125,4 @@ public sealed class PageMap : IDisposable
         string? advice = Marshal.GetLastPInvokeError() == (int)Errno.ENOTTY ? "Linux 6.7 or later is needed." : null;
         throw LinuxException.FromLastError($"scan the pages 0x{start:x} to 0x{end:x} of process {_processId}", advice);
     }
-
-    /// <summary>Closes the page map.</summary>
-    public void Dispose() => Descriptor.Dispose();
 }

@@ -72,6 +72,9 @@ public sealed class GuestMemory : IDisposable
     /// <summary>The mapping that the guest sees, for the placers: never to be read through.</summary>
     internal MappedRegion GuestView => _guestView;
 
+    /// <summary>The second mapping, which never faults; null where there is none.</summary>
+    internal MappedRegion? SecondView => _hostView;
+
     /// <summary>How pages get in and out while the memory is registered.</summary>
     internal IPagePlacer Placer => _placer ?? throw new InvalidOperationException("The memory is not registered for userfaults.");
 

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Numerics;
 using Pageferry.Memory;
 
 namespace Pageferry.Migration;
@@ -8,24 +9,42 @@ internal sealed class DemandRequester(PeerConnection connection, Action<Exceptio
 {
     /// <summary>One request at a time: vCPUs ask on their own threads where faults are delivered as exits.</summary>
     private readonly Lock _sending = new();
-    private readonly byte[] _frame = new byte[PeerConnection.HeaderBytes + (PageFrames.MostRequested * sizeof(ulong))];
+    private readonly byte[] _frame = new byte[PeerConnection.HeaderBytes + (DemandServer.MostRequested * sizeof(ulong))];
 
     /// <inheritdoc/>
     public void Request(ReadOnlySpan<ulong> pages)
     {
         lock (_sending)
         {
-            Send(pages);
+            Send(MessageType.PageRequest, pages);
         }
     }
 
-    private void Send(ReadOnlySpan<ulong> pages)
+    /// <summary>Asks again for pages that arrived damaged.</summary>
+    /// <param name="first">The page that bit 0 stands for.</param>
+    /// <param name="damaged">The pages.</param>
+    internal void Resend(ulong first, ulong damaged)
+    {
+        Span<ulong> pages = stackalloc ulong[PageBatch.MostPages];
+        int count = 0;
+        for (; damaged != 0; damaged &= damaged - 1)
+        {
+            pages[count++] = first + (ulong)BitOperations.TrailingZeroCount(damaged);
+        }
+
+        lock (_sending)
+        {
+            Send(MessageType.Resend, pages[..count]);
+        }
+    }
+
+    private void Send(MessageType type, ReadOnlySpan<ulong> pages)
     {
         while (!pages.IsEmpty)
         {
-            int count = Math.Min(pages.Length, PageFrames.MostRequested);
+            int count = Math.Min(pages.Length, DemandServer.MostRequested);
             int bytes = count * sizeof(ulong);
-            PeerConnection.WriteHeader(_frame, MessageType.PageRequest, bytes);
+            PeerConnection.WriteHeader(_frame, type, bytes);
             for (int i = 0; i < count; i++)
             {
                 BinaryPrimitives.WriteUInt64LittleEndian(_frame.AsSpan(PeerConnection.HeaderBytes + (i * sizeof(ulong))), pages[i]);

@@ -14,6 +14,7 @@ public interface IArrivingGuest : IDisposable
     void LoadState(ReadOnlySpan<byte> state);
 
     /// <summary>Lets the vCPUs run.</summary>
-    /// <param name="executed">Called once when the guest is known to have executed an instruction, from any thread.</param>
-    void Start(Action executed);
+    /// <param name="isPaused">Whether they are to stand still until somebody resumes the guest, as they did at the source.</param>
+    /// <param name="executed">Called once when the guest is known to have executed an instruction, from any thread; never if it stands still.</param>
+    void Start(bool isPaused, Action executed);
 }

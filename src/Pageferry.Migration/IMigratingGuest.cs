@@ -14,6 +14,17 @@ public interface IMigratingGuest
     /// <summary>Its memory, which is whole.</summary>
     GuestMemory Memory { get; }
 
+    /// <summary>Whether somebody has stopped it: it then moves as it stands, and goes on where and when it is resumed.</summary>
+    bool IsPaused { get; }
+
+    /// <summary>Begins to track which pages are written, by the guest or by its host.</summary>
+    /// <returns>What tells it; its disposal ends the tracking.</returns>
+    IDirtyTracker TrackDirtyPages();
+
+    /// <summary>Slows the guest down.</summary>
+    /// <param name="percent">The share of time that its vCPUs are kept from running: 0 to 99.</param>
+    void Throttle(int percent);
+
     /// <summary>Stops the guest; returns when no vCPU runs any more.</summary>
     void Pause();
 

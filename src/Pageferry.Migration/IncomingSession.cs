@@ -1,5 +1,5 @@
+using System.Buffers.Binary;
 using System.Net.Sockets;
-using Microsoft.Extensions.Logging;
 using Pageferry.Memory;
 
 namespace Pageferry.Migration;
@@ -8,12 +8,13 @@ namespace Pageferry.Migration;
 internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prepare) : IDisposable
 {
     private readonly Lock _controlSends = new();
+    private readonly List<PageReceiver> _receivers = [];
     private IncomingConnections? _connections;
     private PeerConnection? _control;
-    private PeerConnection? _demand;
-    private PeerConnection? _background;
     private IArrivingGuest? _guest;
     private FaultEngine? _engine;
+    private IncomingPages? _pages;
+    private PageThreads? _threads;
 
     internal MigrationCounters Counters { get; } = new() { Phase = MigrationPhase.Waiting };
 
@@ -26,14 +27,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     {
         _connections = listener.AcceptControl();
         _connections.AcceptRest(MigrationSource.Patience);
-        if (_connections.Background.Count != 1)
-        {
-            throw new ProtocolException($"The source wants {_connections.Background.Count} background connections; this build takes one.");
-        }
-
         _control = _connections.Control;
-        _demand = _connections.Demand;
-        _background = _connections.Background[0];
     }
 
     /// <summary>From the layout to the last page.</summary>
@@ -42,42 +36,37 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         Counters.Phase = MigrationPhase.Preparing;
         var layout = MigrationLayout.Deserialize(_control!.Receive(MessageType.Layout, MigrationLayout.MostBytes));
         _guest = prepare(layout);
-        Counters.PagesTotal = (long)_guest.Engine.Memory.PageCount;
-        var threads = new PageThreads(_connections!.All);
         _engine = _guest.Engine;
-        _engine.Start(new DemandRequester(_demand!, threads.Fail));
+        Counters.PagesTotal = (long)_engine.Memory.PageCount;
+        _threads = new PageThreads(_connections!.All);
+        var requester = new DemandRequester(_connections.Demand, _threads.Fail);
+        _engine.Start(requester);
         EngineStarted?.Invoke(_engine);
-        var demand = new PageReceiver(_demand!, _engine, Counters, ConnectionRole.Demand);
-        var background = new PageReceiver(_background!, _engine, Counters, ConnectionRole.Background);
+        _pages = new IncomingPages(_engine, Counters, requester, _connections.Background.Count, layout.Validate) { RoundDone = TellRoundDone };
         SendControl(MessageType.Armed);
-
-        byte[] state = _control.Receive(MessageType.MachineState, MigrationSource.MostStateBytes);
-        Counters.Phase = MigrationPhase.SwitchingOver;
-        _guest.LoadState(state);
-        SendControl(MessageType.StateLoaded);
-        _ = _control.Receive(MessageType.Start, 0);
-
-        SwitchedOver = true;
-        Counters.Phase = MigrationPhase.PostCopy;
-        foreach (PeerConnection connection in _connections.All)
+        WaitForEver();
+        foreach (PeerConnection background in _connections.Background)
         {
-            connection.Patience = TimeSpan.Zero;
+            Receive(background, ConnectionRole.Background);
         }
 
-        threads.Start("demand pages", demand.ReceiveAll);
-        _guest.Start(() => TellRunning(threads));
-        threads.Start("background pages", background.ReceiveAll);
-        arrived(_guest);
-        threads.Start("control", () => _ = _control.Receive(MessageType.Released, 0));
         try
         {
-            threads.Run(() => Complete(threads));
+            _threads.Run(() =>
+            {
+                SwitchOver(arrived);
+                Complete();
+            });
             Counters.Phase = MigrationPhase.Completed;
         }
         catch
         {
-            Counters.Phase = MigrationPhase.Stalled;
+            Counters.Phase = SwitchedOver ? MigrationPhase.Stalled : Counters.Phase;
             throw;
+        }
+        finally
+        {
+            _receivers.ForEach(receiver => receiver.Dispose());
         }
     }
 
@@ -101,27 +90,119 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         }
     }
 
-    private void Complete(PageThreads threads)
+    private void Receive(PeerConnection connection, ConnectionRole role)
     {
-        if (Task.WaitAny(_engine!.Completed, threads.Failed, _engine.Failed) != 0)
+        var receiver = new PageReceiver(connection, _pages!, role);
+        _receivers.Add(receiver);
+        _threads!.Start($"{role} pages", () =>
+        {
+            try
+            {
+                receiver.ReceiveAll();
+            }
+            finally
+            {
+                _pages!.End();
+            }
+        });
+    }
+
+    private void SwitchOver(Action<IArrivingGuest> arrived)
+    {
+        SwitchoverMessage message = AwaitSwitchover();
+        Counters.Phase = MigrationPhase.SwitchingOver;
+        _pages!.SwitchOver(message.Generation);
+        Discard(message.OutOfDate.Span);
+        _guest!.LoadState(message.State.Span);
+        SendControl(MessageType.StateLoaded);
+        _ = _control!.Receive(MessageType.Start, 0);
+
+        SwitchedOver = true;
+        Counters.Phase = MigrationPhase.PostCopy;
+        Receive(_connections!.Demand, ConnectionRole.Demand);
+        _guest.Start(message.IsPaused, TellRunning);
+        if (message.IsPaused)
+        {
+            TellRunning();
+        }
+
+        arrived(_guest);
+        _pages.AskForDamaged();
+    }
+
+    /// <summary>Takes in what is said until the guest has stopped at the source.</summary>
+    private SwitchoverMessage AwaitSwitchover()
+    {
+        while (true)
+        {
+            (MessageType type, int bytes) = _control!.ReceiveHeader();
+            bool isSwitchover = type == MessageType.Switchover;
+            if ((!isSwitchover && type != MessageType.Discard) || bytes > (isSwitchover ? SwitchoverMessage.MostBytes : RunCoding.MostMessageBytes))
+            {
+                throw new ProtocolException($"The source sent a frame {type} of {bytes} bytes before the switchover.");
+            }
+
+            var payload = new byte[bytes];
+            _control.ReceiveAll(payload);
+            if (isSwitchover)
+            {
+                return SwitchoverMessage.Deserialize(payload);
+            }
+
+            Discard(payload);
+            SendControl(MessageType.Discarded);
+        }
+    }
+
+    private void Discard(ReadOnlySpan<byte> runs)
+    {
+        ulong end = 0;
+        while (!runs.IsEmpty)
+        {
+            (ulong first, ulong count) = RunCoding.Read(ref runs, ref end, _engine!.Memory.PageCount);
+            _engine.Discard(first, count);
+        }
+    }
+
+    private void Complete()
+    {
+        _threads!.Start("control", () => _ = _control!.Receive(MessageType.Released, 0));
+        if (Task.WaitAny(_engine!.Completed, _threads.Failed, _engine.Failed) != 0)
         {
             if (_engine.Failed.IsCompleted)
             {
-                threads.Fail(_engine.Failed.Result);
+                _threads.Fail(_engine.Failed.Result);
             }
 
             return;
         }
 
         // Every page is present or known to be zero. Whoever still waits touches its page again and finds it without us.
-        threads.Finish();
+        _threads.Finish();
         _engine.Stop();
         _engine.Memory.Unregister();
         SendControl(MessageType.Complete);
-        threads.Join("control");
+        _pages!.Digests?.Send((type, payload) => SendControl(type, payload.Span));
+        _threads.Join("control");
     }
 
-    private void TellRunning(PageThreads threads)
+    private void WaitForEver()
+    {
+        foreach (PeerConnection connection in _connections!.All)
+        {
+            connection.Patience = TimeSpan.Zero;
+        }
+    }
+
+    private void TellRoundDone(uint generation)
+    {
+        Span<byte> payload = stackalloc byte[sizeof(uint)];
+        BinaryPrimitives.WriteUInt32LittleEndian(payload, generation);
+        Counters.Round = generation;
+        SendControl(MessageType.RoundDone, payload);
+    }
+
+    private void TellRunning()
     {
         try
         {
@@ -129,15 +210,15 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         }
         catch (Exception failure) when (failure is SocketException or ObjectDisposedException)
         {
-            threads.Fail(failure);
+            _threads!.Fail(failure);
         }
     }
 
-    private void SendControl(MessageType type)
+    private void SendControl(MessageType type, ReadOnlySpan<byte> payload = default)
     {
         lock (_controlSends)
         {
-            _control!.Send(type, []);
+            _control!.Send(type, payload);
         }
     }
 }

@@ -18,10 +18,10 @@ internal enum MessageType : ushort
     /// <summary>Destination → source: the memory is mapped and armed.</summary>
     Armed = 17,
 
-    /// <summary>Source → destination: the guest has stopped; this is all of it beside memory.</summary>
-    MachineState = 18,
+    /// <summary>Source → destination: the guest has stopped; this is all of it beside memory, and the pages that are out of date.</summary>
+    Switchover = 18,
 
-    /// <summary>Destination → source: the state is loaded, the guest could start.</summary>
+    /// <summary>Destination → source: the state is loaded, the pages are armed, the guest could start.</summary>
     StateLoaded = 19,
 
     /// <summary>Source → destination: the switchover. The source never resumes the guest from here on.</summary>
@@ -36,10 +36,22 @@ internal enum MessageType : ushort
     /// <summary>Source → destination: the source forgets the guest.</summary>
     Released = 23,
 
+    /// <summary>Destination → source: a round of pre-copy is here, on all connections.</summary>
+    RoundDone = 24,
+
+    /// <summary>Source → destination: pages that are out of date, before the guest stops.</summary>
+    Discard = 25,
+
+    /// <summary>Destination → source: they are armed.</summary>
+    Discarded = 26,
+
+    /// <summary>Destination → source: the digests of pages as they arrived.</summary>
+    Digests = 27,
+
     /// <summary>Destination → source, demand connection: pages the guest waits for.</summary>
     PageRequest = 32,
 
-    /// <summary>Source → destination: a run of pages with their content.</summary>
+    /// <summary>Source → destination: up to 64 neighbouring pages, with their content or as zero.</summary>
     Pages = 33,
 
     /// <summary>Source → destination: a run of pages that are zero.</summary>
@@ -47,4 +59,10 @@ internal enum MessageType : ushort
 
     /// <summary>Source → destination, background connection: every page has been sent, here or on demand.</summary>
     BackgroundDone = 35,
+
+    /// <summary>Destination → source, demand connection: pages that arrived damaged.</summary>
+    Resend = 36,
+
+    /// <summary>Source → destination, background connection: the end of a round of pre-copy.</summary>
+    Barrier = 37,
 }

@@ -3,7 +3,7 @@ using Pageferry.Memory;
 
 namespace Pageferry.Migration;
 
-/// <summary>What one side counts while it migrates. Each field is written by one thread and read by any.</summary>
+/// <summary>What one side counts while it migrates; written and read by any thread.</summary>
 internal sealed class MigrationCounters
 {
     private readonly long _began = Stopwatch.GetTimestamp();
@@ -11,25 +11,40 @@ internal sealed class MigrationCounters
     private long _backgroundBegan;
     private long _backgroundEnded;
     private long _demand;
+    private long _precopy;
     private long _background;
     private long _zero;
-    private long _demandBytes;
-    private long _backgroundBytes;
-    private long _controlBytes;
+    private long _bytes;
+    private long _damaged;
+    private long _remaining;
     private long _downtimeTicks;
-    private volatile int _phase = (int)MigrationPhase.Preparing;
+    private long _expectedDowntimeTicks;
+    private double _bandwidth;
+    private double _dirtyRate;
+    private int _round;
+    private int _throttle;
+    private int _phase = (int)MigrationPhase.Preparing;
 
-    internal long PagesTotal { get; set; }
+    internal long PagesTotal
+    {
+        get;
+        set
+        {
+            field = value;
+            Remaining = value;
+        }
+    }
 
     internal MigrationPhase Phase
     {
-        get => (MigrationPhase)_phase;
+        get => (MigrationPhase)Volatile.Read(ref _phase);
         set
         {
-            _phase = (int)value;
-            if (value is MigrationPhase.Completed or MigrationPhase.Failed or MigrationPhase.Stalled)
+            Volatile.Write(ref _phase, (int)value);
+            if (value is MigrationPhase.Completed or MigrationPhase.Failed or MigrationPhase.Cancelled or MigrationPhase.Stalled)
             {
                 Volatile.Write(ref _ended, Stopwatch.GetTimestamp());
+                Remaining = value == MigrationPhase.Completed ? 0 : Volatile.Read(ref _remaining);
             }
         }
     }
@@ -39,39 +54,97 @@ internal sealed class MigrationCounters
         set => Volatile.Write(ref _downtimeTicks, value.Ticks);
     }
 
-    internal void AddDemand(long pages, long bytes)
+    internal int Throttle
     {
-        Volatile.Write(ref _demand, _demand + pages);
-        Volatile.Write(ref _demandBytes, _demandBytes + bytes);
+        get => Volatile.Read(ref _throttle);
+        set => Volatile.Write(ref _throttle, value);
     }
 
-    internal void AddBackground(long pages, long bytes)
+    internal long Bytes => Volatile.Read(ref _bytes);
+
+    internal long Damaged => Volatile.Read(ref _damaged);
+
+    internal uint Round
     {
-        long now = Stopwatch.GetTimestamp();
-        _ = Interlocked.CompareExchange(ref _backgroundBegan, now, 0);
-        Volatile.Write(ref _backgroundEnded, now);
-        Volatile.Write(ref _background, _background + pages);
-        Volatile.Write(ref _backgroundBytes, _backgroundBytes + bytes);
+        set => Volatile.Write(ref _round, (int)value);
     }
 
-    internal void AddZero(long pages) => Interlocked.Add(ref _zero, pages);
+    /// <summary>What is to be sent of the round, or after the switchover.</summary>
+    internal long Remaining
+    {
+        set => Volatile.Write(ref _remaining, value);
+    }
 
-    internal void AddControl(long bytes) => Interlocked.Add(ref _controlBytes, bytes);
+    /// <summary>A round was measured.</summary>
+    internal void Measured(double bytesPerSecond, double dirtyBytesPerSecond, TimeSpan expectedDowntime)
+    {
+        Volatile.Write(ref _bandwidth, bytesPerSecond);
+        Volatile.Write(ref _dirtyRate, dirtyBytesPerSecond);
+        Volatile.Write(ref _expectedDowntimeTicks, expectedDowntime.Ticks);
+    }
+
+    internal void AddDemand(long pages, long zeros, long bytes)
+    {
+        _ = Interlocked.Add(ref _demand, pages);
+        Add(pages, zeros, bytes);
+    }
+
+    internal void AddBackground(long pages, long zeros, long bytes)
+    {
+        if (Phase == MigrationPhase.PostCopy)
+        {
+            long now = Stopwatch.GetTimestamp();
+            _ = Interlocked.CompareExchange(ref _backgroundBegan, now, 0);
+            Volatile.Write(ref _backgroundEnded, now);
+            _ = Interlocked.Add(ref _background, pages);
+        }
+        else
+        {
+            _ = Interlocked.Add(ref _precopy, pages);
+        }
+
+        Add(pages, zeros, bytes);
+    }
+
+    internal void AddDamaged(long pages = 1) => Interlocked.Add(ref _damaged, pages);
+
+    internal void AddControl(long bytes) => Interlocked.Add(ref _bytes, bytes);
 
     internal MigrationProgress Snapshot()
     {
         long background = Volatile.Read(ref _background);
         long ended = Volatile.Read(ref _ended);
         double seconds = Stopwatch.GetElapsedTime(Volatile.Read(ref _backgroundBegan), Volatile.Read(ref _backgroundEnded)).TotalSeconds;
-        return new MigrationProgress(
-            Phase,
-            PagesTotal,
-            Volatile.Read(ref _demand),
-            background,
-            Volatile.Read(ref _zero),
-            Volatile.Read(ref _demandBytes) + Volatile.Read(ref _backgroundBytes) + Volatile.Read(ref _controlBytes),
-            TimeSpan.FromTicks(Volatile.Read(ref _downtimeTicks)),
-            Stopwatch.GetElapsedTime(_began, ended != 0 ? ended : Stopwatch.GetTimestamp()),
-            seconds > 0 ? background * Page.Size / seconds / (1 << 20) : 0);
+        return new MigrationProgress
+        {
+            Phase = Phase,
+            PagesTotal = PagesTotal,
+            PagesDemand = Volatile.Read(ref _demand),
+            PagesPrecopy = Volatile.Read(ref _precopy),
+            PagesBackground = background,
+            PagesZero = Volatile.Read(ref _zero),
+            PagesDamaged = Damaged,
+            PagesRemaining = Math.Max(0, Volatile.Read(ref _remaining)),
+            BytesSent = Bytes,
+            Downtime = TimeSpan.FromTicks(Volatile.Read(ref _downtimeTicks)),
+            Total = Stopwatch.GetElapsedTime(_began, ended != 0 ? ended : Stopwatch.GetTimestamp()),
+            BackgroundMibPerSecond = seconds > 0 ? background * Page.Size / seconds / (1 << 20) : 0,
+            Round = Volatile.Read(ref _round),
+            BandwidthMibPerSecond = Volatile.Read(ref _bandwidth) / (1 << 20),
+            DirtyMibPerSecond = Volatile.Read(ref _dirtyRate) / (1 << 20),
+            ExpectedDowntime = TimeSpan.FromTicks(Volatile.Read(ref _expectedDowntimeTicks)),
+            ThrottlePercent = Throttle,
+        };
+    }
+
+    private void Add(long pages, long zeros, long bytes)
+    {
+        if (zeros != 0)
+        {
+            _ = Interlocked.Add(ref _zero, zeros);
+        }
+
+        _ = Interlocked.Add(ref _remaining, -(pages + zeros));
+        _ = Interlocked.Add(ref _bytes, bytes);
     }
 }

@@ -9,14 +9,16 @@ namespace Pageferry.Migration;
 /// <param name="MachineKind">What the machine state is for; opaque to the protocol, up to 64 bytes of UTF-8.</param>
 /// <param name="Backing">What the source's memory is made of.</param>
 /// <param name="Regions">The guest's memory.</param>
-public sealed record MigrationLayout(Guid GuestId, string MachineKind, GuestBacking Backing, IReadOnlyList<GuestRegion> Regions)
+/// <param name="Validate">Whether the source wants the digests of all pages at the end.</param>
+public sealed record MigrationLayout(Guid GuestId, string MachineKind, GuestBacking Backing, IReadOnlyList<GuestRegion> Regions, bool Validate = false)
 {
     /// <summary>The most bytes of a layout message.</summary>
     internal const int MostBytes = HeaderBytes + MostKindBytes + (GuestMemory.MaxRegions * RegionBytes);
 
-    private const int HeaderBytes = 28;
+    private const int HeaderBytes = 32;
     private const int RegionBytes = 16;
     private const int MostKindBytes = 64;
+    private const uint ValidateFlag = 1;
 
     /// <summary>The most pages a guest may have: 16 TiB.</summary>
     private const ulong MostPages = 1UL << 32;
@@ -35,6 +37,7 @@ public sealed record MigrationLayout(Guid GuestId, string MachineKind, GuestBack
         BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(20), (ushort)Backing);
         BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(22), (ushort)kind.Length);
         BinaryPrimitives.WriteInt32LittleEndian(bytes.AsSpan(24), Regions.Count);
+        BinaryPrimitives.WriteUInt32LittleEndian(bytes.AsSpan(28), Validate ? ValidateFlag : 0);
         kind.CopyTo(bytes, HeaderBytes);
         Span<byte> rest = bytes.AsSpan(HeaderBytes + kind.Length);
         foreach (GuestRegion region in Regions)
@@ -63,6 +66,12 @@ public sealed record MigrationLayout(Guid GuestId, string MachineKind, GuestBack
             throw new ProtocolException($"The layout has pages of {pageSize} bytes and backing {(int)backing}; pages of {Page.Size} bytes and the backings {string.Join(", ", Enum.GetNames<GuestBacking>())} are known here.");
         }
 
+        uint flags = BinaryPrimitives.ReadUInt32LittleEndian(bytes[28..]);
+        if ((flags & ~ValidateFlag) != 0)
+        {
+            throw new ProtocolException($"The layout has the unknown flags 0x{flags:x}.");
+        }
+
         if (kindBytes > MostKindBytes || count is < 1 or > GuestMemory.MaxRegions || bytes.Length != HeaderBytes + kindBytes + (count * RegionBytes))
         {
             throw new ProtocolException($"The layout states {kindBytes} bytes of machine kind and {count} regions in {bytes.Length} bytes.");
@@ -87,7 +96,7 @@ public sealed record MigrationLayout(Guid GuestId, string MachineKind, GuestBack
         }
 
         return pages <= MostPages
-            ? new MigrationLayout(new Guid(bytes[..16]), Encoding.UTF8.GetString(bytes.Slice(HeaderBytes, kindBytes)), backing, regions)
+            ? new MigrationLayout(new Guid(bytes[..16]), Encoding.UTF8.GetString(bytes.Slice(HeaderBytes, kindBytes)), backing, regions, flags == ValidateFlag)
             : throw new ProtocolException($"The layout has {pages} pages; up to {MostPages} are allowed.");
     }
 }

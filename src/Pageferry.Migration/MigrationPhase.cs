@@ -9,6 +9,9 @@ public enum MigrationPhase
     /// <summary>Connections are made, memory is mapped and armed at the destination. The guest runs at the source.</summary>
     Preparing,
 
+    /// <summary>Memory goes while the guest runs at the source, in rounds.</summary>
+    PreCopy,
+
     /// <summary>The guest stands still: its machine state is on the way.</summary>
     SwitchingOver,
 
@@ -20,6 +23,9 @@ public enum MigrationPhase
 
     /// <summary>It failed before switchover: the guest is the source's.</summary>
     Failed,
+
+    /// <summary>It was cancelled before switchover: the guest is the source's.</summary>
+    Cancelled,
 
     /// <summary>The link was lost after switchover: the guest stalls on what is missing.</summary>
     Stalled,

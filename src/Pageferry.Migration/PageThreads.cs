@@ -21,10 +21,27 @@ internal sealed class PageThreads(IReadOnlyList<PeerConnection> connections)
     {
         Guard(work);
         End();
-        if (_first is not null)
+        ThrowFirst();
+    }
+
+    /// <summary>Runs something on several threads, of which this is one, and returns when all have ended.</summary>
+    /// <param name="name">The others' name.</param>
+    /// <param name="count">How many threads.</param>
+    /// <param name="work">What to run, given which of them it is, from 0.</param>
+    /// <exception cref="Exception">What failed first, here or on any thread.</exception>
+    internal void RunTogether(string name, int count, Action<int> work)
+    {
+        var others = new Thread[count - 1];
+        for (int i = 0; i < others.Length; i++)
         {
-            System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(_first);
+            int index = i + 1;
+            others[i] = new Thread(() => Guard(() => work(index))) { IsBackground = true, Name = name };
+            others[i].Start();
         }
+
+        Guard(() => work(0));
+        Array.ForEach(others, thread => thread.Join());
+        ThrowFirst();
     }
 
     /// <summary>Completes when one of them has failed.</summary>
@@ -43,6 +60,14 @@ internal sealed class PageThreads(IReadOnlyList<PeerConnection> connections)
         {
             Shutdown();
             _ = _failed.TrySetResult();
+        }
+    }
+
+    private void ThrowFirst()
+    {
+        if (_first is not null)
+        {
+            System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(_first);
         }
     }
 

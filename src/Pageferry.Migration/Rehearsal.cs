@@ -18,10 +18,19 @@ internal sealed class Rehearsal : IMigratingGuest, IArrivingGuest
 
     public GuestMemory Memory { get; } = GuestMemory.Create(Pages * Page.Size);
 
+    public bool IsPaused => false;
+
     public FaultEngine Engine => field ??= new FaultEngine(Memory);
 
     /// <summary>Rehearses unless that was done before.</summary>
     internal static void Once() => _ = s_done.Value;
+
+    public IDirtyTracker TrackDirtyPages() => new RehearsedTracker();
+
+    public void Throttle(int percent)
+    {
+        // Nothing runs that could be slowed down.
+    }
 
     public void Pause()
     {
@@ -40,7 +49,7 @@ internal sealed class Rehearsal : IMigratingGuest, IArrivingGuest
         // It says nothing.
     }
 
-    public void Start(Action executed)
+    public void Start(bool isPaused, Action executed)
     {
         // A page of content on demand, then one of zeros in the background.
         Memory.ReadAsGuest(0, stackalloc byte[1]);
@@ -54,21 +63,28 @@ internal sealed class Rehearsal : IMigratingGuest, IArrivingGuest
     {
         try
         {
-            using var leaving = new Rehearsal();
-            leaving.Memory.Write(0, [1]);
-            leaving.Memory.Write(Page.Size, [1]);
-            using var destination = new MigrationDestination(
-                new IPEndPoint(IPAddress.Loopback, 0), _ => new Rehearsal(), logger: null, VersionRange.Current, security: null, insecureNetwork: false, isRehearsal: true);
-            var receiving = new Thread(() => Receive(destination)) { IsBackground = true };
-            receiving.Start();
-            new MigrationSource(leaving, VersionRange.Current, security: null, insecureNetwork: false, isRehearsal: true).Run(destination.EndPoint);
-            receiving.Join();
+            // Pre-copy that ends while the guest stands still; pre-copy that ends in post-copy.
+            Move(TimeSpan.FromDays(1));
+            Move(TimeSpan.FromTicks(1));
             return true;
         }
         catch (Exception)
         {
             return false;
         }
+    }
+
+    private static void Move(TimeSpan downtimeLimit)
+    {
+        using var leaving = new Rehearsal();
+        leaving.Memory.Write(0, [1]);
+        leaving.Memory.Write(Page.Size, [1]);
+        using var destination = new MigrationDestination(
+            new IPEndPoint(IPAddress.Loopback, 0), _ => new Rehearsal(), logger: null, VersionRange.Current, security: null, insecureNetwork: false, isRehearsal: true);
+        var receiving = new Thread(() => Receive(destination)) { IsBackground = true };
+        receiving.Start();
+        new MigrationSource(leaving, new MigrationOptions { DowntimeLimit = downtimeLimit }, isRehearsal: true).Run(destination.EndPoint);
+        receiving.Join();
     }
 
     private static void Receive(MigrationDestination destination)

@@ -44,6 +44,16 @@ public interface IMachine : IDisposable
     /// <summary>Lets paused vCPUs go on.</summary>
     void Resume();
 
+    /// <summary>Slows the guest down: its vCPUs run for 10 ms, then stand still for as long as makes the share (QEMU: cpu-throttle).</summary>
+    /// <param name="percent">The share of time that they stand still: 0, the default, to 99.</param>
+    /// <exception cref="ArgumentOutOfRangeException">Another share.</exception>
+    void Throttle(int percent);
+
+    /// <summary>Begins to track which pages of memory are written, by the guest or by this process; once at a time, and while memory is not registered for userfaults.</summary>
+    /// <returns>What tells it; disposed before the machine, it ends the tracking.</returns>
+    /// <exception cref="Linux.LinuxException">The kernel can't: userfaultfd's WP_ASYNC needs Linux 6.7.</exception>
+    IDirtyTracker TrackDirtyPages();
+
     /// <summary>Saves all that the machine is beside memory; while it is paused.</summary>
     /// <returns>Bytes for <see cref="LoadState"/> of a machine of the same host and vCPU count.</returns>
     byte[] SaveState();

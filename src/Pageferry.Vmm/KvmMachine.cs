@@ -106,6 +106,9 @@ public sealed class KvmMachine : Machine
         }
     }
 
+    /// <inheritdoc/>
+    public override IDirtyTracker TrackDirtyPages() => new KvmDirtyTracker(_virtualMachine, Memory);
+
     private protected override void Enter(int vcpu)
     {
         _vcpus[vcpu].BindToCurrentThread();

@@ -17,9 +17,14 @@ public abstract class Machine : IMachine
     private static readonly TimeSpan s_firstKick = TimeSpan.FromMicroseconds(250);
     private static readonly TimeSpan s_rarestKick = TimeSpan.FromMilliseconds(16);
 
+    /// <summary>How long throttled vCPUs run at a time: QEMU's CPU_THROTTLE_TIMESLICE.</summary>
+    private static readonly TimeSpan s_throttleSlice = TimeSpan.FromMilliseconds(10);
+
     /// <summary>Guards all below it up to the empty line, and is pulsed at each change.</summary>
     private readonly object _gate = new();
     private Thread? _kicker;
+    private Thread? _throttler;
+    private int _throttlePercent;
     private int _running; // threads that have not parked
     private bool _started;
 
@@ -34,6 +39,7 @@ public abstract class Machine : IMachine
     private volatile bool _pausing = true;
     private volatile bool _over;
     private volatile bool _stopping;
+    private volatile bool _throttled;
     private volatile bool _awaitingFirst;
     private volatile int _alone = -1; // the vCPU that runs while all others are parked
 
@@ -90,7 +96,7 @@ public abstract class Machine : IMachine
     private protected bool AwaitsFirstInstruction => _awaitingFirst;
 
     /// <summary>Whether a vCPU may go on without parking.</summary>
-    private protected bool MayRun => !_pausing && !_over && !_stopping && _alone < 0;
+    private protected bool MayRun => !_pausing && !_throttled && !_over && !_stopping && _alone < 0;
 
     /// <summary>Whether the vCPUs will run again.</summary>
     private protected bool MayFinish => !_stopping && !_over;
@@ -143,6 +149,27 @@ public abstract class Machine : IMachine
             }
         }
     }
+
+    /// <inheritdoc/>
+    public void Throttle(int percent)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(percent);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(percent, 99);
+        lock (_gate)
+        {
+            _throttlePercent = percent;
+            if (percent > 0 && _throttler is null)
+            {
+                _throttler = new Thread(KeepThrottled) { IsBackground = true, Name = "throttle" };
+                _throttler.Start();
+            }
+
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    /// <inheritdoc/>
+    public abstract IDirtyTracker TrackDirtyPages();
 
     /// <inheritdoc/>
     public byte[] SaveState()
@@ -202,6 +229,7 @@ public abstract class Machine : IMachine
         }
 
         _kicker?.Join();
+        _throttler?.Join();
         DisposeVcpus();
         Engine?.Dispose();
         Memory.Dispose();
@@ -426,7 +454,7 @@ public abstract class Machine : IMachine
         {
             _running--;
             Monitor.PulseAll(_gate);
-            while (!_stopping && (_pausing || _over || _alone >= 0))
+            while (!_stopping && (_pausing || _throttled || _over || _alone >= 0))
             {
                 _ = Monitor.Wait(_gate);
             }
@@ -452,6 +480,34 @@ public abstract class Machine : IMachine
             {
                 pause = pause * 2 < s_rarestKick ? pause * 2 : s_rarestKick;
             }
+        }
+    }
+
+    /// <summary>Lets the vCPUs run and stand still in turn until the throttle is taken off.</summary>
+    private void KeepThrottled()
+    {
+        lock (_gate)
+        {
+            while (_throttlePercent > 0 && !_stopping && !_over)
+            {
+                WaitThrottled(s_throttleSlice);
+                _throttled = true;
+                KickAll();
+                WaitThrottled(s_throttleSlice * _throttlePercent / (100 - _throttlePercent));
+                _throttled = false;
+                Monitor.PulseAll(_gate);
+            }
+
+            _throttler = null;
+        }
+    }
+
+    private void WaitThrottled(TimeSpan time)
+    {
+        long until = Environment.TickCount64 + (long)time.TotalMilliseconds;
+        while (_throttlePercent > 0 && !_stopping && !_over && until - Environment.TickCount64 is > 0 and long left)
+        {
+            _ = Monitor.Wait(_gate, (int)left);
         }
     }
 

@@ -62,6 +62,9 @@ public sealed class ThreadMachine : Machine
         return machine;
     }
 
+    /// <inheritdoc/>
+    public override IDirtyTracker TrackDirtyPages() => new ScanDirtyTracker(Memory);
+
     private protected override void Enter(int vcpu)
     {
     }

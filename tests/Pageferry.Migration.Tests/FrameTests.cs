@@ -40,11 +40,11 @@ public class FrameTests
     {
         Gen<byte[]> header = Gen.Select(Gen.UShort, Gen.UShort[0, 1], Gen.UInt).Select((type, flags, length) =>
             (byte[])[.. BitConverter.GetBytes((ushort)(type % 40)), .. BitConverter.GetBytes(flags), .. BitConverter.GetBytes(length % 70_000)]);
-        Gen.Select(Gen.Bool, header.Array[0, 3], Gen.ULong[0, Pages + 2], Gen.ULong[0, Pages + 2], Gen.Byte.Array[0, 9000]).Sample(
+        Gen.Select(Gen.Bool, header.Array[0, 3], Gen.ULong[0, Pages + 2], Gen.ULong, Gen.Byte.Array[0, 9000]).Sample(
             (whole, headers, page, count, rest) =>
             {
-                var valid = new byte[PageFrames.PrologueBytes];
-                PageFrames.WritePages(valid, page, (int)count);
+                var valid = new byte[PageBatch.PrologueBytes];
+                new PageBatch(page, count, 0, 0, PageEnds.Generation, PageEncoding.None, System.Numerics.BitOperations.PopCount(count) * Page.Size, 0).Write(valid, rest.Length);
                 Receive([.. whole ? valid : [], .. headers.SelectMany(bytes => bytes), .. rest]);
             },
             iter: 300);
@@ -55,22 +55,69 @@ public class FrameTests
     [InlineData(Pages, 1)]
     [InlineData(Pages - 1, 2)]
     [InlineData(ulong.MaxValue, 1)]
-    [InlineData(1, int.MaxValue)]
-    public void A_run_out_of_bounds_is_named(ulong page, int count)
+    [InlineData(1, ulong.MaxValue)]
+    public void A_run_out_of_bounds_is_named(ulong page, ulong count)
     {
-        var frame = new byte[PageFrames.PrologueBytes];
-        PageFrames.WriteZeroPages(frame, page, (ulong)count);
+        var frame = new byte[ZeroRun.FrameBytes];
+        new ZeroRun(page, count, PageEnds.Generation).Write(frame);
         ProtocolException failure = Assert.IsType<ProtocolException>(Receive(frame));
-        Assert.Contains($"{count} pages from {page}", failure.Message, StringComparison.Ordinal);
+        Assert.Contains($"{count} zero pages from {page}", failure.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(0UL, 0UL, 0UL, 0UL, 0, 0)]
+    [InlineData(Pages, 1UL, 0UL, 0UL, 0, 4096)]
+    [InlineData(Pages - 1, 2UL, 0UL, 0UL, 0, 4096)]
+    [InlineData(0UL, 1UL, 1UL, 0UL, 0, 4096)]
+    [InlineData(0UL, 1UL, 0UL, 2UL, 0, 4096)]
+    [InlineData(0UL, 1UL, 0UL, 0UL, 3, 4095)]
+    [InlineData(0UL, 1UL, 0UL, 0UL, 0, 4095)]
+    [InlineData(0UL, 1UL, 0UL, 1UL, 0, 4097)]
+    [InlineData(0UL, 1UL, 0UL, 0UL, 1, 4096)]
+    public void A_batch_that_makes_no_sense_is_named(ulong first, ulong content, ulong zeros, ulong deltas, int encoding, int payload)
+    {
+        var frame = new byte[PageBatch.PrologueBytes];
+        new PageBatch(first, content, zeros, deltas, PageEnds.Generation, (PageEncoding)encoding, payload > 4096 || encoding == 0 ? payload : 4096, 0).Write(frame, payload);
+        ProtocolException failure = Assert.IsType<ProtocolException>(Receive([.. frame, .. new byte[payload]]));
+        Assert.Contains("makes no sense", failure.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_batch_survives_its_frame() =>
+        Gen.Select(Gen.ULong[0, 60], Gen.ULong[1, 15], Gen.ULong[0, 15], Gen.UInt).Sample((first, told, content, generation) =>
+        {
+            var batch = new PageBatch(
+                first, told & content, told & ~content, 0, generation, PageEncoding.None, System.Numerics.BitOperations.PopCount(told & content) * Page.Size, 0x0123_4567_89AB_CDEF);
+            var frame = new byte[PageBatch.PrologueBytes];
+            batch.Write(frame, batch.UnpackedBytes);
+            return PageBatch.Read(frame.AsSpan(PeerConnection.HeaderBytes), batch.UnpackedBytes, Pages) == batch;
+        });
+
+    [Fact]
+    public void A_damaged_frame_of_zeros_ends_the_session()
+    {
+        var frame = new byte[ZeroRun.FrameBytes];
+        new ZeroRun(1, 2, PageEnds.Generation).Write(frame);
+        frame[^9] ^= 1;
+        Assert.Contains("damaged", Assert.IsType<ProtocolException>(Receive(frame)).Message, StringComparison.Ordinal);
     }
 
     [Fact]
     public void A_page_sent_twice_is_named()
     {
-        var frame = new byte[PageFrames.PrologueBytes + Page.Size];
-        PageFrames.WritePages(frame, 5, 1);
+        byte[] frame = OnePage(5, PageEnds.Generation);
         ProtocolException failure = Assert.IsType<ProtocolException>(Receive([.. frame, .. frame]));
-        Assert.Contains("page 5 twice", failure.Message, StringComparison.Ordinal);
+        Assert.Contains("from 5 twice", failure.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(0u)]
+    [InlineData(2u)]
+    [InlineData(uint.MaxValue)]
+    public void A_page_of_another_generation_is_refused(uint generation)
+    {
+        ProtocolException failure = Assert.IsType<ProtocolException>(Receive(OnePage(5, generation)));
+        Assert.Contains($"generation {generation} ", failure.Message, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -99,12 +146,21 @@ public class FrameTests
         Assert.Contains($"page {page}", failure.Message, StringComparison.Ordinal);
     }
 
+    private static byte[] OnePage(ulong page, uint generation)
+    {
+        var content = new byte[Page.Size];
+        content[7] = 7;
+        var frame = new byte[PageBatch.PrologueBytes];
+        new PageBatch(page, 1, 0, 0, generation, PageEncoding.None, Page.Size, PageBatch.DigestOf(content)).Write(frame, Page.Size);
+        return [.. frame, .. content];
+    }
+
     private static void Serve(byte[] bytes) => Assert.True(ServeAll(bytes) is ProtocolException or EndOfStreamException or SocketException);
 
     private static Exception? ServeAll(byte[] bytes)
     {
         using GuestMemory memory = GuestMemory.Create(Pages * Page.Size);
-        return Feed(bytes, connection => new PageServer(memory, new MigrationCounters()).ServeDemand(connection));
+        return Feed(bytes, connection => PageEnds.Serve(connection, PageEnds.Outgoing(memory)));
     }
 
     /// <returns>What ended the receiver; null when it took BackgroundDone.</returns>
@@ -113,7 +169,8 @@ public class FrameTests
         using GuestMemory memory = GuestMemory.Create(Pages * Page.Size);
         using var engine = new FaultEngine(memory);
         engine.Start(new TestNoSource());
-        Exception? end = Feed(bytes, connection => new PageReceiver(connection, engine, new MigrationCounters(), ConnectionRole.Background).ReceiveAll());
+        Exception? end = Feed(
+            bytes, connection => PageEnds.Receive(connection, PageEnds.Incoming(engine, new DemandRequester(connection, _ => { })), ConnectionRole.Background));
         Assert.True(end is null or ProtocolException or EndOfStreamException or SocketException, $"{end}");
         Assert.False(engine.Failed.IsCompleted);
         return end;

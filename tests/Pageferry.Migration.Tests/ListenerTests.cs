@@ -176,7 +176,7 @@ public sealed class ListenerTests : IDisposable
             source.Send([3, 0, 0, 0, (byte)reason.Length, 0, 0, 0, .. reason]);
         });
         using var leaving = new TestGuest(Memory.GuestMemory.Create(1 << 20));
-        MigrationException failure = Assert.Throws<MigrationException>(() => new MigrationSource(leaving).Run(old.LocalEndpoint));
+        MigrationException failure = Assert.Throws<MigrationException>(() => new MigrationSource(leaving, new MigrationOptions { Connections = 1 }).Run(old.LocalEndpoint));
         answering.Wait(s_patience);
         Assert.Contains("The source speaks protocol version 2, this destination 1", failure.Message, StringComparison.Ordinal);
 

@@ -10,6 +10,41 @@ public class MigrationTests
     public static TheoryData<GuestBacking, GuestBacking> Backings => new MatrixTheoryData<GuestBacking, GuestBacking>(
         [GuestBacking.Memfd, GuestBacking.Anonymous], [GuestBacking.Memfd, GuestBacking.Anonymous]);
 
+    public static TheoryData<MigrationMode, GuestBacking, GuestBacking, MigrationCompression> Combinations => new MatrixTheoryData<MigrationMode, GuestBacking, GuestBacking, MigrationCompression>(
+        [MigrationMode.Auto, MigrationMode.Precopy],
+        [GuestBacking.Memfd, GuestBacking.Anonymous],
+        [GuestBacking.Memfd, GuestBacking.Anonymous],
+        [MigrationCompression.None, MigrationCompression.Lz4, MigrationCompression.Zstd, MigrationCompression.Auto]);
+
+    [Theory]
+    [MemberData(nameof(Combinations))]
+    public async Task Its_memory_goes_before_it(MigrationMode mode, GuestBacking from, GuestBacking to, MigrationCompression compression)
+    {
+        const ulong Size = 64 << 20;
+        using var leaving = new TestGuest(GuestMemory.Create(Size, from));
+        leaving.Resume();
+        Assert.True(SpinWait.SpinUntil(() => leaving.Round > 2, s_patience));
+
+        TestGuest? arrived = null;
+        using var destination = new MigrationDestination(
+            new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions, to), layout.GuestId));
+        Task receiving = Task.Run(() => destination.Receive(guest => arrived = (TestGuest)guest), TestContext.Current.CancellationToken);
+        var source = new MigrationSource(leaving, new MigrationOptions { Mode = mode, Compression = compression, Validate = true, DowntimeLimit = TimeSpan.FromSeconds(2) });
+        source.Run(destination.EndPoint);
+        await receiving.WaitAsync(s_patience, TestContext.Current.CancellationToken);
+        foreach (string decision in source.Decisions)
+        {
+            TestContext.Current.TestOutputHelper?.WriteLine(decision);
+        }
+
+        TestContext.Current.TestOutputHelper?.WriteLine($"{source.Progress}");
+        using TestGuest guest = arrived!;
+        ulong round = guest.Round;
+        Assert.True(SpinWait.SpinUntil(() => guest.Round > round + 3, s_patience));
+        Assert.Equal(0, leaving.Wrong);
+        Assert.Equal(0, guest.Wrong);
+    }
+
     [Theory]
     [MemberData(nameof(Backings))]
     public async Task A_running_guest_moves_and_finds_every_page_as_it_left_it(GuestBacking from, GuestBacking to)
@@ -23,7 +58,7 @@ public class MigrationTests
         using var destination = new MigrationDestination(
             new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions, to), layout.GuestId));
         Task receiving = Task.Run(() => destination.Receive(guest => arrived = (TestGuest)guest), TestContext.Current.CancellationToken);
-        var source = new MigrationSource(leaving);
+        var source = new MigrationSource(leaving, new MigrationOptions { Mode = MigrationMode.Postcopy });
         source.Run(destination.EndPoint);
         await receiving.WaitAsync(s_patience, TestContext.Current.CancellationToken);
 

@@ -49,16 +49,16 @@ public class PagePathTests
         using GuestMemory memory = WrittenMemory(Pages, GuestBacking.Memfd);
         (PeerConnection backgroundHere, PeerConnection backgroundThere) = Connect();
         (PeerConnection demandHere, PeerConnection demandThere) = Connect();
-        var server = new PageServer(memory, new MigrationCounters());
-        Run(() => server.FillBackground(backgroundHere));
-        Run(() => server.ServeDemand(demandHere));
+        OutgoingPages outgoing = PageEnds.Outgoing(memory);
+        Run(() => PageEnds.Drain(backgroundHere, outgoing));
+        Run(() => PageEnds.Serve(demandHere, outgoing));
         Thread.Sleep(100);
         var requester = new DemandRequester(demandThere, failure => throw failure);
         requester.Request([Pages - 2]);
         demandThere.Patience = s_patience;
         (MessageType type, int bytes) = demandThere.ReceiveHeader();
         Assert.Equal(MessageType.Pages, type);
-        Assert.Equal(PageFrames.RunBytes + Page.Size, bytes);
+        Assert.Equal(PageBatch.Bytes + Page.Size, bytes);
         demandThere.Dispose();
         backgroundThere.Dispose();
         demandHere.Dispose();
@@ -72,19 +72,18 @@ public class PagePathTests
         using GuestMemory memory = WrittenMemory(Pages, GuestBacking.Memfd);
         (PeerConnection backgroundHere, PeerConnection backgroundThere) = Connect();
         (PeerConnection demandHere, PeerConnection demandThere) = Connect();
-        var server = new PageServer(memory, new MigrationCounters());
-        Run(() => server.ServeDemand(demandHere));
+        OutgoingPages outgoing = PageEnds.Outgoing(memory);
+        Run(() => PageEnds.Serve(demandHere, outgoing));
         new DemandRequester(demandThere, failure => throw failure).Request([1000]);
         demandThere.Patience = s_patience;
         _ = demandThere.ReceiveHeader();
-        Run(() => server.FillBackground(backgroundHere));
+        Run(() => PageEnds.Drain(backgroundHere, outgoing));
         backgroundThere.Patience = s_patience;
-        (MessageType type, int bytes) = backgroundThere.ReceiveHeader();
-        Assert.Equal(MessageType.Pages, type);
-        var run = new byte[PageFrames.RunBytes];
-        backgroundThere.ReceiveAll(run);
-        (ulong first, _) = PageFrames.ReadRun(type, run, bytes, Pages);
-        Assert.Equal(1001UL, first);
+        (PageBatch batch, _) = PageEnds.NextBatch(backgroundThere, Pages);
+
+        // The batch that the page is in, without the page itself, and what was before it.
+        Assert.Equal(992UL, batch.First);
+        Assert.Equal(uint.MaxValue & ~(1UL << 8), batch.Content | batch.Zeros);
         demandThere.Dispose();
         backgroundThere.Dispose();
         demandHere.Dispose();
@@ -201,16 +200,13 @@ public class PagePathTests
     {
         using GuestMemory memory = WrittenMemory(64, GuestBacking.Memfd);
         (PeerConnection here, PeerConnection there) = Connect();
-        var server = new PageServer(memory, new MigrationCounters());
-        Run(() => server.ServeDemand(here));
+        Run(() => PageEnds.Serve(here, PageEnds.Outgoing(memory)));
         new DemandRequester(there, failure => throw failure).Request([3, 3, 4, 3]);
         there.Patience = s_patience;
-        var content = new byte[PageFrames.RunBytes + Page.Size];
         foreach (ulong expected in (ulong[])[3, 4])
         {
-            (MessageType type, int bytes) = there.ReceiveHeader();
-            there.ReceiveAll(content);
-            Assert.Equal((expected, 1UL), PageFrames.ReadRun(type, content, bytes, 64));
+            (PageBatch batch, byte[] content) = PageEnds.NextBatch(there, 64);
+            Assert.Equal((expected, 1UL), (batch.First, batch.Content));
             Assert.Equal((byte)(expected + 1), content[^1]);
         }
 
@@ -227,12 +223,14 @@ public class PagePathTests
         (PeerConnection here, PeerConnection there) = Connect(security);
         long source = 0;
         long receiver = 0;
-        var server = new PageServer(from, new MigrationCounters());
-        Thread serving = Run(() => source = Allocated(() => server.ServeDemand(here)));
+        OutgoingPages outgoing = PageEnds.Outgoing(from);
+        Thread serving = Run(() => source = Allocated(() => PageEnds.Serve(here, outgoing)));
         using var engine = new FaultEngine(to);
-        var requester = new AllocationMeter(new DemandRequester(there, failure => throw failure));
+        var asking = new DemandRequester(there, failure => throw failure);
+        var requester = new AllocationMeter(asking);
         engine.Start(requester);
-        Thread receiving = Run(() => receiver = Allocated(() => new PageReceiver(there, engine, new MigrationCounters(), ConnectionRole.Demand).ReceiveAll()));
+        IncomingPages incoming = PageEnds.Incoming(engine, asking);
+        Thread receiving = Run(() => receiver = Allocated(() => PageEnds.Receive(there, incoming, ConnectionRole.Demand)));
         var one = new byte[1];
         for (ulong page = 0; page < pages; page++)
         {

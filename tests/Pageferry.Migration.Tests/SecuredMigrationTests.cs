@@ -151,7 +151,7 @@ public sealed class SecuredMigrationTests : IDisposable
         }
 
         long before = Environment.TickCount64;
-        new MigrationSource(leaving, security: a).Run(destination.EndPoint);
+        new MigrationSource(leaving, new MigrationOptions { Security = a }).Run(destination.EndPoint);
         Assert.True(receiving.Wait(s_patience));
         Assert.InRange(Environment.TickCount64 - before, 0, 5000);
         strangers.ForEach(stranger => stranger.Dispose());
@@ -183,7 +183,7 @@ public sealed class SecuredMigrationTests : IDisposable
         TestGuest? arrived = null;
         Task receiving = Task.Run(() => destination.Receive(guest => arrived = (TestGuest)guest));
         leaving.Resume();
-        new MigrationSource(leaving, security: a).Run(new DnsEndPoint("localhost", destination.EndPoint.Port));
+        new MigrationSource(leaving, new MigrationOptions { Security = a }).Run(new DnsEndPoint("localhost", destination.EndPoint.Port));
         Assert.True(receiving.Wait(s_patience));
         arrived!.Dispose();
     }
@@ -210,7 +210,7 @@ public sealed class SecuredMigrationTests : IDisposable
             new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions, to), layout.GuestId), security: b);
         TestGuest? arrived = null;
         Task receiving = Task.Run(() => destination.Receive(guest => arrived = (TestGuest)guest));
-        var source = new MigrationSource(leaving, security: a);
+        var source = new MigrationSource(leaving, new MigrationOptions { Security = a });
         source.Run(destination.EndPoint);
         Assert.True(receiving.Wait(s_patience));
         using TestGuest guest = arrived!;
@@ -229,7 +229,7 @@ public sealed class SecuredMigrationTests : IDisposable
         using var destination = new MigrationDestination(
             new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions), layout.GuestId), _log, security: b);
         Task receiving = Task.Run(() => destination.Receive(_ => { }));
-        MigrationException failure = Assert.Throws<MigrationException>(() => new MigrationSource(leaving, security: a).Run(destination.EndPoint));
+        MigrationException failure = Assert.Throws<MigrationException>(() => new MigrationSource(leaving, new MigrationOptions { Security = a }).Run(destination.EndPoint));
         Assert.False(failure.SwitchedOver);
         Assert.All(here, part => Assert.Contains(part, failure.Message, StringComparison.Ordinal));
         Assert.True(SpinWait.SpinUntil(() => _log.Lines.Any(line => there.All(part => line.Contains(part, StringComparison.Ordinal))), s_patience), string.Join('\n', _log.Lines));

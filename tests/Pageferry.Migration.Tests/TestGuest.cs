@@ -39,6 +39,8 @@ internal sealed class TestGuest : IMigratingGuest, IArrivingGuest
 
     public bool IsRunning => _thread is { IsAlive: true };
 
+    public bool IsPaused => false;
+
     public int Pauses { get; private set; }
 
     public void Pause()
@@ -62,11 +64,20 @@ internal sealed class TestGuest : IMigratingGuest, IArrivingGuest
         }
     }
 
-    public void Start(Action executed)
+    public void Start(bool isPaused, Action executed)
     {
         _executed = executed;
-        Resume();
+        if (!isPaused)
+        {
+            Resume();
+        }
     }
+
+    public IDirtyTracker TrackDirtyPages() => new ScanDirtyTracker(Memory);
+
+    public void Throttle(int percent) => ThrottledTo = percent;
+
+    public int ThrottledTo { get; private set; }
 
     public byte[] SaveState()
     {

@@ -23,10 +23,13 @@ internal sealed class ArrivingGuest(Guid id, IMachine machine, FaultEngine engin
     public void LoadState(ReadOnlySpan<byte> state) => machine.LoadState(state);
 
     /// <inheritdoc/>
-    public void Start(Action executed)
+    public void Start(bool isPaused, Action executed)
     {
         machine.FirstInstruction += executed;
-        machine.Start();
+        if (!isPaused)
+        {
+            machine.Start();
+        }
     }
 
     /// <summary>Gives the machine back: the guest did not arrive.</summary>

@@ -6,9 +6,10 @@ namespace Pageferry.Cli;
 /// <summary>A guest on its way out of this process.</summary>
 /// <param name="guest">The guest.</param>
 /// <param name="to">Where it goes.</param>
-internal sealed class Departure(IMigratingGuest guest, IPEndPoint to)
+/// <param name="options">How it goes there.</param>
+internal sealed class Departure(IMigratingGuest guest, IPEndPoint to, MigrationOptions options)
 {
-    private readonly MigrationSource _source = new(guest);
+    private readonly MigrationSource _source = new(guest, options);
 
     /// <summary>How far it is.</summary>
     internal MigrationStatus Status
@@ -22,11 +23,25 @@ internal sealed class Departure(IMigratingGuest guest, IPEndPoint to)
                 Peer = to.ToString(),
                 DowntimeMs = progress.Downtime > TimeSpan.Zero ? progress.Downtime.TotalMilliseconds : null,
                 BackgroundMibPerS = progress.BackgroundMibPerSecond,
+                PagesRemaining = (ulong)progress.PagesRemaining,
+                Round = Known(progress.Round),
+                BandwidthMibPerS = Known(progress.BandwidthMibPerSecond),
+                DirtyMibPerS = progress.BandwidthMibPerSecond > 0 ? progress.DirtyMibPerSecond : null,
+                ExpectedDowntimeMs = Known(progress.ExpectedDowntime.TotalMilliseconds),
+                ThrottlePercent = Known(progress.ThrottlePercent),
+                Decisions = _source.Decisions,
             };
         }
     }
 
+    /// <summary>Ends the migration: the guest goes on here.</summary>
+    /// <returns>False if it is too late.</returns>
+    internal bool Cancel() => _source.Cancel();
+
     /// <summary>Moves the guest.</summary>
     /// <returns>Completes when the destination has every page; fails with <see cref="MigrationException"/>.</returns>
     internal Task RunAsync() => Task.Factory.StartNew(() => _source.Run(to), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+
+    private static T? Known<T>(T value)
+        where T : struct, System.Numerics.INumber<T> => T.IsZero(value) ? null : value;
 }

@@ -19,6 +19,15 @@ internal sealed class LeavingGuest(Guid id, IMachine machine) : IMigratingGuest
     public GuestMemory Memory => machine.Memory;
 
     /// <inheritdoc/>
+    public bool IsPaused => false;
+
+    /// <inheritdoc/>
+    public IDirtyTracker TrackDirtyPages() => machine.TrackDirtyPages();
+
+    /// <inheritdoc/>
+    public void Throttle(int percent) => machine.Throttle(percent);
+
+    /// <inheritdoc/>
     public void Pause() => machine.Pause();
 
     /// <inheritdoc/>

@@ -11,23 +11,35 @@ internal sealed record MigrationStatus
     /// <summary>The other side's address, <c>HOST:PORT</c>.</summary>
     public string? Peer { get; init; }
 
-    /// <summary>The phase: <c>preparing</c>, <c>switching_over</c>, <c>post_copy</c>, <c>completed</c>, <c>failed</c> or <c>stalled</c>.</summary>
+    /// <summary>
+    /// The phase: <c>preparing</c>, <c>pre_copy</c>, <c>switching_over</c>, <c>post_copy</c>, <c>completed</c>, <c>failed</c>, <c>cancelled</c> or
+    /// <c>stalled</c>.
+    /// </summary>
     public required string Phase { get; init; }
 
     /// <summary>The guest's pages.</summary>
     public required ulong PagesTotal { get; init; }
 
-    /// <summary>Pages sent (source) or here (destination), zero pages included.</summary>
+    /// <summary>Pages that are at the destination and up to date there, zero pages included.</summary>
     public required ulong PagesDone { get; init; }
+
+    /// <summary>Pages of this round, or of the rest after the switchover, that the destination does not have; null on the destination.</summary>
+    public ulong? PagesRemaining { get; init; }
+
+    /// <summary>Pages with content that went before the switchover, each as often as it went.</summary>
+    public required ulong PagesPrecopy { get; init; }
 
     /// <summary>Pages that went because the guest waited for them.</summary>
     public required ulong PagesDemand { get; init; }
 
-    /// <summary>Pages with content that went before the guest asked.</summary>
+    /// <summary>Pages with content that went after the switchover before the guest asked.</summary>
     public required ulong PagesBackground { get; init; }
 
-    /// <summary>Pages that are zero and went without content.</summary>
+    /// <summary>Pages that are zero and went without content, each as often as it went.</summary>
     public required ulong PagesZero { get; init; }
+
+    /// <summary>Pages that were damaged on their way and sent again.</summary>
+    public required ulong PagesDamaged { get; init; }
 
     /// <summary>Bytes on the wire, headers included.</summary>
     public required ulong Bytes { get; init; }
@@ -40,6 +52,24 @@ internal sealed record MigrationStatus
 
     /// <summary>Throughput of the background connection in MiB/s; null while there is none, and on the destination.</summary>
     public double? BackgroundMibPerS { get; init; }
+
+    /// <summary>The round of pre-copy, from 1; null before and on the destination.</summary>
+    public int? Round { get; init; }
+
+    /// <summary>Memory moved per second in the last round, in MiB; null before its end.</summary>
+    public double? BandwidthMibPerS { get; init; }
+
+    /// <summary>Memory that the guest made dirty per second in the last round, in MiB; null before its end.</summary>
+    public double? DirtyMibPerS { get; init; }
+
+    /// <summary>Milliseconds that the guest would stand still if it stopped now; null before the end of a round.</summary>
+    public double? ExpectedDowntimeMs { get; init; }
+
+    /// <summary>The share of time that the vCPUs are kept from running; null if they aren't.</summary>
+    public int? ThrottlePercent { get; init; }
+
+    /// <summary>What was decided, and why; null on the destination.</summary>
+    public IReadOnlyList<string>? Decisions { get; init; }
 
     /// <summary>Userfaults that needed a page from the source; null on the source.</summary>
     public ulong? DemandFaults { get; init; }
@@ -57,14 +87,18 @@ internal sealed record MigrationStatus
         {
             MigrationPhase.Waiting => "waiting",
             MigrationPhase.Preparing => "preparing",
+            MigrationPhase.PreCopy => "pre_copy",
             MigrationPhase.SwitchingOver => "switching_over",
             MigrationPhase.PostCopy => "post_copy",
             MigrationPhase.Completed => "completed",
             MigrationPhase.Failed => "failed",
+            MigrationPhase.Cancelled => "cancelled",
             _ => "stalled",
         },
         PagesTotal = (ulong)progress.PagesTotal,
-        PagesDone = (ulong)(progress.PagesDemand + progress.PagesBackground + progress.PagesZero),
+        PagesDone = (ulong)progress.PagesDone,
+        PagesPrecopy = (ulong)progress.PagesPrecopy,
+        PagesDamaged = (ulong)progress.PagesDamaged,
         PagesDemand = (ulong)progress.PagesDemand,
         PagesBackground = (ulong)progress.PagesBackground,
         PagesZero = (ulong)progress.PagesZero,

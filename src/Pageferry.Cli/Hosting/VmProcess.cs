@@ -175,7 +175,7 @@ internal sealed class VmProcess
                 throw new CommandException($"Could not move the guest to {to}: {WhyNot()}");
             }
 
-            _departure = new Departure(new LeavingGuest(_id, _machine), to);
+            _departure = new Departure(new LeavingGuest(_id, _machine), to, new MigrationOptions { Mode = MigrationMode.Postcopy });
             _state = VmState.Leaving;
             return _departure;
         }

@@ -6,6 +6,9 @@ internal static partial class Interop
 {
     internal const nuint PAGEMAP_SCAN = 0xc0606610;
 
+    internal const ulong PM_SCAN_WP_MATCHING = 1;
+    internal const ulong PM_SCAN_CHECK_WPASYNC = 2;
+
     /// <summary>mincore(2): a byte for each page.</summary>
     [LibraryImport(Libraries.C, EntryPoint = "mincore", SetLastError = true)]
     internal static unsafe partial int Mincore(nint address, nuint length, byte* pages);

@@ -1,0 +1,197 @@
+using System.Diagnostics;
+using System.Numerics;
+using Pageferry.Linux;
+using Pageferry.Memory;
+
+namespace Pageferry.Migration;
+
+/// <summary>
+/// Writes batches of background pages to a connection: looks for zeros, tells what changed where that pays, compresses where that pays, and digests.
+/// One thread's; its buffers are native memory, made once.
+/// </summary>
+internal sealed class BatchWriter : IDisposable
+{
+    /// <summary>A payload that compression does not make smaller than this goes as it is, which is faster to take.</summary>
+    private const double WorthIt = 0.95;
+
+    /// <summary>Before each buffer, so that a frame is sent at once.</summary>
+    private const int Room = PageBatch.PrologueBytes;
+
+    /// <summary>From one buffer to the next.</summary>
+    private const int BufferBytes = Room + PageBatch.MostPayloadBytes;
+
+    private readonly PeerConnection _connection;
+    private readonly MigrationCounters _counters;
+    private readonly CompressionChoice _choice;
+    private readonly PagePacking _packing = new();
+    private readonly MappedRegion _buffers = MappedRegion.MapAnonymous(((3UL * BufferBytes) + Page.Size - 1) / Page.Size * Page.Size);
+    private readonly byte[] _prologue = new byte[Room];
+
+    /// <param name="connection">Where to.</param>
+    /// <param name="compression">How.</param>
+    /// <param name="counters">Counts what was sent.</param>
+    internal BatchWriter(PeerConnection connection, MigrationCompression compression, MigrationCounters counters)
+    {
+        _connection = connection;
+        _counters = counters;
+        _choice = new CompressionChoice(compression);
+    }
+
+    /// <summary>How fast.</summary>
+    internal BandwidthLimit Limit { get; set; } = new(0);
+
+    /// <summary>Room for the content of a batch's pages, of which page n begins at byte n · 4096.</summary>
+    internal Span<byte> Content => Buffer(0).Slice(Room, PageBatch.MostPages * Page.Size);
+
+    private Span<byte> Buffer(int number) => _buffers.Span((ulong)number * BufferBytes, BufferBytes);
+
+    /// <summary>Sends pages with their content.</summary>
+    /// <param name="first">The page that bit 0 stands for.</param>
+    /// <param name="pages">The pages; at least one.</param>
+    /// <param name="generation">The round, or the switchover's.</param>
+    /// <param name="content">The content, of page n from byte n · 4096 on; it does not change meanwhile.</param>
+    /// <param name="sent">What the pages were sent with before, to tell what changed; null for all of them whole.</param>
+    /// <param name="damaged">Pages that have to go whole, which are taken out.</param>
+    internal void Send(ulong first, ulong pages, uint generation, ReadOnlySpan<byte> content, SentContent? sent, PageBitmap? damaged)
+    {
+        long began = Stopwatch.GetTimestamp();
+        ulong zeros = ZerosAmong(pages, content);
+        ulong whole = pages & ~zeros;
+        ReadOnlySpan<byte> gathered = Gather(whole, content, out bool isBuffered);
+        ulong deltas = 0;
+        int unpacked = gathered.Length;
+        int at = 0;
+        if (sent is not null && _choice.DeltasPay)
+        {
+            ForgetZeros(sent, first, zeros);
+            unpacked = TellChanges(first, whole, generation, gathered, sent, damaged, out deltas);
+            at = deltas != 0 ? 1 : 0;
+        }
+
+        PageEncoding tried = unpacked > 0 ? _choice.Next() : PageEncoding.None;
+        ReadOnlySpan<byte> payload = at == 0 ? gathered : Buffer(1).Slice(Room, unpacked);
+        PageEncoding encoding = PageEncoding.None;
+        int bytes = unpacked;
+        if (tried != PageEncoding.None && _packing.Pack(tried, payload, Buffer(2).Slice(Room, (int)(unpacked * WorthIt))) is > 0 and int packed)
+        {
+            (encoding, bytes, at) = (tried, packed, 2);
+        }
+
+        var batch = new PageBatch(first, whole, zeros, deltas, generation, encoding, unpacked, PageBatch.DigestOf(gathered));
+        long packedAt = Stopwatch.GetTimestamp();
+        if (at != 0 || isBuffered)
+        {
+            batch.Write(Buffer(at), bytes);
+            _connection.SendAll(Buffer(at)[..(Room + bytes)]);
+        }
+        else
+        {
+            batch.Write(_prologue, bytes);
+            _connection.SendAll(_prologue);
+            _connection.SendAll(gathered);
+        }
+
+        Limit.Pay(Room + bytes);
+        _counters.AddBackground(batch.ContentPages, BitOperations.PopCount(zeros), Room + bytes);
+        _choice.Learn(
+            tried, unpacked, Room + bytes, Stopwatch.GetElapsedTime(began, packedAt).TotalNanoseconds, Stopwatch.GetElapsedTime(packedAt).TotalNanoseconds);
+    }
+
+    /// <summary>Sends the news of zero pages.</summary>
+    internal void SendZeros(ulong first, ulong count, uint generation)
+    {
+        new ZeroRun(first, count, generation).Write(_prologue);
+        _connection.SendAll(_prologue.AsSpan(0, ZeroRun.FrameBytes));
+        _counters.AddBackground(0, (long)count, ZeroRun.FrameBytes);
+    }
+
+    public void Dispose()
+    {
+        _packing.Dispose();
+        _buffers.Dispose();
+    }
+
+    private static ulong ZerosAmong(ulong pages, ReadOnlySpan<byte> content)
+    {
+        ulong zeros = 0;
+        for (ulong left = pages; left != 0; left &= left - 1)
+        {
+            int n = BitOperations.TrailingZeroCount(left);
+            zeros |= content.Slice(n * Page.Size, Page.Size).ContainsAnyExcept((byte)0) ? 0 : 1UL << n;
+        }
+
+        return zeros;
+    }
+
+    private static void ForgetZeros(SentContent sent, ulong first, ulong zeros)
+    {
+        for (; zeros != 0; zeros &= zeros - 1)
+        {
+            sent.Forget(first + (ulong)BitOperations.TrailingZeroCount(zeros));
+        }
+    }
+
+    /// <summary>The content of pages in one piece: where it is, if they are neighbours, else moved together in a buffer.</summary>
+    private ReadOnlySpan<byte> Gather(ulong pages, ReadOnlySpan<byte> content, out bool isBuffered)
+    {
+        isBuffered = true;
+        if (pages == 0)
+        {
+            return [];
+        }
+
+        Span<byte> buffer = Content;
+        bool isInBuffer = content.Overlaps(buffer);
+        ulong left = pages;
+        (int first, int count) = PageBatch.TakeRun(ref left);
+        if (left == 0 && (!isInBuffer || first == 0))
+        {
+            isBuffered = isInBuffer;
+            return content.Slice(first * Page.Size, count * Page.Size);
+        }
+
+        // Where it is the buffer itself, pages only move down.
+        int bytes = 0;
+        for (left = pages; left != 0;)
+        {
+            (first, count) = PageBatch.TakeRun(ref left);
+            content.Slice(first * Page.Size, count * Page.Size).CopyTo(buffer[bytes..]);
+            bytes += count * Page.Size;
+        }
+
+        return buffer[..bytes];
+    }
+
+    /// <summary>Writes the payload with what changed in the pages that were sent before, and holds what is sent now.</summary>
+    /// <returns>The payload's size in the second buffer, where there are deltas; else that of the content.</returns>
+    private int TellChanges(ulong first, ulong pages, uint generation, ReadOnlySpan<byte> gathered, SentContent sent, PageBitmap? damaged, out ulong deltas)
+    {
+        deltas = 0;
+        Span<byte> payload = Buffer(1)[Room..];
+        int bytes = 0;
+        for (ulong left = pages; left != 0; left &= left - 1)
+        {
+            int n = BitOperations.TrailingZeroCount(left);
+            ulong page = first + (ulong)n;
+            ReadOnlySpan<byte> now = gathered[..Page.Size];
+            gathered = gathered[Page.Size..];
+            Span<byte> before = damaged?.Take(page) == true ? [] : sent.Find(page);
+            int delta = before.IsEmpty ? -1 : DeltaCoding.Encode(before, now, payload.Slice(bytes + DeltaCoding.LengthBytes, DeltaCoding.MostBytes));
+            if (delta >= 0)
+            {
+                DeltaCoding.WriteSize(payload[bytes..], delta);
+                deltas |= 1UL << n;
+                bytes += DeltaCoding.LengthBytes + delta;
+            }
+            else
+            {
+                now.CopyTo(payload[bytes..]);
+                bytes += Page.Size;
+            }
+
+            sent.Keep(page, generation, now);
+        }
+
+        return bytes;
+    }
+}

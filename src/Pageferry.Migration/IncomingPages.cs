@@ -1,0 +1,121 @@
+using System.Numerics;
+using Pageferry.Memory;
+
+namespace Pageferry.Migration;
+
+/// <summary>What the destination's receivers share: whether the guest has switched over, which round is due, what arrived damaged.</summary>
+internal sealed class IncomingPages(FaultEngine engine, MigrationCounters counters, DemandRequester requester, int backgroundConnections, bool validate)
+{
+    private readonly object _gate = new();
+    private readonly PageBitmap _damaged = new(engine.Memory.PageCount);
+    private int _reached;
+    private uint _roundsDone;
+    private volatile uint _switchover;
+    private bool _ended;
+
+    internal FaultEngine Engine => engine;
+
+    internal MigrationCounters Counters => counters;
+
+    /// <summary>The digests of what arrived; null unless the source asked for them.</summary>
+    internal ReceivedDigests? Digests { get; } = validate ? new ReceivedDigests(engine.Memory.PageCount) : null;
+
+    /// <summary>The generation of pages that come after the switchover; 0 before it.</summary>
+    internal uint Switchover => _switchover;
+
+    /// <summary>Hears that a round is here on all connections.</summary>
+    internal Action<uint>? RoundDone { get; set; }
+
+    /// <summary>A connection has received all of a round.</summary>
+    internal void ReachBarrier(uint generation)
+    {
+        lock (_gate)
+        {
+            if (_switchover != 0 || generation != _roundsDone + 1)
+            {
+                throw new ProtocolException($"The source sent a barrier of round {generation} where round {_roundsDone + 1} is due{(_switchover != 0 ? ", after the switchover" : string.Empty)}.");
+            }
+
+            _reached++;
+            if (_reached < backgroundConnections)
+            {
+                return;
+            }
+
+            _reached = 0;
+            _roundsDone = generation;
+            RoundDone?.Invoke(generation);
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    /// <summary>Nothing more comes: who waits for a round goes on.</summary>
+    internal void End()
+    {
+        lock (_gate)
+        {
+            _ended = true;
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    /// <summary>Waits until all rounds before a switchover are here, and discards pages that arrived damaged last: from now on pages are placed and not refreshed.</summary>
+    /// <param name="generation">The switchover's generation.</param>
+    internal void SwitchOver(uint generation)
+    {
+        lock (_gate)
+        {
+            while (_roundsDone + 1 < generation && !_ended)
+            {
+                _ = Monitor.Wait(_gate);
+            }
+
+            if (_roundsDone + 1 != generation)
+            {
+                throw new ProtocolException($"The source switched over to generation {generation} after {_roundsDone} rounds.");
+            }
+
+            _switchover = generation;
+        }
+
+        for (ulong page = _damaged.Next(0, _damaged.PageCount); page < _damaged.PageCount; page = _damaged.Next(page + 1, _damaged.PageCount))
+        {
+            engine.Discard(page, 1);
+        }
+    }
+
+    /// <summary>After the switchover: asks again for what arrived damaged last.</summary>
+    internal void AskForDamaged()
+    {
+        for (ulong page = 0; page < _damaged.PageCount; page += PageBitmap.PagesPerWord)
+        {
+            requester.Resend(page, _damaged.Word(page));
+        }
+    }
+
+    /// <summary>Pages arrived damaged: they are asked for again, and nothing of them is shown to the guest.</summary>
+    internal void TakeDamaged(ulong first, ulong pages)
+    {
+        counters.AddDamaged(BitOperations.PopCount(pages));
+        for (ulong left = pages; left != 0; left &= left - 1)
+        {
+            _ = _damaged.Add(first + (ulong)BitOperations.TrailingZeroCount(left));
+        }
+
+        requester.Resend(first, pages);
+    }
+
+    /// <summary>Pages arrived whole.</summary>
+    internal void TakeWhole(ulong first, ulong pages)
+    {
+        if (counters.Damaged == 0)
+        {
+            return;
+        }
+
+        for (; pages != 0; pages &= pages - 1)
+        {
+            _ = _damaged.Take(first + (ulong)BitOperations.TrailingZeroCount(pages));
+        }
+    }
+}

@@ -1,0 +1,76 @@
+using System.Buffers.Binary;
+using Pageferry.Memory;
+
+namespace Pageferry.Migration;
+
+/// <summary>Compares the digests of pages as they arrived with the source's memory, which has not changed since the guest stopped.</summary>
+internal sealed class PageValidation(GuestMemory memory)
+{
+    /// <summary>Says that nothing arrived of a page: the guest removed it before.</summary>
+    internal const ulong Nothing = 0;
+
+    /// <summary>The most digests of one message.</summary>
+    internal const int MostDigests = 8192;
+
+    /// <summary>First page (8 bytes), then a digest of 8 bytes for each page.</summary>
+    internal const int MostBytes = sizeof(ulong) * (1 + MostDigests);
+
+    /// <summary>Wrong pages named in a message.</summary>
+    private const int MostNamed = 8;
+
+    private readonly byte[] _page = new byte[Page.Size];
+
+    /// <summary>Receives the digests of all pages, and compares.</summary>
+    /// <exception cref="ProtocolException">Digests are missing, or pages differ.</exception>
+    internal void Compare(PeerConnection control)
+    {
+        var wrong = new List<ulong>();
+        long count = 0;
+        for (ulong next = 0; next < memory.PageCount;)
+        {
+            byte[] message = control.Receive(MessageType.Digests, MostBytes);
+            int digests = (message.Length / sizeof(ulong)) - 1;
+            if (message.Length % sizeof(ulong) != 0 || digests < 1 || (ulong)digests > memory.PageCount - next || BinaryPrimitives.ReadUInt64LittleEndian(message) != next)
+            {
+                throw new ProtocolException($"The destination sent {message.Length} bytes of digests where those from page {next} on are due.");
+            }
+
+            for (int i = 1; i <= digests; i++, next++)
+            {
+                ulong digest = BinaryPrimitives.ReadUInt64LittleEndian(message.AsSpan(i * sizeof(ulong)));
+                if (digest != Nothing && digest != DigestOf(next))
+                {
+                    count++;
+                    if (wrong.Count < MostNamed)
+                    {
+                        wrong.Add(next);
+                    }
+                }
+            }
+        }
+
+        if (count > 0)
+        {
+            throw new ProtocolException(
+                $"Validation found {count} of {memory.PageCount} pages that did not arrive as they are here: {string.Join(", ", wrong)}{(count > wrong.Count ? " and more" : string.Empty)}.");
+        }
+    }
+
+    /// <summary>A page's digest, which is never <see cref="Nothing"/>.</summary>
+    internal static ulong DigestOf(ReadOnlySpan<byte> page) => Math.Max(1, PageBatch.DigestOf(page));
+
+    private ulong DigestOf(ulong page)
+    {
+        // A page that was never written is not populated by looking.
+        if (memory.NextContent(page) != page)
+        {
+            Array.Clear(_page);
+        }
+        else
+        {
+            memory.ReadPages(page, _page);
+        }
+
+        return DigestOf(_page);
+    }
+}
