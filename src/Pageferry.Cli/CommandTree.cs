@@ -60,6 +60,7 @@ internal static class CommandTree
             VmRunCommand.Create(examples),
             VmReceiveCommand.Create(examples),
             VmMigrateCommand.Create(examples),
+            VmCancelCommand.Create(examples),
             VmStatusCommand.Create(examples),
             VmStopCommand.Create(examples),
         };

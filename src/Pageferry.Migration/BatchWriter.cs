@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using System.Numerics;
-using Pageferry.Linux;
 using Pageferry.Memory;
 
 namespace Pageferry.Migration;
@@ -24,7 +23,7 @@ internal sealed class BatchWriter : IDisposable
     private readonly MigrationCounters _counters;
     private readonly CompressionChoice _choice;
     private readonly PagePacking _packing = new();
-    private readonly MappedRegion _buffers = MappedRegion.MapAnonymous(((3UL * BufferBytes) + Page.Size - 1) / Page.Size * Page.Size);
+    private readonly NativeBuffer _buffers = new(3 * BufferBytes);
     private readonly byte[] _prologue = new byte[Room];
 
     /// <param name="connection">Where to.</param>
@@ -43,7 +42,7 @@ internal sealed class BatchWriter : IDisposable
     /// <summary>Room for the content of a batch's pages, of which page n begins at byte n · 4096.</summary>
     internal Span<byte> Content => Buffer(0).Slice(Room, PageBatch.MostPages * Page.Size);
 
-    private Span<byte> Buffer(int number) => _buffers.Span((ulong)number * BufferBytes, BufferBytes);
+    private Span<byte> Buffer(int number) => _buffers.Span(number * BufferBytes, BufferBytes);
 
     /// <summary>Sends pages with their content.</summary>
     /// <param name="first">The page that bit 0 stands for.</param>

@@ -19,6 +19,7 @@ public interface IMigratingGuest
 
     /// <summary>Begins to track which pages are written, by the guest or by its host.</summary>
     /// <returns>What tells it; its disposal ends the tracking.</returns>
+    /// <exception cref="IOException">The kernel can't (<see cref="Linux.LinuxException"/>): all memory then goes after the guest, if that is allowed.</exception>
     IDirtyTracker TrackDirtyPages();
 
     /// <summary>Slows the guest down.</summary>

@@ -119,6 +119,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
 
         SwitchedOver = true;
         Counters.Phase = MigrationPhase.PostCopy;
+        Counters.BeginBackground();
         Receive(_connections!.Demand, ConnectionRole.Demand);
         _guest.Start(message.IsPaused, TellRunning);
         if (message.IsPaused)

@@ -83,6 +83,9 @@ internal sealed class MigrationCounters
         Volatile.Write(ref _expectedDowntimeTicks, expectedDowntime.Ticks);
     }
 
+    /// <summary>From now on pages go that nobody waits for.</summary>
+    internal void BeginBackground() => Volatile.Write(ref _backgroundBegan, Stopwatch.GetTimestamp());
+
     internal void AddDemand(long pages, long zeros, long bytes)
     {
         _ = Interlocked.Add(ref _demand, pages);
@@ -93,9 +96,7 @@ internal sealed class MigrationCounters
     {
         if (Phase == MigrationPhase.PostCopy)
         {
-            long now = Stopwatch.GetTimestamp();
-            _ = Interlocked.CompareExchange(ref _backgroundBegan, now, 0);
-            Volatile.Write(ref _backgroundEnded, now);
+            Volatile.Write(ref _backgroundEnded, Stopwatch.GetTimestamp());
             _ = Interlocked.Add(ref _background, pages);
         }
         else
@@ -128,7 +129,7 @@ internal sealed class MigrationCounters
             BytesSent = Bytes,
             Downtime = TimeSpan.FromTicks(Volatile.Read(ref _downtimeTicks)),
             Total = Stopwatch.GetElapsedTime(_began, ended != 0 ? ended : Stopwatch.GetTimestamp()),
-            BackgroundMibPerSecond = seconds > 0 ? background * Page.Size / seconds / (1 << 20) : 0,
+            BackgroundMibPerSecond = seconds > 0 && background > 0 ? background * Page.Size / seconds / (1 << 20) : 0,
             Round = Volatile.Read(ref _round),
             BandwidthMibPerSecond = Volatile.Read(ref _bandwidth) / (1 << 20),
             DirtyMibPerSecond = Volatile.Read(ref _dirtyRate) / (1 << 20),

@@ -159,16 +159,15 @@ public sealed class MigrationSource
     /// <returns>The switchover's generation, and when the guest had stopped.</returns>
     private (uint Generation, long Stopped) MoveGuest(OutgoingSession session, OutgoingPages pages, BackgroundSender[] senders, DemandServer server, PageThreads threads)
     {
-        if (_options.Mode == MigrationMode.Postcopy)
+        using IDirtyTracker? tracker = TrackDirtyPages();
+        if (tracker is null)
         {
-            Decide("post-copy from the start, as asked for");
             pages.Pending.AddRun(0, pages.Memory.PageCount);
             return SwitchOver(session, pages, server, precopy: null, tracker: null, DecisionKind.PostCopy)!.Value;
         }
 
         _counters.Phase = MigrationPhase.PreCopy;
         var precopy = new PreCopy(_guest, session, pages, senders, threads, Decide);
-        using IDirtyTracker tracker = _guest.TrackDirtyPages();
         try
         {
             while (true)
@@ -192,6 +191,26 @@ public sealed class MigrationSource
                 _guest.Throttle(0);
                 _counters.Throttle = 0;
             }
+        }
+    }
+
+    /// <returns>What tells the guest's writes; null if all memory is to go after the guest.</returns>
+    private IDirtyTracker? TrackDirtyPages()
+    {
+        if (_options.Mode == MigrationMode.Postcopy)
+        {
+            Decide("post-copy from the start, as asked for");
+            return null;
+        }
+
+        try
+        {
+            return _guest.TrackDirtyPages();
+        }
+        catch (IOException failure) when (_options.Mode == MigrationMode.Auto)
+        {
+            Decide($"post-copy from the start, since what the guest writes can't be told here: {failure.Message}");
+            return null;
         }
     }
 
@@ -327,6 +346,7 @@ public sealed class MigrationSource
         _counters.Downtime = Stopwatch.GetElapsedTime(stopped);
 
         // Not earlier: it would compete with the first pages the guest asks for.
+        _counters.BeginBackground();
         foreach (BackgroundSender sender in senders)
         {
             sender.Limit = session.PostcopyLimit;

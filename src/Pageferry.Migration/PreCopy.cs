@@ -31,7 +31,9 @@ internal sealed class PreCopy(IMigratingGuest guest, OutgoingSession session, Ou
 
         while (true)
         {
-            Decision decision = _convergence.Decide(SendRound(tracker), Stopwatch.GetElapsedTime(_began));
+            RoundMeasure round = SendRound(tracker);
+            Decision decision = _convergence.Decide(round, Stopwatch.GetElapsedTime(_began));
+            session.Counters.Measured(_convergence.PagesPerSecond * Page.Size, _convergence.DirtyPerSecond * Page.Size, _convergence.ExpectedDowntime(round.Dirty));
             decided(decision.Reason);
             if (decision.Throttle != session.Counters.Throttle)
             {
@@ -73,10 +75,7 @@ internal sealed class PreCopy(IMigratingGuest guest, OutgoingSession session, Ou
         TimeSpan duration = Stopwatch.GetElapsedTime(began);
         count -= (long)pages.Pending.CountPages();
         tracker.Fetch(pages.Pending);
-        var dirty = (long)pages.Pending.CountPages();
-        double seconds = Math.Max(duration.TotalSeconds, 1e-6);
-        session.Counters.Measured(count * Page.Size / seconds, dirty * Page.Size / seconds, _convergence.ExpectedDowntime(dirty));
-        return new RoundMeasure((int)Generation, count, duration, dirty);
+        return new RoundMeasure((int)Generation, count, duration, (long)pages.Pending.CountPages());
     }
 
     /// <returns>How many pages were to go.</returns>

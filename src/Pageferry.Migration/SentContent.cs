@@ -1,4 +1,3 @@
-using Pageferry.Linux;
 using Pageferry.Memory;
 
 namespace Pageferry.Migration;
@@ -7,14 +6,14 @@ namespace Pageferry.Migration;
 /// <remarks>Each page has one place, which it gets unless the page that has it was sent in this round or in the one before: a guest that writes more than fits here would otherwise find nothing.</remarks>
 internal sealed class SentContent : IDisposable
 {
-    private readonly MappedRegion _content;
+    private readonly NativeBuffer _content;
     private readonly ulong[] _pages;
     private readonly uint[] _sentIn;
 
     /// <param name="bytes">How much content to hold: a multiple of the page size.</param>
     internal SentContent(int bytes)
     {
-        _content = MappedRegion.MapAnonymous((ulong)bytes);
+        _content = new NativeBuffer(bytes);
         _pages = new ulong[bytes / Page.Size];
         _sentIn = new uint[bytes / Page.Size];
     }
@@ -51,5 +50,5 @@ internal sealed class SentContent : IDisposable
 
     public void Dispose() => _content.Dispose();
 
-    private Span<byte> Content(ulong slot) => _content.Span(slot * Page.Size, Page.Size);
+    private Span<byte> Content(ulong slot) => _content.Span((int)slot * Page.Size, Page.Size);
 }

@@ -2,7 +2,7 @@ using System.Security.Cryptography;
 
 namespace Pageferry.Migration;
 
-/// <summary>Names a session: 16 random bytes, which only the answer to its control connection gives out. Who can name it is let in.</summary>
+/// <summary>Names a session: 122 random bits in 16 bytes, which only the answer to its control connection gives out. Who can name it is let in.</summary>
 internal readonly struct SessionId
 {
     /// <summary>Its size on the wire.</summary>
@@ -18,8 +18,9 @@ internal readonly struct SessionId
     /// <summary>Makes a session's id, which nobody can guess.</summary>
     internal static SessionId Create()
     {
+        // From the kernel's generator, as those of RandomNumberGenerator are; but that needs OpenSSL, which nothing else without TLS does.
         Span<byte> random = stackalloc byte[Bytes];
-        RandomNumberGenerator.Fill(random);
+        _ = Guid.NewGuid().TryWriteBytes(random);
         return Read(random);
     }
 

@@ -1,7 +1,9 @@
 using System.CommandLine;
+using System.CommandLine.Parsing;
 using System.Globalization;
 using System.Net;
 using System.Text.Json;
+using Pageferry.Migration;
 
 namespace Pageferry.Cli;
 
@@ -15,26 +17,63 @@ internal static class VmMigrateCommand
     {
         Option<string> control = CommonOptions.Control("The control socket of the guest that moves.");
         Option<IPEndPoint> to = CommonOptions.Endpoint("--to", "Where 'vm receive' listens; loopback only.", anyPort: false);
+        Option<string> mode = Words("--mode", "When memory goes: before the guest in rounds (precopy), after it (postcopy), or before it as long as that converges (auto).", "auto", "precopy", "postcopy");
+        Option<TimeSpan> downtime = Time("--downtime-limit", "How long the guest may stand still: a number and ms or s; without a unit, ms.", "ms", TimeSpan.FromMilliseconds(300));
+        Option<int> connections = CommonOptions.Number("--connections", "Background connections; pages that the guest waits for have one of their own.", 1, MigrationOptions.MostConnections, new MigrationOptions().Connections);
+        Option<string> compression = Words("--compression", "How background pages are compressed; auto does what is measured to pay.", "none", "lz4", "zstd", "auto");
+        Option<long> bandwidth = Rate("--max-bandwidth", "Most bytes per second before the switchover: a number and K, M or G; without a unit, M.");
+        Option<long> postcopyBandwidth = Rate("--max-postcopy-bandwidth", "Most bytes per second of background pages after the switchover.");
+        Option<TimeSpan> timeout = Time("--timeout", "How long pre-copy may take: a number and s, m or h; without a unit, s. Default: as long as it takes.", "s", TimeSpan.Zero);
+        Option<string> onTimeout = Words("--on-timeout", "What happens then: cancel the migration, ignore the downtime limit, or go on by postcopy.", "cancel", "ignore", "postcopy");
+        Option<bool> autoConverge = new("--auto-converge") { Description = "Slow the guest down when it writes faster than pre-copy sends (with --mode precopy)." };
+        Option<bool> validate = new("--validate") { Description = "Compare a digest of every page on both sides at the end." };
         Option<bool> json = CommonOptions.Json();
-        var command = new Command("migrate", "Move a running guest by post-copy.") { control, to, json };
-        examples[command] = ["pageferry vm migrate --control /tmp/a.sock --to 127.0.0.1:4444"];
+        json.Description = "Write JSON to standard output: an object per second, and one at the end.";
+        var command = new Command("migrate", "Move a running guest: its memory before it, after it, or both.")
+        {
+            control, to, mode, downtime, connections, compression, bandwidth, postcopyBandwidth, timeout, onTimeout, autoConverge, validate, json,
+        };
+        examples[command] =
+        [
+            "pageferry vm migrate --control /tmp/a.sock --to 127.0.0.1:4444",
+            "pageferry vm migrate --control /tmp/a.sock --to 127.0.0.1:4444 --downtime-limit 50ms --connections 4 --compression auto",
+        ];
         command.SetAction((result, cancellation) =>
-            RunAsync(result.GetRequiredValue(control), result.GetRequiredValue(to), result.GetValue(json), cancellation));
+        {
+            var settings = new MigrationSettings
+            {
+                Mode = result.GetValue(mode),
+                DowntimeLimitMs = result.GetValue(downtime).TotalMilliseconds,
+                Connections = result.GetValue(connections),
+                Compression = result.GetValue(compression),
+                MaxBandwidth = result.GetValue(bandwidth),
+                MaxPostcopyBandwidth = result.GetValue(postcopyBandwidth),
+                TimeoutMs = result.GetValue(timeout).TotalMilliseconds,
+                OnTimeout = result.GetValue(onTimeout),
+                AutoConverge = result.GetValue(autoConverge),
+                Validate = result.GetValue(validate),
+            };
+            return RunAsync(result.GetRequiredValue(control), result.GetRequiredValue(to), settings, result.GetValue(json), cancellation);
+        });
         return command;
     }
 
-    private static async Task<int> RunAsync(string control, IPEndPoint to, bool json, CancellationToken cancellation)
+    private static async Task<int> RunAsync(string control, IPEndPoint to, MigrationSettings settings, bool json, CancellationToken cancellation)
     {
         using var client = ControlClient.Connect(control);
+        MigrationDisplay display = json ? new(Console.Out, isTerminal: false, json) : new(Console.Error, !Console.IsErrorRedirected, json);
         VmStatus? last = null;
-        await foreach (ControlAnswer answer in client.AskAsync(new ControlRequest { Command = ControlRequest.Migrate, To = to.ToString() }, cancellation))
+        await display.ShowAsync(async () =>
         {
-            last = answer.Status;
-            if (!json && !answer.IsLast && last?.Migration is { } progress)
+            await foreach (ControlAnswer answer in client.AskAsync(new ControlRequest { Command = ControlRequest.Migrate, To = to.ToString(), Migration = settings }, cancellation))
             {
-                await Console.Error.WriteLineAsync(string.Create(CultureInfo.InvariantCulture, $"{progress.Phase}: {progress.PagesDone:N0} of {progress.PagesTotal:N0} pages, {MemorySize.FormatMeasured(progress.Bytes)}"));
+                last = answer.Status;
+                if (last is not null && (!answer.IsLast || !json))
+                {
+                    display.Update(last);
+                }
             }
-        }
+        });
 
         if (last?.Migration is not { } migration)
         {
@@ -42,8 +81,49 @@ internal static class VmMigrateCommand
         }
 
         await Console.Out.WriteLineAsync(json
-            ? JsonSerializer.Serialize(last, CliJson.Indented.VmStatus)
-            : string.Create(CultureInfo.InvariantCulture, $"The guest runs at {to} and has all its memory: downtime {migration.DowntimeMs:F2} ms, total {migration.TotalMs:N0} ms, {migration.PagesTotal:N0} pages ({migration.PagesDemand:N0} demand, {migration.PagesBackground:N0} background, {migration.PagesZero:N0} zero)."));
+            ? JsonSerializer.Serialize(last, CliJson.Default.VmStatus)
+            : string.Create(CultureInfo.InvariantCulture, $"The guest runs at {to} and has all its memory: downtime {migration.DowntimeMs:F2} ms, total {migration.TotalMs:N0} ms, {migration.PagesTotal:N0} pages ({migration.PagesPrecopy:N0} pre-copy, {migration.PagesDemand:N0} demand, {migration.PagesBackground:N0} background, {migration.PagesZero:N0} zero), {MemorySize.FormatMeasured(migration.Bytes)}."));
         return ExitCode.Done;
     }
+
+    private static Option<string> Words(string name, string description, params string[] words) => new(name)
+    {
+        Description = description,
+        HelpName = string.Join('|', words),
+        DefaultValueFactory = _ => words[0],
+        CustomParser = result => CommonOptions.Choice(result, words),
+    };
+
+    private static Option<TimeSpan> Time(string name, string description, string unit, TimeSpan otherwise) => new(name)
+    {
+        Description = description,
+        HelpName = "TIME",
+        DefaultValueFactory = _ => otherwise,
+        CustomParser = result =>
+        {
+            if (!Quantity.TryParseTime(TextOf(result), unit, out TimeSpan time))
+            {
+                result.AddError($"'{TextOf(result)}' is not a value of {name}. Write a number above zero and a unit, such as 300ms, 1.5s or 10m; without a unit, {unit}.");
+            }
+
+            return time;
+        },
+    };
+
+    private static Option<long> Rate(string name, string description) => new(name)
+    {
+        Description = description,
+        HelpName = "RATE",
+        CustomParser = result =>
+        {
+            if (!Quantity.TryParseRate(TextOf(result), out long rate))
+            {
+                result.AddError($"'{TextOf(result)}' is not a value of {name}. Write a number above zero and a unit, such as 100M or 1.5G, per second; without a unit, M.");
+            }
+
+            return rate;
+        },
+    };
+
+    private static string TextOf(ArgumentResult result) => result.Tokens.Count > 0 ? result.Tokens[0].Value : string.Empty;
 }

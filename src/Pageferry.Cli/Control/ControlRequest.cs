@@ -12,9 +12,15 @@ internal sealed record ControlRequest
     /// <summary>Moves the guest to <see cref="To"/>; answers with progress until it is done.</summary>
     internal const string Migrate = "migrate";
 
+    /// <summary>Ends a migration that is under way: the guest goes on here.</summary>
+    internal const string Cancel = "cancel";
+
     /// <summary>What to do: one of the constants of this type.</summary>
     public string? Command { get; init; }
 
     /// <summary>Where a migration goes, <c>HOST:PORT</c>.</summary>
     public string? To { get; init; }
+
+    /// <summary>How it goes there; null for the defaults.</summary>
+    public MigrationSettings? Migration { get; init; }
 }

@@ -27,16 +27,7 @@ internal sealed class DemoDisplay
     /// <summary>Makes a display.</summary>
     /// <param name="output">Where to write: standard output, or standard error when standard output carries JSON.</param>
     /// <param name="isTerminal">Whether that is a terminal.</param>
-    internal DemoDisplay(TextWriter output, bool isTerminal)
-    {
-        _console = AnsiConsole.Create(new AnsiConsoleSettings
-        {
-            Ansi = isTerminal ? AnsiSupport.Detect : AnsiSupport.No,
-            Interactive = isTerminal ? InteractionSupport.Detect : InteractionSupport.No,
-            Out = new AnsiConsoleOutput(output),
-        });
-        _console.Profile.Width = isTerminal ? Math.Min(_console.Profile.Width, TextWrap.Columns) : TextWrap.Columns;
-    }
+    internal DemoDisplay(TextWriter output, bool isTerminal) => _console = CommandConsole.Create(output, isTerminal);
 
     private bool IsLive => _console.Profile.Capabilities.Ansi;
 

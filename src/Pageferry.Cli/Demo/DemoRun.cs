@@ -63,7 +63,7 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
 
         VmStatus left = await display.ShowAsync(async () =>
         {
-            Task<VmStatus> moving = source.AskApartAsync(new ControlRequest { Command = ControlRequest.Migrate, To = waiting.Listen }, cancellation);
+            Task<VmStatus> moving = source.AskApartAsync(new ControlRequest { Command = ControlRequest.Migrate, To = waiting.Listen, Migration = new MigrationSettings { Mode = "postcopy" } }, cancellation);
             var patience = new Patience();
             while (await Task.WhenAny(moving, Task.Delay(s_pollInterval, cancellation)) != moving)
             {

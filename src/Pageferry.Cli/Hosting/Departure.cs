@@ -10,6 +10,13 @@ namespace Pageferry.Cli;
 internal sealed class Departure(IMigratingGuest guest, IPEndPoint to, MigrationOptions options)
 {
     private readonly MigrationSource _source = new(guest, options);
+    private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    /// <summary>Completes when the guest's process has taken note of the end.</summary>
+    internal Task Ended => _ended.Task;
+
+    /// <summary>Whether it ended because somebody cancelled it.</summary>
+    internal bool IsCancelled => _source.Progress.Phase == MigrationPhase.Cancelled;
 
     /// <summary>How far it is.</summary>
     internal MigrationStatus Status
@@ -37,6 +44,9 @@ internal sealed class Departure(IMigratingGuest guest, IPEndPoint to, MigrationO
     /// <summary>Ends the migration: the guest goes on here.</summary>
     /// <returns>False if it is too late.</returns>
     internal bool Cancel() => _source.Cancel();
+
+    /// <summary>The guest's process has taken note of the end.</summary>
+    internal void End() => _ended.SetResult();
 
     /// <summary>Moves the guest.</summary>
     /// <returns>Completes when the destination has every page; fails with <see cref="MigrationException"/>.</returns>

@@ -121,21 +121,46 @@ internal sealed class VmProcess
                 _ = _end.TrySetResult(ExitCode.Done);
                 break;
             case ControlRequest.Migrate:
-                await MigrateAsync(request.To ?? string.Empty, answer);
+                await MigrateAsync(request.To ?? string.Empty, (request.Migration ?? new MigrationSettings()).ToOptions(), answer);
+                break;
+            case ControlRequest.Cancel:
+                await CancelAsync(answer);
                 break;
             default:
-                throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop or migrate.");
+                throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop, migrate or cancel.");
         }
     }
 
-    private async Task MigrateAsync(string to, Func<ControlAnswer, Task> answer)
+    private async Task CancelAsync(Func<ControlAnswer, Task> answer)
+    {
+        Departure? departure;
+        lock (_lock)
+        {
+            departure = _state == VmState.Leaving ? _departure : null;
+        }
+
+        if (departure is null)
+        {
+            throw new CommandException($"There is no migration to cancel: the guest's state is '{_state}'.");
+        }
+
+        if (!departure.Cancel())
+        {
+            throw new CommandException("Too late to cancel: the guest runs at the destination, and its memory follows it there.");
+        }
+
+        await departure.Ended;
+        await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
+    }
+
+    private async Task MigrateAsync(string to, MigrationOptions options, Func<ControlAnswer, Task> answer)
     {
         if (!LoopbackEndpoint.TryParse(to, anyPort: false, out IPEndPoint endpoint, out string error))
         {
             throw new CommandException(error);
         }
 
-        Departure departure = Depart(endpoint);
+        Departure departure = Depart(endpoint, options);
         Say("state", $"The guest moves to {endpoint}");
         Task moving = departure.RunAsync();
         bool listening = true;
@@ -150,18 +175,21 @@ internal sealed class VmProcess
         }
         catch (Exception e)
         {
-            Become(e is MigrationException { SwitchedOver: true } ? VmState.Stalled : VmState.Running, e.Message);
+            bool isCancelled = departure.IsCancelled;
+            Become(e is MigrationException { SwitchedOver: true } ? VmState.Stalled : VmState.Running, isCancelled ? null : e.Message);
             Say("state", e.Message);
+            departure.End();
             throw new CommandException(e.Message);
         }
 
         Become(VmState.Moved, error: null);
+        departure.End();
         Say("state", $"The guest runs at {endpoint} and has all its memory");
         _ = await TryAnswerAsync(answer, ControlAnswer.Done);
         EndUnlessHeld(ExitCode.Done);
     }
 
-    private Departure Depart(IPEndPoint to)
+    private Departure Depart(IPEndPoint to, MigrationOptions options)
     {
         lock (_lock)
         {
@@ -175,7 +203,7 @@ internal sealed class VmProcess
                 throw new CommandException($"Could not move the guest to {to}: {WhyNot()}");
             }
 
-            _departure = new Departure(new LeavingGuest(_id, _machine), to, new MigrationOptions { Mode = MigrationMode.Postcopy });
+            _departure = new Departure(new LeavingGuest(_id, _machine), to, options);
             _state = VmState.Leaving;
             return _departure;
         }

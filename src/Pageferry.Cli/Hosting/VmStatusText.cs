@@ -27,7 +27,7 @@ internal static class VmStatusText
         if (status.Migration is { } migration)
         {
             Line(text, "migration", $"{migration.Role}, {migration.Phase}: {migration.PagesDone:N0} of {migration.PagesTotal:N0} pages, {migration.TotalMs:N0} ms");
-            Line(text, "pages", $"{migration.PagesDemand:N0} demand, {migration.PagesBackground:N0} background, {migration.PagesZero:N0} zero");
+            Line(text, "pages", $"{migration.PagesPrecopy:N0} pre-copy, {migration.PagesDemand:N0} demand, {migration.PagesBackground:N0} background, {migration.PagesZero:N0} zero");
             if (migration.FaultLatencyUs is { } us)
             {
                 Line(text, "fault latency", $"p50 {us.P50:N0}, p90 {us.P90:N0}, p99 {us.P99:N0}, p99.9 {us.P999:N0}, max {us.Max:N0} µs");
