@@ -2,7 +2,7 @@ namespace Pageferry.Cli.Tests;
 
 public sealed class HelpTests
 {
-    public static TheoryData<string> Commands => ["", "demo", "doctor", "conformance", "bench", "bench demand-paging", "vm", "vm run", "vm receive", "vm migrate", "vm status", "vm stop"];
+    public static TheoryData<string> Commands => ["", "demo", "doctor", "conformance", "bench", "bench demand-paging", "vm", "vm run", "vm receive", "vm migrate", "vm cancel", "vm status", "vm stop"];
 
     [Theory]
     [MemberData(nameof(Commands))]

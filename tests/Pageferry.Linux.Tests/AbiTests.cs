@@ -30,6 +30,8 @@ public class AbiTests
         ["sizeof uffdio_move"] = 40,
         ["sizeof uffdio_poison"] = 32,
         ["PAGEMAP_SCAN"] = 0xc0606610,
+        ["PM_SCAN_WP_MATCHING"] = 1,
+        ["PM_SCAN_CHECK_WPASYNC"] = 2,
         ["PAGE_IS_WPALLOWED"] = 1,
         ["PAGE_IS_WRITTEN"] = 2,
         ["PAGE_IS_FILE"] = 4,

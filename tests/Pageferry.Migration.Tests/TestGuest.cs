@@ -39,7 +39,7 @@ internal sealed class TestGuest : IMigratingGuest, IArrivingGuest
 
     public bool IsRunning => _thread is { IsAlive: true };
 
-    public bool IsPaused => false;
+    public bool IsPaused { get; set; }
 
     public int Pauses { get; private set; }
 

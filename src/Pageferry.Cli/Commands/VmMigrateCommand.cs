@@ -36,7 +36,7 @@ internal static class VmMigrateCommand
         examples[command] =
         [
             "pageferry vm migrate --control /tmp/a.sock --to 127.0.0.1:4444",
-            "pageferry vm migrate --control /tmp/a.sock --to 127.0.0.1:4444 --downtime-limit 50ms --connections 4 --compression auto",
+            "pageferry vm migrate --control a.sock --to 127.0.0.1:4444 --downtime-limit 50ms",
         ];
         command.SetAction((result, cancellation) =>
         {
