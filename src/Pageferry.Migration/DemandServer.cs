@@ -13,6 +13,8 @@ internal sealed class DemandServer(PeerConnection connection, OutgoingPages page
     private readonly byte[] _frame = new byte[PageBatch.PrologueBytes + Page.Size];
     private volatile uint _generation;
 
+    private bool HasSwitchedOver => _generation != 0;
+
     /// <summary>From now on the guest runs at the destination, which may ask for pages.</summary>
     /// <param name="generation">The switchover's generation.</param>
     internal void SwitchOver(uint generation) => _generation = generation;
@@ -23,13 +25,13 @@ internal sealed class DemandServer(PeerConnection connection, OutgoingPages page
         while (true)
         {
             (MessageType type, int bytes) = connection.ReceiveHeader();
-            bool isRequest = type == MessageType.PageRequest && _generation != 0;
+            bool isRequest = type == MessageType.PageRequest && HasSwitchedOver;
             if (!(isRequest || type == MessageType.Resend) || bytes == 0 || bytes > _request.Length || bytes % sizeof(ulong) != 0)
             {
-                throw new ProtocolException($"The destination sent a frame {type} of {bytes} bytes on the demand connection{(_generation == 0 ? " before the switchover" : string.Empty)}.");
+                throw new ProtocolException($"The destination sent a frame {type} of {bytes} bytes on the demand connection{(HasSwitchedOver ? string.Empty : " before the switchover")}.");
             }
 
-            pages.DemandInHand = _generation != 0;
+            pages.DemandInHand = HasSwitchedOver;
             connection.ReceiveAll(_request.AsSpan(0, bytes));
             for (int at = 0; at < bytes; at += sizeof(ulong))
             {
@@ -49,18 +51,19 @@ internal sealed class DemandServer(PeerConnection connection, OutgoingPages page
         if (type == MessageType.Resend)
         {
             counters.AddDamaged();
-            if (_generation == 0)
+            if (!HasSwitchedOver)
             {
-                // The guest runs here: the page goes with the next round.
+                // The guest runs here: the page goes with the next round, unless the switchover came meanwhile and nobody looks for it any more.
                 _ = pages.Damaged.Add(page);
                 _ = pages.Pending.Add(page);
-            }
-            else
-            {
-                _ = pages.Pending.Take(page);
-                Send(page);
+                if (!HasSwitchedOver)
+                {
+                    return;
+                }
             }
 
+            _ = pages.Pending.Take(page);
+            Send(page);
             return;
         }
 

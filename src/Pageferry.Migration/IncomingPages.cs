@@ -84,15 +84,6 @@ internal sealed class IncomingPages(FaultEngine engine, MigrationCounters counte
         }
     }
 
-    /// <summary>After the switchover: asks again for what arrived damaged last.</summary>
-    internal void AskForDamaged()
-    {
-        for (ulong page = 0; page < _damaged.PageCount; page += PageBitmap.PagesPerWord)
-        {
-            requester.Resend(page, _damaged.Word(page));
-        }
-    }
-
     /// <summary>Pages arrived damaged: they are asked for again, and nothing of them is shown to the guest.</summary>
     internal void TakeDamaged(ulong first, ulong pages)
     {

@@ -9,6 +9,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
 {
     private readonly Lock _controlSends = new();
     private readonly List<PageReceiver> _receivers = [];
+    private readonly TaskCompletionSource _running = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private IncomingConnections? _connections;
     private PeerConnection? _control;
     private IArrivingGuest? _guest;
@@ -128,7 +129,6 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         }
 
         arrived(_guest);
-        _pages.AskForDamaged();
     }
 
     /// <summary>Takes in what is said until the guest has stopped at the source.</summary>
@@ -178,6 +178,12 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
             return;
         }
 
+        // The source hears first that the guest has executed: its downtime ends there, however soon all pages are here.
+        if (Task.WaitAny(_running.Task, _threads.Failed) != 0)
+        {
+            return;
+        }
+
         // Every page is present or known to be zero. Whoever still waits touches its page again and finds it without us.
         _threads.Finish();
         _engine.Stop();
@@ -207,7 +213,14 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     {
         try
         {
-            SendControl(MessageType.Running);
+            lock (_controlSends)
+            {
+                if (!_running.Task.IsCompleted)
+                {
+                    _control!.Send(MessageType.Running, []);
+                    _running.SetResult();
+                }
+            }
         }
         catch (Exception failure) when (failure is SocketException or ObjectDisposedException)
         {

@@ -14,11 +14,12 @@ public sealed class PreCopyTests : IDisposable
     private readonly MigrationDestination _destination;
     private readonly Task _receiving;
     private volatile TestGuest? _arrived;
+    private TimeSpan _hesitation;
 
     public PreCopyTests()
     {
         _destination = new MigrationDestination(
-            new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions), layout.GuestId));
+            new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions), layout.GuestId) { Hesitation = _hesitation });
         _receiving = Task.Run(() => _destination.Receive(guest => _arrived = (TestGuest)guest));
         _leaving.Resume();
         Assert.True(SpinWait.SpinUntil(() => _leaving.Round > 1, s_patience));
@@ -82,8 +83,20 @@ public sealed class PreCopyTests : IDisposable
     {
         _leaving.Pause();
         MigrationSource source = Move(_destination.EndPoint, new MigrationOptions { Validate = true });
-        Assert.Equal(1, source.Progress.Round);
+
+        // One while it could have run, and one, of nothing, when it had been stopped.
+        Assert.Equal(2, source.Progress.Round);
         Assert.Equal(0, source.Progress.PagesDemand + source.Progress.PagesBackground);
+        AssertRunsThere();
+    }
+
+    [Fact]
+    public void A_guest_that_hesitates_when_all_its_memory_is_there_is_waited_for()
+    {
+        _hesitation = TimeSpan.FromMilliseconds(200);
+        _leaving.Pause();
+        MigrationSource source = Move(_destination.EndPoint, new MigrationOptions());
+        Assert.InRange(source.Progress.Downtime, _hesitation, s_patience);
         AssertRunsThere();
     }
 

@@ -79,6 +79,9 @@ internal sealed class TestGuest : IMigratingGuest, IArrivingGuest
 
     public int ThrottledTo { get; private set; }
 
+    /// <summary>How long it takes until the guest executes after it was let run.</summary>
+    public TimeSpan Hesitation { get; init; }
+
     public byte[] SaveState()
     {
         var state = new byte[16];
@@ -104,6 +107,7 @@ internal sealed class TestGuest : IMigratingGuest, IArrivingGuest
     private void Run()
     {
         Span<byte> word = stackalloc byte[sizeof(ulong)];
+        Thread.Sleep(Hesitation);
         while (!_stopping)
         {
             int offset = (int)(_page % 511) * 8;

@@ -25,7 +25,9 @@ internal sealed class ArrivingGuest(Guid id, IMachine machine, FaultEngine engin
     /// <inheritdoc/>
     public void Start(bool isPaused, Action executed)
     {
+        // A guest that ends, or fails, before anybody saw it execute is not waited for.
         machine.FirstInstruction += executed;
+        _ = machine.Ended.ContinueWith(_ => executed(), TaskScheduler.Default);
         if (!isPaused)
         {
             machine.Start();
