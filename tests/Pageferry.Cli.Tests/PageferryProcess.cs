@@ -59,11 +59,12 @@ internal sealed class PageferryProcess : IDisposable
     /// <summary>Starts the built command.</summary>
     public static PageferryProcess Start(params string[] arguments) => StartProgram(Built, arguments);
 
+    /// <summary>Starts a program, with the signals as they are for what is started in a terminal: what runs the tests, in the background or under nohup, may ignore some.</summary>
     public static PageferryProcess StartProgram(string program, params string[] arguments)
     {
         var started = new PageferryProcess(new Process
         {
-            StartInfo = new ProcessStartInfo(program, arguments)
+            StartInfo = new ProcessStartInfo("env", ["--default-signal=HUP,INT", program, .. arguments])
             {
                 UseShellExecute = false,
                 RedirectStandardInput = true,

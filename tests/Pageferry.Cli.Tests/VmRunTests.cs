@@ -68,10 +68,7 @@ public sealed class VmRunTests : IDisposable
     [Fact]
     public async Task Ctrl_c_ends_the_guest_and_removes_its_socket()
     {
-        // A shell ignores SIGINT for what it starts in the background, this test perhaps; the process inherits that.
-        using var run = PageferryProcess.StartProgram(
-            "env", "--default-signal=INT", PageferryProcess.Built, "vm", "run", "stamp", "--memory", "16M", "--control", Control, "--host", "threads");
-        await run.WaitUntilAsync(() => run.Output.Contains("runs on", StringComparison.Ordinal), "the guest's start");
+        using PageferryProcess run = await StartAsync("--host", "threads");
         run.Signal("INT");
         await run.WaitForExitAsync();
         Assert.Equal(130, run.ExitCode);

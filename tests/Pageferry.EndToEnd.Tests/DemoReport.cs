@@ -29,7 +29,10 @@ internal static class DemoReport
         double downtime = report.GetProperty("downtime_ms").GetDouble();
         double total = report.GetProperty("total_ms").GetDouble();
         Assert.InRange(downtime, double.Epsilon, total);
-        Assert.True(report.GetProperty("background_mib_per_s").GetDouble() > 0, output);
+
+
+        // A small guest of huge pages may ask for all its memory before the background gets to it.
+        Assert.True(background == 0 || report.GetProperty("background_mib_per_s").GetDouble() > 0, output);
         Assert.True(report.GetProperty("demand_faults").GetUInt64() > 0, output);
         double previous = 0;
         foreach (string name in (string[])["p50", "p90", "p99", "p999", "max"])
