@@ -30,7 +30,6 @@ internal static class DemoReport
         double total = report.GetProperty("total_ms").GetDouble();
         Assert.InRange(downtime, double.Epsilon, total);
 
-
         // A small guest of huge pages may ask for all its memory before the background gets to it.
         Assert.True(background == 0 || report.GetProperty("background_mib_per_s").GetDouble() > 0, output);
         Assert.True(report.GetProperty("demand_faults").GetUInt64() > 0, output);
