@@ -45,7 +45,13 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         EngineStarted?.Invoke(_engine);
         _pages = new IncomingPages(_engine, Counters, requester, _connections.Background.Count, layout.Validate) { RoundDone = TellRoundDone };
         SendControl(MessageType.Armed);
-        WaitForEver();
+        foreach (PeerConnection connection in _connections.All)
+        {
+            // Rounds take as long as they take.
+            connection.Patience = TimeSpan.Zero;
+            connection.IsProbed = true;
+        }
+
         foreach (PeerConnection background in _connections.Background)
         {
             Receive(background, ConnectionRole.Background);
@@ -119,9 +125,15 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         _ = _control!.Receive(MessageType.Start, 0);
 
         SwitchedOver = true;
+        foreach (PeerConnection connection in _connections!.All)
+        {
+            // The guest's pages are on both sides now: a link that comes back after minutes is worth the wait.
+            connection.IsProbed = false;
+        }
+
         Counters.Phase = MigrationPhase.PostCopy;
         Counters.BeginBackground();
-        Receive(_connections!.Demand, ConnectionRole.Demand);
+        Receive(_connections.Demand, ConnectionRole.Demand);
         _guest.Start(message.IsPaused, TellRunning);
         if (message.IsPaused)
         {
@@ -191,14 +203,6 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         SendControl(MessageType.Complete);
         _pages!.Digests?.Send((type, payload) => SendControl(type, payload.Span));
         _threads.Join("control");
-    }
-
-    private void WaitForEver()
-    {
-        foreach (PeerConnection connection in _connections!.All)
-        {
-            connection.Patience = TimeSpan.Zero;
-        }
     }
 
     private void TellRoundDone(uint generation)
