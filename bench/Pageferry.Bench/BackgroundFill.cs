@@ -34,10 +34,10 @@ internal static class BackgroundFill
         using var engine = new FaultEngine(memory);
         var requester = new DemandRequester(connection, failure => throw failure);
         engine.Start(requester);
-        using PageReceiver receiver = PageLink.Receiver(connection, engine, requester, ConnectionRole.Background);
+        PageReceiver receiver = PageLink.Receiver(connection, engine, requester, ConnectionRole.Background);
         _ = connection.Socket.Poll(-1, System.Net.Sockets.SelectMode.SelectRead);
         long begin = Stopwatch.GetTimestamp();
-        receiver.ReceiveAll();
+        Task.WaitAll([.. Enumerable.Range(0, receiver.Threads).Select(_ => Task.Factory.StartNew(receiver.ReceiveAll, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default))]);
         TimeSpan took = Stopwatch.GetElapsedTime(begin);
         connection.Dispose();
         sourceEnded.Wait();

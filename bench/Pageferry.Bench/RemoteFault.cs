@@ -28,7 +28,7 @@ internal static class RemoteFault
         using var engine = new FaultEngine(memory);
         var requester = new DemandRequester(connection, failure => throw failure);
         engine.Start(requester);
-        using PageReceiver receiver = PageLink.Receiver(connection, engine, requester, ConnectionRole.Demand);
+        PageReceiver receiver = PageLink.Receiver(connection, engine, requester, ConnectionRole.Demand);
         var receiving = new Thread(() => ReceiveUntilShutdown(receiver)) { IsBackground = true };
         receiving.Start();
         Waits.Print(memory, pages);

@@ -7,8 +7,8 @@ namespace Pageferry.Memory;
 /// </summary>
 internal sealed class PlacingLocks
 {
-    /// <summary>Each costs the reading of events some 20 ns; more lanes than these share.</summary>
-    private const int Count = 4;
+    /// <summary>Each costs the reading of events some 20 ns; more lanes than these share. A migration has two for each background connection, and one for demand.</summary>
+    private const int Count = 8;
 
     private readonly Lock[] _locks = [.. Enumerable.Range(0, Count).Select(_ => new Lock())];
     private int _lanes;

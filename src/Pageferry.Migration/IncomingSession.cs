@@ -8,7 +8,6 @@ namespace Pageferry.Migration;
 internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prepare) : IDisposable
 {
     private readonly Lock _controlSends = new();
-    private readonly List<PageReceiver> _receivers = [];
     private readonly TaskCompletionSource _running = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private IncomingConnections? _connections;
     private PeerConnection? _control;
@@ -71,10 +70,6 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
             Counters.Phase = SwitchedOver ? MigrationPhase.Stalled : Counters.Phase;
             throw;
         }
-        finally
-        {
-            _receivers.ForEach(receiver => receiver.Dispose());
-        }
     }
 
     /// <summary>Tells the source why it is turned away.</summary>
@@ -100,18 +95,20 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     private void Receive(PeerConnection connection, ConnectionRole role)
     {
         var receiver = new PageReceiver(connection, _pages!, role);
-        _receivers.Add(receiver);
-        _threads!.Start($"{role} pages", () =>
+        for (int i = 0; i < receiver.Threads; i++)
         {
-            try
+            _threads!.Start($"{role} pages", () =>
             {
-                receiver.ReceiveAll();
-            }
-            finally
-            {
-                _pages!.End();
-            }
-        });
+                try
+                {
+                    receiver.ReceiveAll();
+                }
+                finally
+                {
+                    _pages!.End();
+                }
+            });
+        }
     }
 
     private void SwitchOver(Action<IArrivingGuest> arrived)

@@ -38,11 +38,7 @@ internal static class PageEnds
         return pages;
     }
 
-    internal static void Receive(PeerConnection connection, IncomingPages pages, ConnectionRole role)
-    {
-        using var receiver = new PageReceiver(connection, pages, role);
-        receiver.ReceiveAll();
-    }
+    internal static void Receive(PeerConnection connection, IncomingPages pages, ConnectionRole role) => new PageReceiver(connection, pages, role).ReceiveAll();
 
     /// <summary>The next frame of pages on a connection, and its payload.</summary>
     internal static (PageBatch Batch, byte[] Payload) NextBatch(PeerConnection connection, ulong pageCount)
