@@ -34,7 +34,7 @@ internal sealed class BackgroundSender : IDisposable
         _pages = pages;
         _index = index;
         _count = count;
-        _writer = new BatchWriter(connection, compression, counters);
+        _writer = new BatchWriter(connection, new CompressionChoice(compression), counters);
     }
 
     /// <summary>How fast it sends.</summary>
@@ -119,17 +119,18 @@ internal sealed class BackgroundSender : IDisposable
     private ulong SendNext(ulong page, ulong end, uint generation, bool isStill, SentContent? sent)
     {
         ulong content = Math.Min(_pages.Memory.NextContent(page), end);
-        return content > page ? SendHole(page, content, generation) : SendBatch(page, generation, isStill, sent);
+        return content > page ? SendHole(page, content, generation, sent) : SendBatch(page, generation, isStill, sent);
     }
 
-    /// <summary>Sends the news of pages that were never written, without populating them.</summary>
-    private ulong SendHole(ulong page, ulong end, uint generation)
+    /// <summary>Sends the news of pages that have no content, never had or gave it back, without populating them.</summary>
+    private ulong SendHole(ulong page, ulong end, uint generation, SentContent? sent)
     {
         ulong first = page;
         while (page < end)
         {
             if (_pages.Pending.Take(page))
             {
+                sent?.Forget(page);
                 page++;
                 continue;
             }

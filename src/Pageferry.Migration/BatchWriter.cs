@@ -27,13 +27,13 @@ internal sealed class BatchWriter : IDisposable
     private readonly byte[] _prologue = new byte[Room];
 
     /// <param name="connection">Where to.</param>
-    /// <param name="compression">How.</param>
+    /// <param name="choice">How.</param>
     /// <param name="counters">Counts what was sent.</param>
-    internal BatchWriter(PeerConnection connection, MigrationCompression compression, MigrationCounters counters)
+    internal BatchWriter(PeerConnection connection, CompressionChoice choice, MigrationCounters counters)
     {
         _connection = connection;
         _counters = counters;
-        _choice = new CompressionChoice(compression);
+        _choice = choice;
     }
 
     /// <summary>How fast.</summary>
@@ -60,10 +60,15 @@ internal sealed class BatchWriter : IDisposable
         ulong deltas = 0;
         int unpacked = gathered.Length;
         int at = 0;
-        if (sent is not null && _choice.DeltasPay)
+        bool tellsChanges = sent is not null && _choice.DeltasPay;
+        if (sent is not null)
         {
-            ForgetZeros(sent, first, zeros);
-            unpacked = TellChanges(first, whole, generation, gathered, sent, damaged, out deltas);
+            Forget(sent, first, tellsChanges ? zeros : pages);
+        }
+
+        if (tellsChanges)
+        {
+            unpacked = TellChanges(first, whole, generation, gathered, sent!, damaged, out deltas);
             at = deltas != 0 ? 1 : 0;
         }
 
@@ -122,11 +127,11 @@ internal sealed class BatchWriter : IDisposable
         return zeros;
     }
 
-    private static void ForgetZeros(SentContent sent, ulong first, ulong zeros)
+    private static void Forget(SentContent sent, ulong first, ulong pages)
     {
-        for (; zeros != 0; zeros &= zeros - 1)
+        for (; pages != 0; pages &= pages - 1)
         {
-            sent.Forget(first + (ulong)BitOperations.TrailingZeroCount(zeros));
+            sent.Forget(first + (ulong)BitOperations.TrailingZeroCount(pages));
         }
     }
 
