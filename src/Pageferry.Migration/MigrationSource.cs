@@ -258,6 +258,7 @@ public sealed class MigrationSource
             lock (_switching)
             {
                 CheckNotCancelled();
+                _threads!.ThrowFirst();
                 _switchedOver = true;
             }
 

@@ -1,6 +1,7 @@
 namespace Pageferry.Migration;
 
 /// <summary>The threads of a session: when one fails the others are ended too, and the first failure is the one that counts.</summary>
+/// <param name="connections">The session's, its control connection first: on that one the peer is told at the end what failed.</param>
 internal sealed class PageThreads(IReadOnlyList<PeerConnection> connections)
 {
     private readonly List<Thread> _threads = [];
@@ -63,7 +64,8 @@ internal sealed class PageThreads(IReadOnlyList<PeerConnection> connections)
         }
     }
 
-    private void ThrowFirst()
+    /// <exception cref="Exception">What failed first.</exception>
+    internal void ThrowFirst()
     {
         if (_first is not null)
         {
@@ -97,7 +99,8 @@ internal sealed class PageThreads(IReadOnlyList<PeerConnection> connections)
 
     private void Shutdown()
     {
-        foreach (PeerConnection connection in connections)
+        connections[0].StopReceiving();
+        foreach (PeerConnection connection in connections.Skip(1))
         {
             connection.Shutdown();
         }

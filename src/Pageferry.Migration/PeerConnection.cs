@@ -271,23 +271,28 @@ internal sealed class PeerConnection : IDisposable
         }
     }
 
-    /// <summary>Ends a receive that another thread waits in.</summary>
-    internal void Shutdown()
-    {
-        try
-        {
-            _socket.Shutdown(SocketShutdown.Both);
-        }
-        catch (Exception failure) when (failure is SocketException or ObjectDisposedException)
-        {
-            // The peer was faster.
-        }
-    }
+    /// <summary>Ends what another thread waits in, and the connection.</summary>
+    internal void Shutdown() => Shutdown(SocketShutdown.Both);
+
+    /// <summary>Ends a receive that another thread waits in; the peer can still be told why.</summary>
+    internal void StopReceiving() => Shutdown(SocketShutdown.Receive);
 
     public void Dispose()
     {
         _socket.Dispose();
         _tls?.Dispose();
+    }
+
+    private void Shutdown(SocketShutdown how)
+    {
+        try
+        {
+            _socket.Shutdown(how);
+        }
+        catch (Exception failure) when (failure is SocketException or ObjectDisposedException)
+        {
+            // The peer was faster.
+        }
     }
 
     private int ReceiveSome(Span<byte> bytes)
