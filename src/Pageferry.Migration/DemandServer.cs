@@ -31,14 +31,20 @@ internal sealed class DemandServer(PeerConnection connection, OutgoingPages page
                 throw new ProtocolException($"The destination sent a frame {type} of {bytes} bytes on the demand connection{(HasSwitchedOver ? string.Empty : " before the switchover")}.");
             }
 
-            pages.DemandInHand = HasSwitchedOver;
             connection.ReceiveAll(_request.AsSpan(0, bytes));
-            for (int at = 0; at < bytes; at += sizeof(ulong))
+            pages.DemandInHand = HasSwitchedOver;
+            try
             {
-                Answer(type, CheckedPage(BinaryPrimitives.ReadUInt64LittleEndian(_request.AsSpan(at))));
+                for (int at = 0; at < bytes; at += sizeof(ulong))
+                {
+                    Answer(type, CheckedPage(BinaryPrimitives.ReadUInt64LittleEndian(_request.AsSpan(at))));
+                }
             }
-
-            pages.DemandInHand = false;
+            finally
+            {
+                // Also when this connection fails: the background is to meet the end of its own, not to hold back for ever.
+                pages.DemandInHand = false;
+            }
         }
     }
 

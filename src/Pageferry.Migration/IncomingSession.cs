@@ -5,8 +5,11 @@ using Pageferry.Memory;
 namespace Pageferry.Migration;
 
 /// <summary>One guest's arrival, from its first connection to its last page.</summary>
-internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prepare) : IDisposable
+internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prepare, TimeSpan longestSilence) : IDisposable
 {
+    /// <summary>How long a guest whose memory is whole may take to be known to have executed.</summary>
+    private static readonly TimeSpan s_firstInstruction = TimeSpan.FromSeconds(1);
+
     private readonly Lock _controlSends = new();
     private readonly TaskCompletionSource _running = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private IncomingConnections? _connections;
@@ -48,7 +51,6 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         {
             // Rounds take as long as they take.
             connection.Patience = TimeSpan.Zero;
-            connection.IsProbed = true;
         }
 
         foreach (PeerConnection background in _connections.Background)
@@ -56,11 +58,12 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
             Receive(background, ConnectionRole.Background);
         }
 
+        using var watch = new SilenceWatch(longestSilence, () => Counters.Bytes, _threads.Fail);
         try
         {
             _threads.Run(() =>
             {
-                SwitchOver(arrived);
+                SwitchOver(arrived, watch);
                 Complete();
             });
             Counters.Phase = MigrationPhase.Completed;
@@ -111,26 +114,23 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         }
     }
 
-    private void SwitchOver(Action<IArrivingGuest> arrived)
+    private void SwitchOver(Action<IArrivingGuest> arrived, SilenceWatch watch)
     {
-        SwitchoverMessage message = AwaitSwitchover();
+        SwitchoverMessage message = AwaitSwitchover(watch);
         Counters.Phase = MigrationPhase.SwitchingOver;
         _pages!.SwitchOver(message.Generation);
         Discard(message.OutOfDate.Span);
         _guest!.LoadState(message.State.Span);
+
+        // From here on the source may have let go of the guest: its word is waited for as long as it takes.
+        watch.End();
         SendControl(MessageType.StateLoaded);
         _ = _control!.Receive(MessageType.Start, 0);
 
         SwitchedOver = true;
-        foreach (PeerConnection connection in _connections!.All)
-        {
-            // The guest's pages are on both sides now: a link that comes back after minutes is worth the wait.
-            connection.IsProbed = false;
-        }
-
         Counters.Phase = MigrationPhase.PostCopy;
         Counters.BeginBackground();
-        Receive(_connections.Demand, ConnectionRole.Demand);
+        Receive(_connections!.Demand, ConnectionRole.Demand);
         _guest.Start(message.IsPaused, TellRunning);
         if (message.IsPaused)
         {
@@ -141,7 +141,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     }
 
     /// <summary>Takes in what is said until the guest has stopped at the source.</summary>
-    private SwitchoverMessage AwaitSwitchover()
+    private SwitchoverMessage AwaitSwitchover(SilenceWatch watch)
     {
         while (true)
         {
@@ -154,6 +154,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
 
             var payload = new byte[bytes];
             _control.ReceiveAll(payload);
+            watch.Hear();
             if (isSwitchover)
             {
                 return SwitchoverMessage.Deserialize(payload);
@@ -187,11 +188,9 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
             return;
         }
 
-        // The source hears first that the guest has executed: its downtime ends there, however soon all pages are here.
-        if (Task.WaitAny(_running.Task, _threads.Failed) != 0)
-        {
-            return;
-        }
+        // The source hears that the guest runs before it hears that all is here, also if the guest stands in a loop in which nothing is seen of it.
+        _ = _running.Task.Wait(s_firstInstruction);
+        TellRunning();
 
         // Every page is present or known to be zero. Whoever still waits touches its page again and finds it without us.
         _threads.Finish();

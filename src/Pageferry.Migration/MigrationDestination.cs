@@ -70,6 +70,9 @@ public sealed class MigrationDestination : IDisposable
     /// <summary>The engine that answers the guest's faults, once memory is armed: its statistics outlive the migration.</summary>
     public FaultEngine? Engine => _engine;
 
+    /// <summary>How long a source may say nothing, on any connection, before the guest could run here.</summary>
+    internal TimeSpan LongestSilence { get; init; } = TimeSpan.FromSeconds(60);
+
     /// <summary>Takes in one guest. Sources that fail before switchover are turned away and waited on again.</summary>
     /// <param name="arrived">Called when the guest has been told to run, with the guest; from then on it belongs to who called this.</param>
     /// <exception cref="MigrationException">The link was lost after switchover: the guest stalls on what is missing.</exception>
@@ -77,7 +80,7 @@ public sealed class MigrationDestination : IDisposable
     {
         while (true)
         {
-            using var session = new IncomingSession(_prepare);
+            using var session = new IncomingSession(_prepare, LongestSilence);
             _counters = session.Counters;
             session.EngineStarted = engine => _engine = engine;
             try

@@ -56,21 +56,6 @@ internal sealed class PeerConnection : IDisposable
         set => _stream.Patience = value;
     }
 
-    /// <summary>
-    /// Whether TCP probes a peer that says nothing, and ends the connection when it has not answered for 15 s: a peer whose host has died, or whose link is cut,
-    /// is otherwise waited for as long as the patience lasts.
-    /// </summary>
-    internal bool IsProbed
-    {
-        set
-        {
-            _socket.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.KeepAlive, value);
-            _socket.SetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveTime, 5);
-            _socket.SetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveInterval, 2);
-            _socket.SetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveRetryCount, 5);
-        }
-    }
-
     /// <summary>How long all that follows may take together, until <see cref="Patience"/> is set.</summary>
     internal TimeSpan Deadline
     {

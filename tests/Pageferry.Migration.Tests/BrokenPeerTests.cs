@@ -1,0 +1,125 @@
+using System.Buffers.Binary;
+using System.Net;
+using System.Net.Sockets;
+using Pageferry.Memory;
+
+namespace Pageferry.Migration.Tests;
+
+/// <summary>Peers that hang, lie or go at the worst moment: whoever deals with them comes to an end.</summary>
+public sealed class BrokenPeerTests : IDisposable
+{
+    private const ulong Size = 8 << 20;
+
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
+
+    private readonly byte[] _frame = new byte[ZeroRun.FrameBytes];
+    private readonly TestGuest _leaving = new(GuestMemory.Create(Size));
+
+    public BrokenPeerTests() => _leaving.Resume();
+
+    public void Dispose() => _leaving.Dispose();
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_request_that_breaks_off_ends_the_source(bool isCut)
+    {
+        using var destination = new ScriptedDestination();
+        Task<MigrationException> moving = Move(destination.EndPoint);
+        destination.Accept();
+        destination.TakeOver();
+
+        // From the header on, the source holds the background back for what is asked for.
+        var request = new byte[PeerConnection.HeaderBytes + sizeof(ulong)];
+        PeerConnection.WriteHeader(request, MessageType.PageRequest, sizeof(ulong));
+        BinaryPrimitives.WriteUInt64LittleEndian(request.AsSpan(PeerConnection.HeaderBytes), ulong.MaxValue);
+        destination.Demand.SendAll(request.AsSpan(0, PeerConnection.HeaderBytes));
+        Thread.Sleep(200);
+        if (isCut)
+        {
+            destination.Demand.Dispose();
+        }
+        else
+        {
+            destination.Demand.SendAll(request.AsSpan(PeerConnection.HeaderBytes));
+        }
+
+        Assert.True(moving.Wait(s_patience), "The source goes on with a destination that it has parted from.");
+        Assert.True(moving.Result.SwitchedOver);
+    }
+
+    [Fact]
+    public void A_guest_that_is_whole_before_it_is_known_to_run_arrives()
+    {
+        _leaving.Pause();
+        LateGuest? arrived = null;
+        using var destination = new MigrationDestination(
+            new IPEndPoint(IPAddress.Loopback, 0),
+            layout => new LateGuest(new TestGuest(GuestMemory.Create(layout.Regions), layout.GuestId), TimeSpan.FromMilliseconds(300)));
+        Task receiving = Task.Run(() => destination.Receive(guest => arrived = (LateGuest)guest));
+        var source = new MigrationSource(_leaving);
+        source.Run(destination.EndPoint);
+        Assert.True(receiving.Wait(s_patience));
+        Assert.Equal(MigrationPhase.Completed, source.Progress.Phase);
+        Assert.True(source.Progress.Downtime >= TimeSpan.FromMilliseconds(290), $"{source.Progress.Downtime}");
+        arrived!.Dispose();
+    }
+
+    [Fact]
+    public void Nobody_who_answers_is_not_waited_for_long()
+    {
+        // The queue of who wants to connect is full: nobody is let in, and nobody is turned away.
+        using var listener = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+        listener.Bind(new IPEndPoint(IPAddress.Loopback, 0));
+        listener.Listen(0);
+        using var queued = new TcpClient();
+        queued.Connect((IPEndPoint)listener.LocalEndPoint!);
+        long began = Environment.TickCount64;
+        MigrationException failure = Move(listener.LocalEndPoint!).WaitAsync(s_patience).GetAwaiter().GetResult();
+        Assert.Contains("did not answer within 10 s", failure.Message, StringComparison.Ordinal);
+        Assert.InRange(Environment.TickCount64 - began, 8_000, 15_000);
+        Assert.True(_leaving.IsRunning);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_source_of_which_nothing_comes_any_more_is_turned_away(bool saysSwitchover)
+    {
+        using var destination = new MigrationDestination(new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions)))
+        {
+            LongestSilence = TimeSpan.FromSeconds(1),
+        };
+        Task receiving = Task.Run(() => destination.Receive(_ => { }));
+        using var session = new OutgoingSession(new MigrationOptions { Connections = 2 }, new MigrationCounters());
+        session.Open(destination.EndPoint);
+        session.Send(MessageType.Layout, new MigrationLayout(Guid.NewGuid(), "test", GuestBacking.Memfd, _leaving.Memory.Regions).Serialize());
+        _ = session.Control.Receive(MessageType.Armed, 0);
+
+        // Longer than that it says something all the time, if only on one connection.
+        for (int i = 0; i < 15; i++)
+        {
+            new ZeroRun(0, 1, 1).Write(_frame);
+            session.Background[0].SendAll(_frame);
+            Thread.Sleep(100);
+        }
+
+        if (saysSwitchover)
+        {
+            // For which a round is missing that never comes.
+            session.Send(MessageType.Switchover, new SwitchoverMessage(2, IsPaused: false, default, new byte[16]).Serialize());
+        }
+
+        long began = Environment.TickCount64;
+        session.Control.Patience = s_patience;
+        ProtocolException parting = Assert.Throws<ProtocolException>(() => session.Control.ReceiveHeader());
+        Assert.Contains("said nothing for 1 s", parting.Message, StringComparison.Ordinal);
+        Assert.InRange(Environment.TickCount64 - began, 500, 5_000);
+        Assert.True(SpinWait.SpinUntil(() => destination.Progress.Phase == MigrationPhase.Waiting, s_patience));
+        destination.Dispose();
+        Assert.Throws<ObjectDisposedException>(() => receiving.WaitAsync(s_patience).GetAwaiter().GetResult());
+    }
+
+    private Task<MigrationException> Move(EndPoint destination) => Task.Run(() =>
+        Assert.Throws<MigrationException>(() => new MigrationSource(_leaving, new MigrationOptions { Mode = MigrationMode.Postcopy, Connections = 1 }).Run(destination)));
+}
