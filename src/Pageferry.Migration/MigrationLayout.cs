@@ -6,7 +6,7 @@ namespace Pageferry.Migration;
 
 /// <summary>What a destination has to know to make room for a guest.</summary>
 /// <param name="GuestId">Tells guests apart, so that one is not migrated to itself.</param>
-/// <param name="MachineKind">What the machine state is for; opaque to the protocol, up to 64 bytes of UTF-8.</param>
+/// <param name="MachineKind">What the machine state is for; opaque to the protocol, up to 64 bytes of UTF-8 without control characters.</param>
 /// <param name="Backing">What the source's memory is made of.</param>
 /// <param name="Regions">The guest's memory.</param>
 /// <param name="Validate">Whether the source wants the digests of all pages at the end.</param>
@@ -77,6 +77,13 @@ public sealed record MigrationLayout(Guid GuestId, string MachineKind, GuestBack
             throw new ProtocolException($"The layout states {kindBytes} bytes of machine kind and {count} regions in {bytes.Length} bytes.");
         }
 
+        string kind = Encoding.UTF8.GetString(bytes.Slice(HeaderBytes, kindBytes));
+        if (kind.Any(char.IsControl))
+        {
+            // It is told to people, on terminals.
+            throw new ProtocolException("The layout's machine kind has control characters.");
+        }
+
         ReadOnlySpan<byte> rest = bytes[(HeaderBytes + kindBytes)..];
         var regions = new GuestRegion[count];
         ulong end = 0;
@@ -96,7 +103,7 @@ public sealed record MigrationLayout(Guid GuestId, string MachineKind, GuestBack
         }
 
         return pages <= MostPages
-            ? new MigrationLayout(new Guid(bytes[..16]), Encoding.UTF8.GetString(bytes.Slice(HeaderBytes, kindBytes)), backing, regions, flags == ValidateFlag)
+            ? new MigrationLayout(new Guid(bytes[..16]), kind, backing, regions, flags == ValidateFlag)
             : throw new ProtocolException($"The layout has {pages} pages; up to {MostPages} are allowed.");
     }
 }

@@ -23,6 +23,16 @@ public class FrameTests
         Assert.Equal(s_regions, read.Regions);
     }
 
+    [Theory]
+    [InlineData("kvm\u001b[2J")]
+    [InlineData("kvm\n")]
+    [InlineData("kvm\u009b2J")]
+    public void A_machine_kind_that_would_work_a_terminal_is_refused(string kind)
+    {
+        byte[] layout = new MigrationLayout(Guid.NewGuid(), kind, GuestBacking.Memfd, s_regions).Serialize();
+        Assert.DoesNotContain(Assert.Throws<ProtocolException>(() => MigrationLayout.Deserialize(layout)).Message, char.IsControl);
+    }
+
     [Fact]
     public void A_changed_layout_is_a_layout_or_refused() =>
         Gen.Select(Gen.Int[0, s_layout.Length - 1], Gen.Byte, Gen.Int[0, s_layout.Length]).Sample((at, value, length) =>
