@@ -1,0 +1,127 @@
+using System.Text.Json;
+using Pageferry.Cli;
+using Pageferry.Kvm;
+using Pageferry.Memory;
+using Pageferry.Migration;
+using Pageferry.Vmm;
+
+namespace Pageferry.Fuzz;
+
+/// <summary>Every reader of bytes that come from a peer, a client or a file.</summary>
+internal static class FuzzTargets
+{
+    /// <summary>How many pages the memory has that messages tell of.</summary>
+    internal const ulong Pages = 64;
+
+    internal static IReadOnlyList<FuzzTarget> All { get; } =
+    [
+        new("hello", input => _ = Hello.Read(input, VersionRange.Current, out _), typeof(ProtocolException)),
+        new("welcome", input => _ = Welcome.Read(input, VersionRange.Current), typeof(ProtocolException)),
+        new("layout", ReadLayout, typeof(ProtocolException)),
+        new("switchover", ReadSwitchover, typeof(ProtocolException)),
+        new("runs", ReadRuns, typeof(ProtocolException)),
+        new("batch", ReadBatch, typeof(ProtocolException)),
+        new("zeros", ReadZeros, typeof(ProtocolException)),
+        new("delta", ReadDelta),
+        new("lz4", input => Unpack(PageEncoding.Lz4, input)),
+        new("zstd", input => Unpack(PageEncoding.Zstd, input)),
+        new("pages-received", PageStream.Receive, typeof(ProtocolException), typeof(EndOfStreamException)),
+        new("requests-served", PageStream.Serve, typeof(ProtocolException), typeof(EndOfStreamException)),
+        new("digests", PageStream.Validate, typeof(ProtocolException), typeof(EndOfStreamException)),
+        new("listener", Strangers.Plain.Send),
+        new("listener-tls", Strangers.Secured.Send),
+        new("control", ReadControl, typeof(JsonException)),
+        new("elf", ReadImage, typeof(InvalidDataException)),
+        new("vcpu-state", ReadVcpuState, typeof(InvalidDataException)),
+        new("machine-state", ReadMachineState, typeof(InvalidDataException)),
+    ];
+
+    /// <exception cref="InvalidOperationException">What a reader took does not hold together.</exception>
+    internal static void Hold(bool condition, string what)
+    {
+        if (!condition)
+        {
+            throw new InvalidOperationException($"What was taken does not hold together: {what}.");
+        }
+    }
+
+    private static void ReadLayout(byte[] input)
+    {
+        var layout = MigrationLayout.Deserialize(input);
+        ulong end = 0;
+        foreach (GuestRegion region in layout.Regions)
+        {
+            Hold(region.Length > 0 && region.Gpa >= end && region.End > region.Gpa, "regions ascend");
+            end = region.End;
+        }
+
+        Hold(!layout.MachineKind.Any(char.IsControl), "a machine kind can be printed");
+        _ = layout.Serialize();
+    }
+
+    private static void ReadSwitchover(byte[] input) =>
+        Hold(SwitchoverMessage.Deserialize(input).Serialize().AsSpan().SequenceEqual(input), "a switchover is written as it was read");
+
+    private static void ReadRuns(byte[] input)
+    {
+        ReadOnlySpan<byte> rest = input;
+        for (ulong end = 0; !rest.IsEmpty;)
+        {
+            ulong before = end;
+            (ulong first, ulong count) = RunCoding.Read(ref rest, ref end, 100_000);
+            Hold(count > 0 && first >= before && first + count == end && end <= 100_000, "runs ascend within the memory");
+        }
+    }
+
+    private static void ReadBatch(byte[] input)
+    {
+        if (input.Length >= PageBatch.Bytes)
+        {
+            var batch = PageBatch.Read(PageFrames.WithCheck(input, PageBatch.Bytes), input.Length - PageBatch.Bytes, Pages);
+            ulong told = batch.Content | batch.Zeros;
+            Hold(told != 0 && batch.First + (ulong)(63 - System.Numerics.BitOperations.LeadingZeroCount(told)) < Pages, "a batch is within the memory");
+            Hold(batch.UnpackedBytes is >= 0 and <= PageBatch.MostPayloadBytes, "a payload fits its buffer");
+        }
+    }
+
+    private static void ReadZeros(byte[] input)
+    {
+        if (input.Length >= ZeroRun.Bytes)
+        {
+            var run = ZeroRun.Read(PageFrames.WithCheck(input, ZeroRun.Bytes), Pages);
+            Hold(run.Count > 0 && run.First + run.Count <= Pages, "zeros are within the memory");
+        }
+    }
+
+    private static void ReadDelta(byte[] input) => _ = DeltaCoding.TryApply(input, new byte[Page.Size]);
+
+    /// <summary>The first two bytes say how large the content is to be.</summary>
+    private static void Unpack(PageEncoding encoding, byte[] input)
+    {
+        if (input.Length >= sizeof(ushort))
+        {
+            using var packing = new PagePacking();
+            using var room = new NativeBuffer(ushort.MaxValue + 1);
+            room.Span(0, room.Length).Fill(0xA5);
+            int bytes = BitConverter.ToUInt16(input);
+            _ = packing.TryUnpack(encoding, input.AsSpan(sizeof(ushort)), room.Span(0, bytes));
+            Hold(!room.Span(bytes, room.Length - bytes).ContainsAnyExcept((byte)0xA5), "nothing is written behind the content");
+        }
+    }
+
+    private static void ReadControl(byte[] input) => _ = JsonSerializer.Deserialize(input, CliJson.Default.ControlRequest);
+
+    private static void ReadImage(byte[] input)
+    {
+        using GuestMemory memory = GuestMemory.Create(4 << 20);
+        GuestImage.Elf("fuzz", input).Load(memory);
+    }
+
+    private static void ReadVcpuState(byte[] input) => _ = VcpuState.Deserialize(input).Serialize();
+
+    private static void ReadMachineState(byte[] input)
+    {
+        MachineState.Vcpu[] vcpus = MachineState.Read(input, MachineHost.Threads, 2, out ulong wrong);
+        Hold(MachineState.Write(MachineHost.Threads, wrong, vcpus).AsSpan().SequenceEqual(input), "a machine state is written as it was read");
+    }
+}

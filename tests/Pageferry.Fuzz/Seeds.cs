@@ -1,0 +1,163 @@
+using System.Text;
+using Pageferry.Kvm;
+using Pageferry.Memory;
+using Pageferry.Migration;
+using Pageferry.Vmm;
+
+namespace Pageferry.Fuzz;
+
+/// <summary>Messages that are as they should be: what the stored corpus was made of.</summary>
+internal static class Seeds
+{
+    /// <summary>A stream of pages before the switchover, and one after it, on a background connection.</summary>
+    private const byte Before = 1;
+    private const byte Behind = 1 | 2;
+
+    /// <summary>The start of a TLS 1.3 client's hello.</summary>
+    private static readonly byte[] s_clientHello = [0x16, 3, 1, 0, 0x2F, 1, 0, 0, 0x2B, 3, 3, .. new byte[32], 0, 0, 2, 0x13, 1, 1, 0, 0, 0];
+
+    internal static IEnumerable<byte[]> Of(string target) => target switch
+    {
+        "hello" => [Written(Hello.Bytes, new Hello(new VersionRange(1, 3), ConnectionRole.Control, 4, SessionId.None).Write), Written(Hello.Bytes, Background.Write)],
+        "welcome" => [Written(Welcome.Bytes, new Welcome(new VersionRange(1, 2), 2, SessionId.Create()).Write)],
+        "layout" => [Layout("kvm/x64/2", 1, validate: true), Layout("threads/x64/1", 3, validate: false)],
+        "switchover" =>
+        [
+            new SwitchoverMessage(3, IsPaused: true, new byte[] { 1, 2, 3 }, new byte[] { 4, 5 }).Serialize(),
+            new SwitchoverMessage(1, IsPaused: false, default, default).Serialize(),
+        ],
+        "runs" => [Runs(0, 1), Runs(5, 300), [0xFF, 0xFF, 3, 1, 0x80, 1, 0x90, 2]],
+        "batch" => [Batch(5, 3, 0, 0, PageEncoding.None, 2 * Page.Size)[PeerConnection.HeaderBytes..], Batch(0, 0, 7, 0, PageEncoding.None, 0)[PeerConnection.HeaderBytes..]],
+        "zeros" => [Zeros(1, 3, 1)[PeerConnection.HeaderBytes..]],
+        "delta" => [Delta()],
+        "lz4" => [Packed(PageEncoding.Lz4)],
+        "zstd" => [Packed(PageEncoding.Zstd)],
+        "pages-received" => Streams(),
+        "requests-served" =>
+        [
+            [Behind, .. Frame(MessageType.PageRequest, [.. BitConverter.GetBytes(3UL), .. BitConverter.GetBytes(4UL)]), .. Frame(MessageType.Resend, BitConverter.GetBytes(3UL))],
+            [Before, .. Frame(MessageType.Resend, BitConverter.GetBytes(5UL))],
+        ],
+        "digests" => [[0, .. Frame(MessageType.Digests, new byte[sizeof(ulong) * (1 + (int)FuzzTargets.Pages)])]],
+        "listener" or "listener-tls" =>
+        [
+            Frame(MessageType.Hello, Written(Hello.Bytes, new Hello(VersionRange.Current, ConnectionRole.Control, 1, SessionId.None).Write)),
+            Frame(MessageType.Hello, Written(Hello.Bytes, Background.Write)),
+            s_clientHello,
+        ],
+        "control" => [.. new[]
+        {
+            """{"command":"status"}""", """{"command":"cancel"}""",
+            """{"command":"migrate","to":"127.0.0.1:4444","migration":{"mode":"auto","connections":4,"downtime_limit_ms":300}}""",
+        }.Select(Encoding.UTF8.GetBytes)],
+        "elf" => [Elf()],
+        "vcpu-state" => [VcpuStateOfKvm()],
+        "machine-state" => [MachineState.Write(MachineHost.Threads, 3, [new(1, 2, [1, 2, 3]), new(4, 5, [])])],
+        _ => throw new ArgumentException($"There is no target '{target}'.", nameof(target)),
+    };
+
+    private static Hello Background => new(new VersionRange(2, 2), ConnectionRole.Background, 3, SessionId.Create());
+
+    private static byte[] Written(int bytes, SpanWriter write)
+    {
+        var message = new byte[bytes];
+        write(message);
+        return message;
+    }
+
+    private static byte[] Layout(string kind, int regions, bool validate) => new MigrationLayout(
+        Guid.NewGuid(), kind, GuestBacking.Memfd, [.. Enumerable.Range(0, regions).Select(i => new GuestRegion((ulong)i << 32, 64UL << 20))], validate).Serialize();
+
+    private static byte[] Runs(ulong first, ulong count)
+    {
+        var pages = new PageBitmap(100_000);
+        for (ulong at = first; at < 10_000; at += 3 * count)
+        {
+            pages.AddRun(at, count);
+        }
+
+        var runs = new byte[200];
+        ulong from = 0;
+        return runs[..RunCoding.Write(pages, ref from, runs)];
+    }
+
+    private static byte[] Frame(MessageType type, byte[] payload)
+    {
+        var frame = new byte[PeerConnection.HeaderBytes];
+        PeerConnection.WriteHeader(frame, type, payload.Length);
+        return [.. frame, .. payload];
+    }
+
+    private static byte[] Batch(ulong first, ulong content, ulong zeros, ulong deltas, PageEncoding encoding, int unpacked, byte[]? payload = null)
+    {
+        payload ??= new byte[unpacked];
+        var frame = new byte[PageBatch.PrologueBytes];
+        new PageBatch(first, content, zeros, deltas, 1, encoding, unpacked, PageBatch.DigestOf(payload)).Write(frame, payload.Length);
+        return [.. frame, .. payload];
+    }
+
+    private static byte[] Zeros(ulong first, ulong count, uint generation)
+    {
+        var frame = new byte[ZeroRun.FrameBytes];
+        new ZeroRun(first, count, generation).Write(frame);
+        return frame;
+    }
+
+    private static byte[] Delta()
+    {
+        var now = new byte[Page.Size];
+        now[1000] = 1;
+        now[4000] = 2;
+        var delta = new byte[DeltaCoding.MostBytes];
+        return delta[..DeltaCoding.Encode(new byte[Page.Size], now, delta)];
+    }
+
+    private static byte[] Packed(PageEncoding encoding)
+    {
+        using var packing = new PagePacking();
+        byte[] content = [.. Enumerable.Range(0, 8192).Select(i => (byte)(i * i / 1000))];
+        var packed = new byte[content.Length];
+        return [.. BitConverter.GetBytes((ushort)content.Length), .. packed[..packing.Pack(encoding, content, packed)]];
+    }
+
+    private static IEnumerable<byte[]> Streams()
+    {
+        byte[] delta = Delta();
+        byte[] packed = Packed(PageEncoding.Lz4)[sizeof(ushort)..];
+        byte[] barrier = Frame(MessageType.Barrier, BitConverter.GetBytes(1));
+        yield return
+        [
+            Before, .. Zeros(10, 20, 1), .. Batch(0, 3, 4, 0, PageEncoding.None, 2 * Page.Size),
+            .. Batch(0, 3, 0, 2, PageEncoding.None, Page.Size + sizeof(ushort) + delta.Length, [.. new byte[Page.Size], .. BitConverter.GetBytes((ushort)delta.Length), .. delta]), .. barrier,
+        ];
+        yield return [Before, .. Batch(6, 3, 0, 0, PageEncoding.Lz4, 8192, packed), .. barrier];
+        yield return [Before, .. Batch(6, 3, 0, 0, PageEncoding.Zstd, 8192, Packed(PageEncoding.Zstd)[sizeof(ushort)..]), .. barrier];
+        yield return [Behind, .. Batch(0, 1, 2, 0, PageEncoding.None, Page.Size), .. Zeros(2, 62, 1), .. Frame(MessageType.BackgroundDone, [])];
+    }
+
+    /// <summary>A program of one segment.</summary>
+    private static byte[] Elf()
+    {
+        var file = new byte[64 + 56 + 4];
+        "\x7f"u8.CopyTo(file);
+        "ELF"u8.CopyTo(file.AsSpan(1));
+        (file[4], file[5], file[16], file[18]) = (2, 1, 2, 62);
+        BitConverter.TryWriteBytes(file.AsSpan(24), BootLayout.GuestBase);
+        (file[32], file[54], file[56]) = (64, 56, 1);
+        file[64] = 1;
+        file[64 + 8] = 120;
+        BitConverter.TryWriteBytes(file.AsSpan(64 + 24), BootLayout.GuestBase);
+        (file[64 + 32], file[64 + 40]) = (4, 16);
+        return file;
+    }
+
+    private static byte[] VcpuStateOfKvm()
+    {
+        using var kvm = Kvm.Kvm.Open();
+        using VirtualMachine machine = kvm.CreateVirtualMachine();
+        using VirtualCpu vcpu = machine.CreateVcpu(0);
+        return VcpuState.Capture(machine, vcpu).Serialize();
+    }
+
+    private delegate void SpanWriter(Span<byte> bytes);
+}

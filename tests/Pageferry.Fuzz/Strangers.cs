@@ -1,0 +1,70 @@
+using System.Net;
+using System.Net.Sockets;
+using Pageferry.Migration;
+using Pageferry.Migration.Tests;
+
+namespace Pageferry.Fuzz;
+
+/// <summary>A listener that is asked in by anybody: whatever they say, it goes on.</summary>
+internal sealed class Strangers
+{
+    private static readonly TimeSpan s_patience = TimeSpan.FromMilliseconds(200);
+    private static readonly Lazy<Strangers> s_plain = new(() => new Strangers(security: null));
+    private static readonly Lazy<Strangers> s_secured = new(() => new Strangers(MakeSecurity()));
+
+    private readonly IPEndPoint _listening;
+
+    private Strangers(MigrationSecurity? security)
+    {
+        // For as long as the process lives.
+        var listener = new ConnectionListener(new IPEndPoint(IPAddress.Loopback, 0), VersionRange.Current, security, logger: null, s_patience);
+        _listening = listener.EndPoint;
+        new Thread(() => EndSessions(listener)) { IsBackground = true }.Start();
+    }
+
+    internal static Strangers Plain => s_plain.Value;
+
+    internal static Strangers Secured => s_secured.Value;
+
+    /// <summary>Says something and goes.</summary>
+    internal void Send(byte[] input)
+    {
+        using var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { ReceiveTimeout = 5000 };
+        socket.Connect(_listening);
+        try
+        {
+            _ = socket.Send(input);
+            socket.Shutdown(SocketShutdown.Send);
+            var answer = new byte[4096];
+            while (socket.Receive(answer) > 0)
+            {
+                // An error, or a welcome, and the end.
+            }
+        }
+        catch (SocketException failure) when (failure.SocketErrorCode is SocketError.ConnectionReset or SocketError.Shutdown)
+        {
+            // It did not want to hear more.
+        }
+    }
+
+    private static MigrationSecurity MakeSecurity()
+    {
+        using var certificates = new TestCertificates();
+        return certificates.Make("fuzz");
+    }
+
+    private static void EndSessions(ConnectionListener listener)
+    {
+        while (true)
+        {
+            try
+            {
+                listener.AcceptControl().Dispose();
+            }
+            catch (SocketException)
+            {
+                // Gone before it was welcome.
+            }
+        }
+    }
+}
