@@ -10,7 +10,7 @@ namespace Pageferry.Kvm;
 /// Made by <see cref="VirtualMachine.CreateDirtyLog"/>. Where the virtual machine has a manual dirty log
 /// (<see cref="VirtualMachine.TryEnableManualDirtyLog"/>), a page stays logged until <see cref="Clear()"/>; elsewhere reading clears. In both cases a page's
 /// content is read after it was cleared: a write in between is then logged for the next time. Writes by this process itself are not logged. One thread
-/// uses the object at a time.
+/// uses the object at a time; several may clear at once, each its own range.
 /// </remarks>
 public sealed class DirtyLog : IDisposable
 {
@@ -66,16 +66,17 @@ public sealed class DirtyLog : IDisposable
     public void Read() => _virtualMachine.ReadDirtyLog(this, _bitmap.Address);
 
     /// <summary>
-    /// Clears the pages that the last <see cref="Read"/> found, so that a write from now on is logged again (<c>KVM_CLEAR_DIRTY_LOG</c>). Does nothing
-    /// where reading has cleared them.
+    /// Clears the pages that the last <see cref="Read"/> found and that were not cleared since, so that a write from now on is logged again
+    /// (<c>KVM_CLEAR_DIRTY_LOG</c>). Does nothing where reading has cleared them.
     /// </summary>
     /// <exception cref="InvalidOperationException">The slot was deleted or is another range now.</exception>
     /// <exception cref="LinuxException">ENOENT: the slot does not log.</exception>
     public void Clear() => Clear(FirstGfn, PageCount);
 
     /// <summary>
-    /// Clears those pages of a range that the last <see cref="Read"/> found (<c>KVM_CLEAR_DIRTY_LOG</c>). Clearing a piece just before it is sent keeps
-    /// pages from being sent twice, and the kernel's lock short. Does nothing where reading has cleared them.
+    /// Clears those pages of a range that the last <see cref="Read"/> found (<c>KVM_CLEAR_DIRTY_LOG</c>), and takes them out of what it found: what is
+    /// written now is not cleared by clearing the range twice. Clearing a piece just before it is sent keeps pages from being sent twice, and the kernel's
+    /// lock short. Does nothing where reading has cleared them.
     /// </summary>
     /// <param name="gfn">The first guest frame number; a multiple of 64 pages from the slot's first.</param>
     /// <param name="pages">How many; a multiple of 64, or all to the slot's end.</param>
@@ -92,7 +93,12 @@ public sealed class DirtyLog : IDisposable
                 nameof(gfn), $"{pages} pages at GFN 0x{gfn:x} are no run of {WordBits}-page pieces of slot {Slot}, which has {PageCount} pages at GFN 0x{FirstGfn:x}.");
         }
 
-        _virtualMachine.ClearDirtyLog(this, first, (uint)pages, _bitmap.Address + (first / WordBits * sizeof(ulong)));
+        if (_virtualMachine.HasManualDirtyLog)
+        {
+            ulong word = first / WordBits;
+            _virtualMachine.ClearDirtyLog(this, first, (uint)pages, _bitmap.Address + (word * sizeof(ulong)));
+            _bitmap.Span(word * sizeof(ulong), (int)((pages + WordBits - 1) / WordBits) * sizeof(ulong)).Clear();
+        }
     }
 
     /// <summary>Whether the last <see cref="Read"/> found a page written.</summary>

@@ -36,11 +36,14 @@ public enum KvmCapability
     /// <summary><c>KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2</c>: the <c>KVM_DIRTY_LOG_</c> flags that can be enabled.</summary>
     ManualDirtyLogProtect = 168,
 
-    /// <summary><c>KVM_CAP_DIRTY_LOG_RING</c>.</summary>
+    /// <summary><c>KVM_CAP_DIRTY_LOG_RING</c>: the most bytes of a vCPU's dirty ring.</summary>
     DirtyLogRing = 192,
 
     /// <summary><c>KVM_CAP_XSAVE2</c>: the size of the XSAVE area in bytes, 0 where KVM_GET_XSAVE's 4096 are enough.</summary>
     Xsave2 = 208,
+
+    /// <summary><c>KVM_CAP_DIRTY_LOG_RING_ACQ_REL</c>: the same, for readers that order their accesses (Linux 6.1).</summary>
+    DirtyLogRingAcquireRelease = 223,
 
     /// <summary><c>KVM_CAP_MEMORY_FAULT_INFO</c>.</summary>
     MemoryFaultInfo = 232,

@@ -41,6 +41,7 @@ public readonly record struct VcpuExit(
                 VcpuExitKind.InternalError, reason, Value: BinaryPrimitives.ReadUInt32LittleEndian(run[Interop.RunInternalSuberror..])),
             Interop.KVM_EXIT_SYSTEM_EVENT => new VcpuExit(
                 VcpuExitKind.SystemEvent, reason, Value: BinaryPrimitives.ReadUInt32LittleEndian(run[Interop.RunSystemEventType..])),
+            Interop.KVM_EXIT_DIRTY_RING_FULL => new VcpuExit(VcpuExitKind.DirtyRingFull, reason),
             Interop.KVM_EXIT_MEMORY_FAULT => new VcpuExit(
                 VcpuExitKind.MemoryFault,
                 reason,

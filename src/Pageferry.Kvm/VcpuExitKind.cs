@@ -36,6 +36,9 @@ public enum VcpuExitKind
     /// <summary><c>KVM_EXIT_SYSTEM_EVENT</c>; <see cref="VcpuExit.Value"/> is its type.</summary>
     SystemEvent,
 
+    /// <summary><c>KVM_EXIT_DIRTY_RING_FULL</c>: the vCPU's <see cref="DirtyRing"/> has to be emptied and reset before it runs again.</summary>
+    DirtyRingFull,
+
     /// <summary><c>KVM_EXIT_MEMORY_FAULT</c> (with -1/EFAULT): <see cref="VcpuExit.Address"/>, <see cref="VcpuExit.Value"/> and <see cref="VcpuExit.Length"/> are its GPA, flags and size.</summary>
     MemoryFault,
 

@@ -33,13 +33,14 @@ public sealed class VirtualCpu : IDisposable
     private bool _isSynchronized;
     private int _thread;
 
-    internal VirtualCpu(int id, FileDescriptor descriptor, int mapBytes, int synchronizable, int xsave2)
+    internal VirtualCpu(int id, FileDescriptor descriptor, int mapBytes, int synchronizable, int xsave2, int dirtyRingEntries)
     {
         Id = id;
         Descriptor = descriptor;
         XsaveBytes = Math.Max(Interop.XsaveBytes, xsave2);
         _canSynchronize = ((ulong)synchronizable & ContextFields) == ContextFields;
         _run = MappedRegion.MapShared(descriptor, 0, (ulong)mapBytes);
+        DirtyRing = dirtyRingEntries > 0 ? new DirtyRing(descriptor, dirtyRingEntries) : null;
     }
 
     /// <summary>Its number.</summary>
@@ -50,6 +51,9 @@ public sealed class VirtualCpu : IDisposable
 
     /// <summary>The length of <see cref="ReadXsave"/>'s area in bytes.</summary>
     public int XsaveBytes { get; }
+
+    /// <summary>The pages that it wrote; null unless <see cref="VirtualMachine.TryEnableDirtyRings"/> succeeded before it was made.</summary>
+    public DirtyRing? DirtyRing { get; }
 
     /// <summary>The data of the last port or MMIO exit: what the guest wrote, or where what it reads is put before the next run.</summary>
     /// <param name="exit">The exit that <see cref="Run"/> returned last.</param>
@@ -273,6 +277,7 @@ public sealed class VirtualCpu : IDisposable
     /// <summary>Frees the vCPU.</summary>
     public void Dispose()
     {
+        DirtyRing?.Dispose();
         _run.Dispose();
         Descriptor.Dispose();
     }

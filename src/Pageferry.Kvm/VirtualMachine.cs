@@ -27,6 +27,9 @@ public sealed class VirtualMachine : IDisposable
     /// <summary>Whether a dirty page stays logged until <see cref="DirtyLog.Clear()"/>: <see cref="TryEnableManualDirtyLog"/> succeeded.</summary>
     public bool HasManualDirtyLog { get; private set; }
 
+    /// <summary>Entries of each vCPU's <see cref="DirtyRing"/>; 0 unless <see cref="TryEnableDirtyRings"/> succeeded.</summary>
+    public int DirtyRingEntries { get; private set; }
+
     /// <summary>
     /// The clock that guests read by kvmclock (<c>KVM_GET_CLOCK</c>).
     /// </summary>
@@ -100,23 +103,51 @@ public sealed class VirtualMachine : IDisposable
             return false;
         }
 
-        int result;
-
-        // SAFETY: the kernel reads a structure of the size that the request's number states.
-        unsafe
-        {
-            var enable = new Interop.kvm_enable_cap { cap = (uint)KvmCapability.ManualDirtyLogProtect };
-            enable.args[0] = Interop.KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
-            result = Interop.Ioctl(Descriptor.Number, Interop.KVM_ENABLE_CAP, &enable);
-        }
-
-        if (result != 0)
+        if (EnableCapability(KvmCapability.ManualDirtyLogProtect, Interop.KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE) != 0)
         {
             throw LinuxException.FromLastError("let a virtual machine's dirty pages stay logged until they are cleared");
         }
 
         HasManualDirtyLog = true;
         return true;
+    }
+
+    /// <summary>
+    /// Gives each vCPU a ring of the pages it wrote (<c>KVM_ENABLE_CAP</c> with <c>KVM_CAP_DIRTY_LOG_RING_ACQ_REL</c>, or <c>KVM_CAP_DIRTY_LOG_RING</c> before
+    /// Linux 6.1): what was written is found without going over a bit for every page. Once, and before the first vCPU. There are no dirty logs then.
+    /// </summary>
+    /// <param name="entries">Entries of each ring, a power of two: 1024 at least, 65536 at most. KVM keeps some hundreds of them free.</param>
+    /// <returns>Whether this kernel has rings.</returns>
+    /// <exception cref="LinuxException">EINVAL: there is a vCPU, there are rings already, or the kernel wants another size. E2BIG: too many entries.</exception>
+    public bool TryEnableDirtyRings(int entries)
+    {
+        KvmCapability capability = CheckExtension(KvmCapability.DirtyLogRingAcquireRelease) > 0 ? KvmCapability.DirtyLogRingAcquireRelease : KvmCapability.DirtyLogRing;
+        int mostBytes = CheckExtension(capability);
+        if (mostBytes == 0)
+        {
+            return false;
+        }
+
+        if (EnableCapability(capability, (ulong)entries * Interop.DirtyRingEntryBytes) != 0)
+        {
+            throw LinuxException.FromLastError(
+                $"give each vCPU a dirty ring of {entries} entries", $"It is done once, before the first vCPU; {mostBytes / Interop.DirtyRingEntryBytes} entries are the most here.");
+        }
+
+        DirtyRingEntries = entries;
+        return true;
+    }
+
+    /// <summary>
+    /// Lets the pages that were taken out of dirty rings be told again when they are written (<c>KVM_RESET_DIRTY_RINGS</c>), and makes room in the rings. A
+    /// page's content is read after that.
+    /// </summary>
+    /// <returns>How many entries were reset: all that were taken, or fewer when a signal came (Linux 6.16), and then it is called again.</returns>
+    /// <exception cref="LinuxException">EINVAL: there are no rings.</exception>
+    public int ResetDirtyRings()
+    {
+        int reset = Interop.Ioctl(Descriptor.Number, Interop.KVM_RESET_DIRTY_RINGS, 0);
+        return reset >= 0 ? reset : throw LinuxException.FromLastError("reset the dirty rings of a virtual machine", "They are enabled before the first vCPU is made.");
     }
 
     /// <summary>Makes the dirty log of a slot; nothing is asked of the kernel before <see cref="DirtyLog.Read"/>.</summary>
@@ -190,7 +221,8 @@ public sealed class VirtualMachine : IDisposable
         int fd = Interop.Ioctl(Descriptor.Number, Interop.KVM_CREATE_VCPU, id);
         if (fd >= 0)
         {
-            return new VirtualCpu(id, new FileDescriptor(fd), Kvm.VcpuMapBytes, CheckExtension(KvmCapability.SyncRegisters), CheckExtension(KvmCapability.Xsave2));
+            return new VirtualCpu(
+                id, new FileDescriptor(fd), Kvm.VcpuMapBytes, CheckExtension(KvmCapability.SyncRegisters), CheckExtension(KvmCapability.Xsave2), DirtyRingEntries);
         }
 
         // Before the limit is asked for: that leaves an errno of its own.
@@ -224,11 +256,6 @@ public sealed class VirtualMachine : IDisposable
 
     internal void ClearDirtyLog(DirtyLog log, ulong firstPage, uint pages, ulong bitmap)
     {
-        if (!HasManualDirtyLog)
-        {
-            return;
-        }
-
         lock (_slotsLock)
         {
             CheckSlot(log);
@@ -244,6 +271,17 @@ public sealed class VirtualMachine : IDisposable
             }
 
             throw LinuxException.FromLastError($"clear {pages} pages of the dirty log of slot {log.Slot}", "The slot has to have MemoryRegionFlags.LogDirtyPages.");
+        }
+    }
+
+    private int EnableCapability(KvmCapability capability, ulong argument)
+    {
+        // SAFETY: the kernel reads a structure of the size that the request's number states.
+        unsafe
+        {
+            var enable = new Interop.kvm_enable_cap { cap = (uint)capability };
+            enable.args[0] = argument;
+            return Interop.Ioctl(Descriptor.Number, Interop.KVM_ENABLE_CAP, &enable);
         }
     }
 

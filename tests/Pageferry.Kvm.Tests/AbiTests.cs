@@ -67,6 +67,7 @@ public class AbiTests
         ["EventsBytes"] = "sizeof(struct kvm_vcpu_events)",
         ["MpStateBytes"] = "sizeof(struct kvm_mp_state)",
         ["LapicBytes"] = "sizeof(struct kvm_lapic_state)",
+        ["DirtyRingEntryBytes"] = "sizeof(struct kvm_dirty_gfn)",
         ["SigsetWords"] = "sizeof(sigset_t) / sizeof(__u64)",
     };
 
@@ -85,6 +86,7 @@ public class AbiTests
         [KvmCapability.SyncRegisters] = "KVM_CAP_SYNC_REGS",
         [KvmCapability.ManualDirtyLogProtect] = "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
         [KvmCapability.DirtyLogRing] = "KVM_CAP_DIRTY_LOG_RING",
+        [KvmCapability.DirtyLogRingAcquireRelease] = "KVM_CAP_DIRTY_LOG_RING_ACQ_REL",
         [KvmCapability.Xsave2] = "KVM_CAP_XSAVE2",
         [KvmCapability.MemoryFaultInfo] = "KVM_CAP_MEMORY_FAULT_INFO",
         [KvmCapability.GuestMemfd] = "KVM_CAP_GUEST_MEMFD",

@@ -59,6 +59,22 @@ public class DirtyLogTests
     }
 
     [Fact]
+    public void What_is_written_after_a_range_was_cleared_is_not_cleared_by_clearing_it_again()
+    {
+        using Kvm kvm = Kvm.Open();
+        using TestMachine machine = WriterOf(kvm, manual: true, 0, 1);
+        using DirtyLog log = machine.VirtualMachine.CreateDirtyLog(0);
+        machine.RunTo(Port);
+        log.Read();
+        log.Clear(FirstDataGfn, 64);
+        Assert.Empty(DataPages(log));
+        machine.RunTo(Port);
+        log.Clear(FirstDataGfn, 64);
+        log.Read();
+        Assert.Equal([FirstDataGfn, FirstDataGfn + 1], DataPages(log));
+    }
+
+    [Fact]
     public void Reading_clearing_and_enumerating_allocate_nothing()
     {
         using Kvm kvm = Kvm.Open();

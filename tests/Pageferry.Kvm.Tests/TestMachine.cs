@@ -29,7 +29,7 @@ internal sealed class TestMachine : IDisposable
     private const ushort TssSelector = 0x18;
     private const ulong PresentWritableUser = 0x67; // accessed and dirty too
 
-    public TestMachine(Kvm kvm, bool irqchip = false, MemoryRegionFlags flags = MemoryRegionFlags.None, bool manualDirtyLog = false)
+    public TestMachine(Kvm kvm, bool irqchip = false, MemoryRegionFlags flags = MemoryRegionFlags.None, bool manualDirtyLog = false, int dirtyRing = 0)
     {
         VirtualMachine = kvm.CreateVirtualMachine();
         if (irqchip)
@@ -40,6 +40,11 @@ internal sealed class TestMachine : IDisposable
         if (manualDirtyLog)
         {
             Assert(VirtualMachine.TryEnableManualDirtyLog());
+        }
+
+        if (dirtyRing > 0)
+        {
+            Assert(VirtualMachine.TryEnableDirtyRings(dirtyRing));
         }
 
         Memory = MappedRegion.MapAnonymous(MemoryLength);

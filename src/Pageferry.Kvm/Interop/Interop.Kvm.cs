@@ -25,6 +25,7 @@ internal static partial class Interop
     internal const nuint KVM_GET_CLOCK = 0x8030ae7c;
     internal const nuint KVM_ENABLE_CAP = 0x4068aea3;
     internal const nuint KVM_CLEAR_DIRTY_LOG = 0xc018aec0;
+    internal const nuint KVM_RESET_DIRTY_RINGS = 0xaec7;
 
     internal const nuint KVM_RUN = 0xae80;
     internal const nuint KVM_GET_REGS = 0x8090ae81;
@@ -53,6 +54,13 @@ internal static partial class Interop
 
     internal const uint KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE = 1;
 
+    /// <summary>Where a vCPU's dirty ring is mapped, in pages of its file descriptor.</summary>
+    internal const ulong KVM_DIRTY_LOG_PAGE_OFFSET = 64;
+
+    internal const uint KVM_DIRTY_GFN_F_DIRTY = 1;
+    internal const uint KVM_DIRTY_GFN_F_RESET = 2;
+    internal const uint KVM_DIRTY_GFN_F_MASK = 3;
+
     internal const uint KVM_EXIT_IO = 2;
     internal const uint KVM_EXIT_HLT = 5;
     internal const uint KVM_EXIT_MMIO = 6;
@@ -60,6 +68,7 @@ internal static partial class Interop
     internal const uint KVM_EXIT_FAIL_ENTRY = 9;
     internal const uint KVM_EXIT_INTERNAL_ERROR = 17;
     internal const uint KVM_EXIT_SYSTEM_EVENT = 24;
+    internal const uint KVM_EXIT_DIRTY_RING_FULL = 31;
     internal const uint KVM_EXIT_MEMORY_FAULT = 39;
 
     internal const byte KVM_EXIT_IO_OUT = 1;
@@ -107,6 +116,7 @@ internal static partial class Interop
     internal const int EventsBytes = 64;
     internal const int MpStateBytes = 4;
     internal const int LapicBytes = 1024;
+    internal const int DirtyRingEntryBytes = 16;
 
     /// <summary>struct kvm_userspace_memory_region.</summary>
     [StructLayout(LayoutKind.Sequential)]
@@ -136,6 +146,15 @@ internal static partial class Interop
         internal uint num_pages;
         internal ulong first_page;
         internal ulong dirty_bitmap;
+    }
+
+    /// <summary>struct kvm_dirty_gfn.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct kvm_dirty_gfn
+    {
+        internal uint flags;
+        internal uint slot;
+        internal ulong offset;
     }
 
     /// <summary>struct kvm_clock_data.</summary>
