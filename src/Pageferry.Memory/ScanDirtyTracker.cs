@@ -8,7 +8,7 @@ namespace Pageferry.Memory;
 /// <remarks>
 /// <para>
 /// Each of the memory's mappings has page tables of its own and is watched on its own. A page that was never written through a mapping is not told: it has
-/// no content, or has it by another mapping. On huge pages a write makes all of its 4 KiB pages dirty.
+/// no content, or has it by another mapping. On huge pages a write makes all of its 4 KiB pages dirty, and so does the first read of one without content.
 /// </para>
 /// <para>Under KVM a guest's own writes go past these page tables as soon as KVM has the page mapped for the guest; KVM tells of those.</para>
 /// </remarks>

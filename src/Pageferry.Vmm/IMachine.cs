@@ -8,6 +8,9 @@ public interface IMachine : IDisposable
     /// <summary>What runs the guest. A state fits only the same.</summary>
     MachineHost Host { get; }
 
+    /// <summary>What tells which pages the guest writes, besides this process's own writes.</summary>
+    DirtyTracking DirtyTracking { get; }
+
     /// <summary>The guest's memory.</summary>
     GuestMemory Memory { get; }
 

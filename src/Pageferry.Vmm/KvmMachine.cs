@@ -14,14 +14,16 @@ public sealed class KvmMachine : Machine
     private readonly VcpuRegisters[] _loaded;
     private readonly VcpuFaults?[] _faults;
     private readonly bool[] _isPrepared;
+    private readonly DirtyRings? _dirtyRings;
     private readonly Func<bool> _mayWait;
     private readonly Func<bool> _mayFinish;
 
-    private KvmMachine(Kvm.Kvm kvm, VirtualMachine virtualMachine, GuestMemory memory, int vcpuCount)
+    private KvmMachine(Kvm.Kvm kvm, VirtualMachine virtualMachine, GuestMemory memory, int vcpuCount, DirtyTracking dirtyTracking)
         : base(memory, vcpuCount)
     {
         _kvm = kvm;
         _virtualMachine = virtualMachine;
+        DirtyTracking = dirtyTracking;
         for (int i = 0; i < memory.Regions.Count; i++)
         {
             GuestRegion region = memory.Regions[i];
@@ -32,6 +34,7 @@ public sealed class KvmMachine : Machine
         _loaded = new VcpuRegisters[vcpuCount];
         _faults = new VcpuFaults?[vcpuCount];
         _isPrepared = new bool[vcpuCount];
+        _dirtyRings = dirtyTracking == DirtyTracking.Ring ? new DirtyRings(virtualMachine, memory, [.. _vcpus.Select(vcpu => vcpu.DirtyRing!)]) : null;
         _mayWait = () => MayRun;
         _mayFinish = () => MayFinish;
     }
@@ -42,6 +45,9 @@ public sealed class KvmMachine : Machine
     /// <inheritdoc/>
     public override MachineHost Host => MachineHost.Kvm;
 
+    /// <inheritdoc/>
+    public override DirtyTracking DirtyTracking { get; }
+
     /// <summary>Makes a machine with a guest loaded, ready to start.</summary>
     /// <param name="configuration">What it is made of.</param>
     /// <param name="image">The guest.</param>
@@ -49,10 +55,11 @@ public sealed class KvmMachine : Machine
     /// <exception cref="ArgumentException">The configuration makes no sense; the message says what.</exception>
     /// <exception cref="InvalidDataException">The guest does not fit.</exception>
     /// <exception cref="LinuxException">KVM or the memory is refused.</exception>
+    /// <exception cref="NotSupportedException">KVM can't run such a machine, or track its writes as asked for.</exception>
     public static KvmMachine Create(MachineConfiguration configuration, GuestImage image)
     {
         CheckMemory(configuration.MemorySize);
-        KvmMachine machine = Make(GuestMemory.Create(configuration.MemorySize, configuration.Backing), configuration.VcpuCount);
+        KvmMachine machine = Make(GuestMemory.Create(configuration.MemorySize, configuration.Backing), configuration.VcpuCount, configuration.DirtyTracking);
         try
         {
             image.Load(machine.Memory);
@@ -76,12 +83,14 @@ public sealed class KvmMachine : Machine
     /// <summary>Makes a machine around memory, for a state that is loaded next.</summary>
     /// <param name="memory">The memory; owned by the machine, also when this fails.</param>
     /// <param name="vcpuCount">How many vCPUs.</param>
+    /// <param name="dirtyTracking">What is to tell which pages the guest writes.</param>
     /// <returns>The machine, which the caller disposes.</returns>
-    /// <exception cref="ArgumentException">More vCPUs than KVM or the boot layout allows.</exception>
+    /// <exception cref="ArgumentException">More vCPUs than KVM or the boot layout allows, or a tracking that is not KVM's.</exception>
     /// <exception cref="LinuxException">KVM is refused.</exception>
-    public static KvmMachine Create(GuestMemory memory, int vcpuCount)
+    /// <exception cref="NotSupportedException">KVM can't run such a machine, or track its writes as asked for.</exception>
+    public static KvmMachine Create(GuestMemory memory, int vcpuCount, DirtyTracking dirtyTracking = DirtyTracking.Auto)
     {
-        KvmMachine machine = Make(memory, vcpuCount);
+        KvmMachine machine = Make(memory, vcpuCount, dirtyTracking);
         try
         {
             machine.Prepare();
@@ -107,7 +116,7 @@ public sealed class KvmMachine : Machine
     }
 
     /// <inheritdoc/>
-    public override IDirtyTracker TrackDirtyPages() => new KvmDirtyTracker(_virtualMachine, Memory);
+    public override IDirtyTracker TrackDirtyPages() => new KvmDirtyTracker(_virtualMachine, Memory, _dirtyRings);
 
     private protected override void Enter(int vcpu)
     {
@@ -176,7 +185,7 @@ public sealed class KvmMachine : Machine
         _kvm.Dispose();
     }
 
-    private static KvmMachine Make(GuestMemory memory, int vcpuCount)
+    private static KvmMachine Make(GuestMemory memory, int vcpuCount, DirtyTracking dirtyTracking)
     {
         Kvm.Kvm? kvm = null;
         VirtualMachine? virtualMachine = null;
@@ -190,7 +199,7 @@ public sealed class KvmMachine : Machine
             }
 
             virtualMachine = kvm.CreateVirtualMachine();
-            return new KvmMachine(kvm, virtualMachine, memory, vcpuCount);
+            return new KvmMachine(kvm, virtualMachine, memory, vcpuCount, EnableTracking(virtualMachine, dirtyTracking));
         }
         catch
         {
@@ -198,6 +207,27 @@ public sealed class KvmMachine : Machine
             kvm?.Dispose();
             memory.Dispose();
             throw;
+        }
+    }
+
+    /// <summary>Enables the rings if they are to tell what the guest writes: they belong to vCPUs, which are made after that.</summary>
+    /// <returns>What will tell it.</returns>
+    private static DirtyTracking EnableTracking(VirtualMachine virtualMachine, DirtyTracking asked)
+    {
+        switch (asked)
+        {
+            case DirtyTracking.Log:
+            case DirtyTracking.Auto when virtualMachine.CheckExtension(KvmCapability.ManualDirtyLogProtect) > 0:
+                return DirtyTracking.Log;
+
+            case DirtyTracking.Auto or DirtyTracking.Ring:
+                bool hasRings = virtualMachine.TryEnableDirtyRings(DirtyRings.Entries);
+                return hasRings || asked == DirtyTracking.Auto
+                    ? hasRings ? DirtyTracking.Ring : DirtyTracking.Log
+                    : throw new NotSupportedException("This KVM has no dirty rings: it answers 0 for KVM_CAP_DIRTY_LOG_RING and KVM_CAP_DIRTY_LOG_RING_ACQ_REL. Use --dirty-tracking log.");
+
+            default:
+                throw new ArgumentException($"What a KVM guest writes is told by the log or the ring, not by {asked}.", nameof(asked));
         }
     }
 
@@ -332,6 +362,10 @@ public sealed class KvmMachine : Machine
                 break;
 
             case VcpuExitKind.PortWrite:
+                break;
+
+            case VcpuExitKind.DirtyRingFull:
+                _dirtyRings!.Empty(cpu.DirtyRing!);
                 break;
 
             case VcpuExitKind.Fault:

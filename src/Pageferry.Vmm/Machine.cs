@@ -60,6 +60,9 @@ public abstract class Machine : IMachine
     public abstract MachineHost Host { get; }
 
     /// <inheritdoc/>
+    public abstract DirtyTracking DirtyTracking { get; }
+
+    /// <inheritdoc/>
     public GuestMemory Memory { get; }
 
     /// <inheritdoc/>

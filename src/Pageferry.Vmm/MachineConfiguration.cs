@@ -9,10 +9,12 @@ namespace Pageferry.Vmm;
 /// <param name="Privilege">Where the guest starts.</param>
 /// <param name="Seed">The boot seed that the guest finds in its boot info.</param>
 /// <param name="Passes">How many passes a built-in guest makes; 0 for no end.</param>
+/// <param name="DirtyTracking">What is to tell which pages the guest writes.</param>
 public sealed record MachineConfiguration(
     ulong MemorySize,
     int VcpuCount = 1,
     GuestBacking Backing = GuestBacking.Memfd,
     GuestPrivilege Privilege = GuestPrivilege.User,
     ulong Seed = 1,
-    ulong Passes = 0);
+    ulong Passes = 0,
+    DirtyTracking DirtyTracking = DirtyTracking.Auto);

@@ -20,6 +20,9 @@ public sealed class ThreadMachine : Machine
     /// <inheritdoc/>
     public override MachineHost Host => MachineHost.Threads;
 
+    /// <inheritdoc/>
+    public override DirtyTracking DirtyTracking => DirtyTracking.Scan;
+
     /// <summary>Makes a machine with a built-in guest, ready to start.</summary>
     /// <param name="configuration">What it is made of; the privilege has no meaning here.</param>
     /// <param name="guest">"stamp" or "random".</param>
@@ -31,6 +34,11 @@ public sealed class ThreadMachine : Machine
         if (!BuiltInGuest.Names.Contains(guest, StringComparer.Ordinal))
         {
             throw new ArgumentException($"Without KVM only built-in guests run ({string.Join(", ", BuiltInGuest.Names)}), not '{guest}'.", nameof(guest));
+        }
+
+        if (configuration.DirtyTracking is not (DirtyTracking.Auto or DirtyTracking.Scan))
+        {
+            throw new ArgumentException($"What threads write is told by page tables (scan), not by {configuration.DirtyTracking}.", nameof(configuration));
         }
 
         KvmMachine.CheckMemory(configuration.MemorySize);
