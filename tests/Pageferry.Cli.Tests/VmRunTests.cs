@@ -65,6 +65,38 @@ public sealed class VmRunTests : IDisposable
         Assert.False(Path.Exists(Control));
     }
 
+    [Theory]
+    [InlineData("auto", "log")]
+    [InlineData("log", "log")]
+    [InlineData("ring", "ring")]
+    public async Task It_says_what_tracks_the_guests_writes_and_a_move_that_asks_for_something_else_is_refused(string asked, string tracking)
+    {
+        SkipWithoutKvm("kvm");
+        using PageferryProcess run = await StartAsync("--host", "kvm", "--dirty-tracking", asked);
+        Assert.Contains($"writes tracked by {tracking}", run.Output, StringComparison.Ordinal);
+        using (PageferryProcess status = await PageferryProcess.RunAsync("vm", "status", "--control", Control, "--json"))
+        {
+            Assert.Equal(tracking, JsonDocument.Parse(status.Output).RootElement.GetProperty("dirty_tracking").GetString());
+        }
+
+        string other = tracking == "log" ? "ring" : "log";
+        using PageferryProcess migrate = await PageferryProcess.RunAsync("vm", "migrate", "--control", Control, "--to", "127.0.0.1:9", "--dirty-tracking", other);
+        Assert.Equal(1, migrate.ExitCode);
+        Assert.Contains($"its writes are tracked by {tracking}, which is chosen when it is made", migrate.Errors, StringComparison.Ordinal);
+        Assert.False(run.HasExited);
+    }
+
+    [Theory]
+    [InlineData(1, "by page tables (scan), not by Ring", "--host", "threads", "--dirty-tracking", "ring")]
+    [InlineData(2, "Choose one of: auto, log, ring", "--dirty-tracking", "scan")]
+    public async Task What_cannot_track_the_guests_writes_is_refused(int exitCode, string reason, params string[] options)
+    {
+        using PageferryProcess run = await RunAsync("stamp", options);
+        Assert.Equal(exitCode, run.ExitCode);
+        Assert.Contains(reason, run.Errors, StringComparison.Ordinal);
+        Assert.False(Path.Exists(Control));
+    }
+
     [Fact]
     public async Task Ctrl_c_ends_the_guest_and_removes_its_socket()
     {

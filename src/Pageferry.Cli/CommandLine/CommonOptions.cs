@@ -90,6 +90,24 @@ internal static class CommonOptions
         CustomParser = result => Choice(result, DeliveryWord.Auto, DeliveryWord.Queue, DeliveryWord.Exit),
     };
 
+    /// <summary>When memory goes.</summary>
+    /// <param name="otherwise">The word without the option.</param>
+    internal static Option<string> Mode(string otherwise) => new("--mode")
+    {
+        Description = "When memory goes: before the guest in rounds (precopy), after it (postcopy), or before it as long as that converges (auto).",
+        HelpName = "auto|precopy|postcopy",
+        DefaultValueFactory = _ => otherwise,
+        CustomParser = result => Choice(result, "auto", "precopy", "postcopy"),
+    };
+
+    internal static Option<string> DirtyTracking() => new("--dirty-tracking")
+    {
+        Description = "How the guest's writes are tracked for pre-copy: by KVM's dirty log, its dirty ring, or auto.",
+        HelpName = "log|ring|auto",
+        DefaultValueFactory = _ => DirtyTrackingWord.Auto,
+        CustomParser = result => Choice(result, DirtyTrackingWord.Auto, DirtyTrackingWord.Log, DirtyTrackingWord.Ring),
+    };
+
     internal static Option<string> Privilege() => new("--privilege")
     {
         Description = "What the guest runs as: user (CPL 3) or kernel (CPL 0).",

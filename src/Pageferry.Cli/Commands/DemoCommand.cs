@@ -25,8 +25,10 @@ internal static class DemoCommand
         Option<string> delivery = CommonOptions.Delivery();
         Option<string> privilege = CommonOptions.Privilege();
         Option<string> host = CommonOptions.Host();
+        Option<string> mode = CommonOptions.Mode("postcopy");
+        Option<string> dirtyTracking = CommonOptions.DirtyTracking();
         Option<bool> json = CommonOptions.Json();
-        var command = new Command("demo", "Move a running guest to another process and show what happens.") { memory, vcpus, guest, backing, delivery, privilege, host, json };
+        var command = new Command("demo", "Move a running guest to another process and show what happens.") { memory, vcpus, guest, backing, delivery, privilege, host, mode, dirtyTracking, json };
         examples[command] = ["pageferry demo", "pageferry demo --memory 1G --vcpus 2 --guest random", "pageferry demo --memory 64M --delivery exit --json"];
         command.SetAction((result, cancellation) => RunAsync(
             new DemoOptions(
@@ -36,7 +38,9 @@ internal static class DemoCommand
                 result.GetRequiredValue(backing),
                 result.GetRequiredValue(delivery),
                 result.GetRequiredValue(privilege),
-                result.GetRequiredValue(host)),
+                result.GetRequiredValue(host),
+                result.GetRequiredValue(mode),
+                result.GetRequiredValue(dirtyTracking)),
             result.GetValue(json),
             cancellation));
         return command;

@@ -17,7 +17,7 @@ internal static class VmMigrateCommand
     {
         Option<string> control = CommonOptions.Control("The control socket of the guest that moves.");
         Option<IPEndPoint> to = CommonOptions.Endpoint("--to", "Where 'vm receive' listens; loopback only.", anyPort: false);
-        Option<string> mode = Words("--mode", "When memory goes: before the guest in rounds (precopy), after it (postcopy), or before it as long as that converges (auto).", "auto", "precopy", "postcopy");
+        Option<string> mode = CommonOptions.Mode("auto");
         Option<TimeSpan> downtime = Time("--downtime-limit", "How long the guest may stand still: a number and ms or s; without a unit, ms.", "ms", TimeSpan.FromMilliseconds(300));
         Option<int> connections = CommonOptions.Number("--connections", "Background connections; pages that the guest waits for have one of their own.", 1, MigrationOptions.MostConnections, new MigrationOptions().Connections);
         Option<string> compression = Words("--compression", "How background pages are compressed; auto does what is measured to pay.", "none", "lz4", "zstd", "auto");
@@ -25,13 +25,15 @@ internal static class VmMigrateCommand
         Option<long> postcopyBandwidth = Rate("--max-postcopy-bandwidth", "Most bytes per second of background pages after the switchover.");
         Option<TimeSpan> timeout = Time("--timeout", "How long pre-copy may take: a number and s, m or h; without a unit, s. Default: as long as it takes.", "s", TimeSpan.Zero);
         Option<string> onTimeout = Words("--on-timeout", "What happens then: cancel the migration, ignore the downtime limit, or go on by postcopy.", "cancel", "ignore", "postcopy");
+        Option<string> dirtyTracking = CommonOptions.DirtyTracking();
+        dirtyTracking.Description = "What the guest's writes have to be tracked by, as chosen when it was made; auto: whatever it is.";
         Option<bool> autoConverge = new("--auto-converge") { Description = "Slow the guest down when it writes faster than pre-copy sends (with --mode precopy)." };
         Option<bool> validate = new("--validate") { Description = "Compare a digest of every page on both sides at the end." };
         Option<bool> json = CommonOptions.Json();
         json.Description = "Write JSON to standard output: an object per second, and one at the end.";
         var command = new Command("migrate", "Move a running guest: its memory before it, after it, or both.")
         {
-            control, to, mode, downtime, connections, compression, bandwidth, postcopyBandwidth, timeout, onTimeout, autoConverge, validate, json,
+            control, to, mode, downtime, connections, compression, bandwidth, postcopyBandwidth, timeout, onTimeout, dirtyTracking, autoConverge, validate, json,
         };
         examples[command] =
         [
@@ -50,6 +52,7 @@ internal static class VmMigrateCommand
                 MaxPostcopyBandwidth = result.GetValue(postcopyBandwidth),
                 TimeoutMs = result.GetValue(timeout).TotalMilliseconds,
                 OnTimeout = result.GetValue(onTimeout),
+                DirtyTracking = result.GetValue(dirtyTracking),
                 AutoConverge = result.GetValue(autoConverge),
                 Validate = result.GetValue(validate),
             };

@@ -20,9 +20,10 @@ internal static class VmReceiveCommand
             CustomParser = result => CommonOptions.Choice(result, BackingWord.Memfd, BackingWord.Memfd2M, BackingWord.Anonymous),
         };
         Option<string> delivery = CommonOptions.Delivery();
+        Option<string> dirtyTracking = CommonOptions.DirtyTracking();
         Option<bool> json = CommonOptions.Json();
         Option<bool> endWithInput = CommonOptions.EndWithInput();
-        var command = new Command("receive", "Wait for a guest and run it when it arrives.") { listen, control, backing, delivery, json, endWithInput };
+        var command = new Command("receive", "Wait for a guest and run it when it arrives.") { listen, control, backing, delivery, dirtyTracking, json, endWithInput };
         examples[command] =
         [
             "pageferry vm receive --listen 127.0.0.1:4444 --control /tmp/b.sock",
@@ -38,7 +39,7 @@ internal static class VmReceiveCommand
             }
 
             var options = new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, result.GetRequiredValue(delivery));
-            return VmProcess.ReceiveAsync(result.GetRequiredValue(listen), result.GetValue(backing), options, cancellation);
+            return VmProcess.ReceiveAsync(result.GetRequiredValue(listen), result.GetValue(backing), result.GetRequiredValue(dirtyTracking), options, cancellation);
         });
         return command;
     }

@@ -17,11 +17,12 @@ internal static class VmRunCommand
         Option<string> privilege = CommonOptions.Privilege();
         Option<string> backing = CommonOptions.Backing();
         Option<string> host = CommonOptions.Host();
+        Option<string> dirtyTracking = CommonOptions.DirtyTracking();
         var seed = new Option<ulong>("--seed") { Description = "What a built-in guest derives its contents from.", HelpName = "N", DefaultValueFactory = _ => 1 };
         var passes = new Option<ulong>("--passes") { Description = "Passes after which a built-in guest ends; 0 for never.", HelpName = "N" };
         Option<bool> json = CommonOptions.Json();
         Option<bool> endWithInput = CommonOptions.EndWithInput();
-        var command = new Command("run", "Run a guest in the foreground.") { guest, memory, vcpus, control, privilege, backing, host, seed, passes, json, endWithInput };
+        var command = new Command("run", "Run a guest in the foreground.") { guest, memory, vcpus, control, privilege, backing, host, dirtyTracking, seed, passes, json, endWithInput };
         examples[command] =
         [
             "pageferry vm run stamp --memory 1G --vcpus 2 --control /tmp/a.sock",
@@ -37,7 +38,8 @@ internal static class VmRunCommand
                 result.GetRequiredValue(host),
                 result.GetRequiredValue(privilege),
                 result.GetValue(seed),
-                result.GetValue(passes));
+                result.GetValue(passes),
+                result.GetRequiredValue(dirtyTracking));
             string path = result.GetRequiredValue(control);
             bool held = result.GetValue(endWithInput);
             if (held)

@@ -104,7 +104,7 @@ internal sealed class DemoDisplay
         [
             ("downtime", $"{report.DowntimeMs:F2} ms"),
             ("total time", $"{report.TotalMs:N0} ms"),
-            ("pages", $"{report.PagesTotal:N0}: {report.PagesDemand:N0} demand, {report.PagesBackground:N0} background, {report.PagesZero:N0} zero"),
+            ("pages", $"{report.PagesTotal:N0}: {report.PagesPrecopy:N0} pre-copy, {report.PagesDemand:N0} demand, {report.PagesBackground:N0} background, {report.PagesZero:N0} zero"),
             ("demand faults", $"{report.DemandFaults:N0}"),
             ("fault latency", $"p50 {us.P50:N0}, p90 {us.P90:N0}, p99 {us.P99:N0}, p99.9 {us.P999:N0}, max {us.Max:N0} µs"),
             ("background", $"{report.BackgroundMibPerS:N0} MiB/s"),

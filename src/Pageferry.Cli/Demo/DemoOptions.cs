@@ -8,4 +8,7 @@ namespace Pageferry.Cli;
 /// <param name="Delivery">One of the constants of <see cref="DeliveryWord"/>.</param>
 /// <param name="Privilege">One of the constants of <see cref="GuestPrivilegeWord"/>.</param>
 /// <param name="Host">One of the constants of <see cref="HostWord"/>.</param>
-internal sealed record DemoOptions(string Guest, MemorySize Memory, int Vcpus, string Backing, string Delivery, string Privilege, string Host);
+/// <param name="Mode">When memory goes: <c>auto</c>, <c>precopy</c> or <c>postcopy</c>.</param>
+/// <param name="DirtyTracking">One of the constants of <see cref="DirtyTrackingWord"/>.</param>
+internal sealed record DemoOptions(
+    string Guest, MemorySize Memory, int Vcpus, string Backing, string Delivery, string Privilege, string Host, string Mode, string DirtyTracking);

@@ -27,6 +27,9 @@ internal sealed record DemoReport
     /// <summary>How userfaults were delivered on the destination: <c>queue</c> or <c>exit</c>.</summary>
     public required string Delivery { get; init; }
 
+    /// <summary>What told the guest's writes on the source: <c>log</c>, <c>ring</c> or <c>scan</c>.</summary>
+    public required string DirtyTracking { get; init; }
+
     /// <summary>Milliseconds from the guest's stop on the source to its first instruction on the destination: an upper bound.</summary>
     public required double DowntimeMs { get; init; }
 
@@ -35,6 +38,9 @@ internal sealed record DemoReport
 
     /// <summary>The guest's pages.</summary>
     public required ulong PagesTotal { get; init; }
+
+    /// <summary>Pages with content sent before the guest, each as often as it went; 0 by post-copy.</summary>
+    public required ulong PagesPrecopy { get; init; }
 
     /// <summary>Pages sent because the guest waited for them.</summary>
     public required ulong PagesDemand { get; init; }

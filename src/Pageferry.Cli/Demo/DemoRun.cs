@@ -4,7 +4,7 @@ using System.Globalization;
 namespace Pageferry.Cli;
 
 /// <summary>
-/// The demo: a guest runs in one process until it has dirtied all its memory, moves to another process by post-copy, and runs on there
+/// The demo: a guest runs in one process until it has dirtied all its memory, moves to another process, and runs on there
 /// until it has checked every page.
 /// </summary>
 /// <param name="options">What to move.</param>
@@ -38,7 +38,8 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
                 "--vcpus", options.Vcpus.ToString(CultureInfo.InvariantCulture),
                 "--backing", options.Backing,
                 "--privilege", options.Privilege,
-                "--host", options.Host]);
+                "--host", options.Host,
+                "--dirty-tracking", options.DirtyTracking]);
             using ChildVm destination = ChildVm.Start("destination", destinationControl, "vm", "receive", "--listen", "127.0.0.1:0", "--delivery", options.Delivery);
             await source.ConnectAsync(cancellation);
             await destination.ConnectAsync(cancellation);
@@ -54,7 +55,7 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
     {
         VmStatus waiting = await destination.StatusAsync(cancellation);
         VmStatus first = await source.StatusAsync(cancellation);
-        display.Say("source", $"pid {source.Pid}: guest '{options.Guest}' on {first.Host}, {MemorySize.Format(options.Memory.Bytes)} of {first.Backing} memory, {Count(first.Vcpus ?? 0, "vCPU")}");
+        display.Say("source", $"pid {source.Pid}: guest '{options.Guest}' on {first.Host}, {MemorySize.Format(options.Memory.Bytes)} of {first.Backing} memory, {Count(first.Vcpus ?? 0, "vCPU")}, writes tracked by {first.DirtyTracking}");
         display.Say("destination", $"pid {destination.Pid}: waits on {waiting.Listen}, userfaults by {waiting.Delivery}");
 
         var clock = Stopwatch.StartNew();
@@ -63,7 +64,7 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
 
         VmStatus left = await display.ShowAsync(async () =>
         {
-            Task<VmStatus> moving = source.AskApartAsync(new ControlRequest { Command = ControlRequest.Migrate, To = waiting.Listen, Migration = new MigrationSettings { Mode = "postcopy" } }, cancellation);
+            Task<VmStatus> moving = source.AskApartAsync(new ControlRequest { Command = ControlRequest.Migrate, To = waiting.Listen, Migration = new MigrationSettings { Mode = options.Mode } }, cancellation);
             var patience = new Patience();
             while (await Task.WhenAny(moving, Task.Delay(s_pollInterval, cancellation)) != moving)
             {
@@ -126,9 +127,11 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
             Vcpus = options.Vcpus,
             Backing = options.Backing,
             Delivery = arrived.Delivery ?? string.Empty,
+            DirtyTracking = left.DirtyTracking ?? string.Empty,
             DowntimeMs = sent.DowntimeMs ?? 0,
             TotalMs = sent.TotalMs,
             PagesTotal = received.PagesTotal,
+            PagesPrecopy = sent.PagesPrecopy,
             PagesDemand = sent.PagesDemand,
             PagesBackground = sent.PagesBackground,
             PagesZero = sent.PagesZero,

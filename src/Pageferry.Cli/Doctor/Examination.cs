@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Pageferry.Linux;
 using Pageferry.Memory;
 
 namespace Pageferry.Cli;
@@ -34,6 +35,9 @@ internal static class Examination
                 Conclude("run the built-in guests as threads", null),
                 Conclude("receive a guest into memfd memory (zero-copy)", memfdRefusal),
                 Conclude("receive a guest into anonymous memory", anonymousRefusal),
+                Conclude("track writes by KVM's dirty log", kvmRefusal),
+                Conclude("track writes by KVM's dirty ring", KvmExamination.WhyNoDirtyRing()),
+                Conclude("track the host's own writes, which pre-copy needs", UserfaultfdExamination.WhyNot(UserfaultfdFeatures.WriteProtectAsync)),
                 Conclude("demo", memfdRefusal),
             ],
         };

@@ -38,6 +38,7 @@ internal sealed record KvmExamination
         (KvmCapability.ImmediateExit, "IMMEDIATE_EXIT"),
         (KvmCapability.ManualDirtyLogProtect, "MANUAL_DIRTY_LOG_PROTECT2"),
         (KvmCapability.DirtyLogRing, "DIRTY_LOG_RING"),
+        (KvmCapability.DirtyLogRingAcquireRelease, "DIRTY_LOG_RING_ACQ_REL"),
         (KvmCapability.Xsave2, "XSAVE2"),
         (KvmCapability.MemoryFaultInfo, "MEMORY_FAULT_INFO"),
         (KvmCapability.GuestMemfd, "GUEST_MEMFD"),
@@ -51,6 +52,23 @@ internal sealed record KvmExamination
         {
             Pageferry.Kvm.Kvm.Open().Dispose();
             return null;
+        }
+        catch (Exception e) when (e is LinuxException or NotSupportedException)
+        {
+            return e.Message;
+        }
+    }
+
+    /// <summary>Why KVM can't track what guests write by dirty rings.</summary>
+    /// <returns>What was tried, the kernel's answer and what to do; null when it can.</returns>
+    internal static string? WhyNoDirtyRing()
+    {
+        try
+        {
+            using var kvm = Pageferry.Kvm.Kvm.Open();
+            return kvm.CheckExtension(KvmCapability.DirtyLogRing) > 0 || kvm.CheckExtension(KvmCapability.DirtyLogRingAcquireRelease) > 0
+                ? null
+                : "This KVM has no dirty ring: it answers 0 for KVM_CAP_DIRTY_LOG_RING and KVM_CAP_DIRTY_LOG_RING_ACQ_REL. Linux 5.11 or later has it on x86; --dirty-tracking log needs none.";
         }
         catch (Exception e) when (e is LinuxException or NotSupportedException)
         {

@@ -89,7 +89,7 @@ internal sealed class Arrival
     private static ArrivingGuest Prepare(MigrationLayout layout, ArrivalOptions options, ILogger logger)
     {
         var kind = MachineKind.Parse(layout.MachineKind);
-        IMachine machine = MachineFactory.CreateEmpty(kind, GuestMemory.Create(layout.Regions, options.Backing ?? layout.Backing));
+        IMachine machine = MachineFactory.CreateEmpty(kind, GuestMemory.Create(layout.Regions, options.Backing ?? layout.Backing), options.DirtyTracking);
         machine.Engine = new FaultEngine(machine.Memory, logger, options.Delivery);
         return new ArrivingGuest(layout.GuestId, machine, machine.Engine);
     }

@@ -9,5 +9,6 @@ namespace Pageferry.Cli;
 /// <param name="Privilege">One of the constants of <see cref="GuestPrivilegeWord"/>.</param>
 /// <param name="Seed">What a built-in guest derives its contents from.</param>
 /// <param name="Passes">Passes after which a built-in guest ends; 0 for never.</param>
+/// <param name="DirtyTracking">One of the constants of <see cref="DirtyTrackingWord"/>.</param>
 internal sealed record GuestOptions(
-    string Guest, MemorySize Memory, int Vcpus, string Backing, string Host, string Privilege, ulong Seed, ulong Passes);
+    string Guest, MemorySize Memory, int Vcpus, string Backing, string Host, string Privilege, ulong Seed, ulong Passes, string DirtyTracking);

@@ -18,7 +18,8 @@ internal static class MachineFactory
             BackingWord.Parse(options.Backing),
             options.Privilege is GuestPrivilegeWord.Kernel ? GuestPrivilege.Kernel : GuestPrivilege.User,
             options.Seed,
-            options.Passes);
+            options.Passes,
+            DirtyTrackingWord.Parse(options.DirtyTracking));
         bool threads = options.Host is HostWord.Threads || (options.Host is HostWord.Auto && KvmExamination.WhyNot() is not null);
         try
         {
@@ -33,9 +34,10 @@ internal static class MachineFactory
     /// <summary>Makes a machine around memory that is empty yet.</summary>
     /// <param name="kind">What ran the guest where it comes from, and on how many virtual CPUs.</param>
     /// <param name="memory">The memory; owned by the machine.</param>
+    /// <param name="dirtyTracking">What is to tell which pages a guest of KVM writes.</param>
     /// <returns>The machine, for a state to be loaded.</returns>
     /// <exception cref="CommandException">This process can't run such a guest.</exception>
-    internal static IMachine CreateEmpty(MachineKind kind, GuestMemory memory)
+    internal static IMachine CreateEmpty(MachineKind kind, GuestMemory memory, DirtyTracking dirtyTracking)
     {
         if (kind.Host is HostWord.Threads)
         {
@@ -48,7 +50,7 @@ internal static class MachineFactory
             throw new CommandException($"The guest needs KVM, which can't be used here. {reason}");
         }
 
-        return KvmMachine.Create(memory, kind.Vcpus);
+        return KvmMachine.Create(memory, kind.Vcpus, dirtyTracking);
     }
 
     // What .NET adds about parameter names says nothing to a user.

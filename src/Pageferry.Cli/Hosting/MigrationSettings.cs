@@ -32,6 +32,9 @@ internal sealed record MigrationSettings
     /// <summary>Whether a guest that writes too fast is slowed down.</summary>
     public bool AutoConverge { get; init; }
 
+    /// <summary>What has to tell the guest's writes: one of the constants of <see cref="DirtyTrackingWord"/>; the guest was made with it or is not moved.</summary>
+    public string? DirtyTracking { get; init; }
+
     /// <summary>Whether every page is compared at the end.</summary>
     public bool Validate { get; init; }
 

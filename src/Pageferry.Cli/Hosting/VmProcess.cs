@@ -39,7 +39,7 @@ internal sealed class VmProcess
         await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
         process.Adopt(Guid.NewGuid(), machine, VmState.Running);
         // Said before the guest can say anything itself.
-        process.Say("started", $"Guest '{guest.Guest}' runs on {HostWord.Of(machine.Host)} with {MemorySize.Format(guest.Memory.Bytes)} of memory and {guest.Vcpus} vCPU; control socket {options.ControlPath}");
+        process.Say("started", $"Guest '{guest.Guest}' runs on {HostWord.Of(machine.Host)} with {MemorySize.Format(guest.Memory.Bytes)} of memory and {guest.Vcpus} vCPU, writes tracked by {DirtyTrackingWord.Of(machine.DirtyTracking)}; control socket {options.ControlPath}");
         machine.Start();
         return await process._end.Task.WaitAsync(cancellation);
     }
@@ -47,15 +47,21 @@ internal sealed class VmProcess
     /// <summary>Waits for a guest to arrive, and runs it until it ends, leaves or is stopped.</summary>
     /// <param name="listen">Where to wait.</param>
     /// <param name="backing">What is to hold the guest's memory; null for what held it at the source.</param>
+    /// <param name="dirtyTracking">One of the constants of <see cref="DirtyTrackingWord"/>.</param>
     /// <param name="options">How the process behaves.</param>
     /// <param name="cancellation">Ends the waiting and the guest.</param>
     /// <returns>The exit status.</returns>
     /// <exception cref="CommandException">It can't wait there.</exception>
-    internal static async Task<int> ReceiveAsync(IPEndPoint listen, string? backing, VmProcessOptions options, CancellationToken cancellation)
+    internal static async Task<int> ReceiveAsync(IPEndPoint listen, string? backing, string dirtyTracking, VmProcessOptions options, CancellationToken cancellation)
     {
+        if (dirtyTracking is DirtyTrackingWord.Ring && KvmExamination.WhyNoDirtyRing() is { } refusal)
+        {
+            throw new CommandException(refusal);
+        }
+
         var process = new VmProcess(options);
         FaultDelivery delivery = DeliveryWord.Choose(options.Delivery);
-        var arrival = Arrival.Listen(listen, new ArrivalOptions(backing is null ? null : BackingWord.Parse(backing), delivery), new OutputLogger(options.Output));
+        var arrival = Arrival.Listen(listen, new ArrivalOptions(backing is null ? null : BackingWord.Parse(backing), delivery, DirtyTrackingWord.Parse(dirtyTracking)), new OutputLogger(options.Output));
         process._arrival = arrival;
         await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
         process.Say("listening", $"Waits for a guest on {arrival.Endpoint}; userfaults by {DeliveryWord.Of(delivery)}; control socket {options.ControlPath}");
@@ -97,7 +103,7 @@ internal sealed class VmProcess
             await arrival.ReceiveAsync(guest =>
             {
                 Adopt(guest.Id, guest.Machine, VmState.Arriving);
-                Say("state", $"The guest runs here on {HostWord.Of(guest.Machine.Host)}; its memory is arriving");
+                Say("state", $"The guest runs here on {HostWord.Of(guest.Machine.Host)}, writes tracked by {DirtyTrackingWord.Of(guest.Machine.DirtyTracking)}; its memory is arriving");
             });
             Become(VmState.Running, error: null);
             Say("state", "The guest has all its memory");
@@ -121,7 +127,7 @@ internal sealed class VmProcess
                 _ = _end.TrySetResult(ExitCode.Done);
                 break;
             case ControlRequest.Migrate:
-                await MigrateAsync(request.To ?? string.Empty, (request.Migration ?? new MigrationSettings()).ToOptions(), answer);
+                await MigrateAsync(request.To ?? string.Empty, request.Migration ?? new MigrationSettings(), answer);
                 break;
             case ControlRequest.Cancel:
                 await CancelAsync(answer);
@@ -153,14 +159,14 @@ internal sealed class VmProcess
         await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
     }
 
-    private async Task MigrateAsync(string to, MigrationOptions options, Func<ControlAnswer, Task> answer)
+    private async Task MigrateAsync(string to, MigrationSettings settings, Func<ControlAnswer, Task> answer)
     {
         if (!LoopbackEndpoint.TryParse(to, anyPort: false, out IPEndPoint endpoint, out string error))
         {
             throw new CommandException(error);
         }
 
-        Departure departure = Depart(endpoint, options);
+        Departure departure = Depart(endpoint, settings);
         Say("state", $"The guest moves to {endpoint}");
         Task moving = departure.RunAsync();
         bool listening = true;
@@ -189,8 +195,9 @@ internal sealed class VmProcess
         EndUnlessHeld(ExitCode.Done);
     }
 
-    private Departure Depart(IPEndPoint to, MigrationOptions options)
+    private Departure Depart(IPEndPoint to, MigrationSettings settings)
     {
+        MigrationOptions options = settings.ToOptions();
         lock (_lock)
         {
             if (_arrival is { IsListening: true } arrival && to.Equals(arrival.Endpoint))
@@ -201,6 +208,13 @@ internal sealed class VmProcess
             if (_machine is null || _state != VmState.Running)
             {
                 throw new CommandException($"Could not move the guest to {to}: {WhyNot()}");
+            }
+
+            // The ring belongs to vCPUs from their beginning: what the guest was made with can't be changed, only be known to be right.
+            string tracking = DirtyTrackingWord.Of(_machine.DirtyTracking);
+            if (settings.DirtyTracking is not (null or DirtyTrackingWord.Auto) && settings.DirtyTracking != tracking)
+            {
+                throw new CommandException($"Could not move the guest with --dirty-tracking {settings.DirtyTracking}: its writes are tracked by {tracking}, which is chosen when it is made, by 'vm run' or 'vm receive' with --dirty-tracking.");
             }
 
             _departure = new Departure(new LeavingGuest(_id, _machine), to, options);
@@ -275,6 +289,7 @@ internal sealed class VmProcess
                 MemoryBytes = _machine?.Memory.Size,
                 Vcpus = _machine?.VcpuCount,
                 Backing = _machine is null ? null : BackingWord.Of(_machine.Memory.Backing),
+                DirtyTracking = _machine is null ? null : DirtyTrackingWord.Of(_machine.DirtyTracking),
                 Passes = progress?.Passes,
                 PassesHere = progress?.PassesHere,
                 PagesChecked = progress?.PagesChecked,

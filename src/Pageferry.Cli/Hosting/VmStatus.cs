@@ -27,6 +27,9 @@ internal sealed record VmStatus
     /// <summary>How userfaults are delivered: <c>queue</c> or <c>exit</c>; null where nothing answers any.</summary>
     public string? Delivery { get; init; }
 
+    /// <summary>What tells the guest's writes: <c>log</c>, <c>ring</c> or <c>scan</c>; null before there is a guest.</summary>
+    public string? DirtyTracking { get; init; }
+
     /// <summary>Passes over the memory that all virtual CPUs of a built-in guest have ended, on every host together.</summary>
     public ulong? Passes { get; init; }
 

@@ -15,7 +15,7 @@ internal static class VmStatusText
         Line(text, "state", $"{status.State} (pid {status.Pid})");
         if (status.Host is not null)
         {
-            Line(text, "guest", $"{MemorySize.Format(status.MemoryBytes ?? 0)} of {status.Backing} memory, {status.Vcpus} vCPU, on {status.Host}");
+            Line(text, "guest", $"{MemorySize.Format(status.MemoryBytes ?? 0)} of {status.Backing} memory, {status.Vcpus} vCPU, on {status.Host}, writes tracked by {status.DirtyTracking}");
             Line(text, "progress", $"{status.Passes:N0} passes, {status.PagesChecked:N0} pages checked, {status.PagesWrong} wrong");
         }
 
