@@ -207,7 +207,7 @@ public sealed class FaultEngine : IDisposable
         ulong first = Memory.FaultPageOf(Memory.PageAt(gpa));
         for (ulong page = first; page < first + Memory.FaultPages; page++)
         {
-            if (States[page] is not (PageState.Present or PageState.Zero))
+            if (States[page] is not (PageState.Present or PageState.Zero or PageState.Removed))
             {
                 return true;
             }
@@ -325,6 +325,11 @@ public sealed class FaultEngine : IDisposable
             Memory.Resolver = page => _exits.Resolve(page, static () => true);
         }
 
+        if (_placer.Userfaultfd is null)
+        {
+            Memory.Unpublished = RemoveUnpublished;
+        }
+
         if (!armed)
         {
             AddKnown((long)States.Replace(0, Memory.PageCount, PageState.Absent, PageState.Zero));
@@ -358,7 +363,9 @@ public sealed class FaultEngine : IDisposable
     /// <summary>Lets who waits for pages look again.</summary>
     internal void SendBack(ulong page, ulong count)
     {
-        Placer.Wake(page, count);
+        // A fault within a huge page is known by the huge page's address.
+        ulong first = Memory.FaultPageOf(page);
+        Placer.Wake(first, Memory.FaultPageOf(page + count - 1) + Memory.FaultPages - first);
         _exits.Settle();
     }
 
@@ -375,6 +382,14 @@ public sealed class FaultEngine : IDisposable
         if (_failed.TrySetResult(failure))
         {
             EngineLog.Failed(_logger, failure);
+        }
+    }
+
+    private void RemoveUnpublished(ulong page, ulong count)
+    {
+        using (Placing.EnterAll())
+        {
+            ApplyRemoval(page, page + count);
         }
     }
 

@@ -50,7 +50,7 @@ internal sealed class FaultTaking(FaultEngine engine)
                 case PageState.Present:
                     break;
 
-                case PageState.Zero:
+                case PageState.Zero or PageState.Removed:
                     isZero = true;
                     break;
 
@@ -84,8 +84,8 @@ internal sealed class FaultTaking(FaultEngine engine)
             while (true)
             {
                 PageState state = engine.States[page];
-                PageState next = state == PageState.Arriving ? PageState.ArrivingRemoved : PageState.Zero;
-                if (state is PageState.Zero or PageState.ArrivingRemoved or PageState.Arming || engine.States.Change(page, state, next) == state)
+                PageState next = state == PageState.Arriving ? PageState.ArrivingRemoved : PageState.Removed;
+                if (state is PageState.Removed or PageState.ArrivingRemoved or PageState.Arming || engine.States.Change(page, state, next) == state)
                 {
                     becameKnown += state is PageState.Absent or PageState.Requested ? 1 : 0;
                     break;

@@ -81,6 +81,12 @@ public sealed class GuestMemory : IDisposable
     /// <summary>Resolves a fault that <see cref="ReadAsGuest"/> or <see cref="WriteAsGuest"/> met while faults are delivered as exits.</summary>
     internal Action<ulong>? Resolver { get; set; }
 
+    /// <summary>Hears of pages before they are removed, where no userfaultfd tells it.</summary>
+    internal Action<ulong, ulong>? Unpublished { get; set; }
+
+    /// <summary>Hears of pages that were removed: the first, and how many.</summary>
+    internal event Action<ulong, ulong>? Removed;
+
     /// <summary>Makes memory of one region at guest physical address 0.</summary>
     /// <param name="size">Bytes; a page multiple, not zero.</param>
     /// <param name="backing">What to make it of.</param>
@@ -347,6 +353,38 @@ public sealed class GuestMemory : IDisposable
     public ulong NextHole(ulong page) => _file is null || page >= PageCount ? PageCount : _file.NextHole(page * Page.Size) / Page.Size;
 
     /// <summary>
+    /// Gives a range back to the host, as a balloon does, vCPUs running: it reads as zero until the guest writes to it again. What had not arrived of it is never
+    /// fetched, what is tracked for a migration is told as written.
+    /// </summary>
+    /// <remarks>
+    /// Returns when it is done, which takes the fault engine's thread if the memory is registered. A range that is removed by a madvise elsewhere is known to the
+    /// engine, but not to who sends the memory away (<see cref="IDirtyTracker"/>). Huge pages go back to the host's pool, and a guest that touches one of them
+    /// again needs one that is free.
+    /// </remarks>
+    /// <param name="gpa">The first guest physical address; a multiple of <see cref="FaultSize"/>.</param>
+    /// <param name="length">Bytes; a multiple of <see cref="FaultSize"/>, within one region.</param>
+    /// <exception cref="ArgumentException">The range is empty, unaligned or not memory.</exception>
+    /// <exception cref="LinuxException">The kernel refused.</exception>
+    public void Remove(ulong gpa, ulong length)
+    {
+        ulong page = FirstPageOf(gpa, length);
+        ulong count = length / Page.Size;
+        if (_placer is { Userfaultfd: null })
+        {
+            // The kernel tells nobody.
+            Unpublished?.Invoke(page, count);
+            DropContent(page, count);
+        }
+        else
+        {
+            _guestView.Advise(page * Page.Size, length, HasHostView ? MemoryAdvice.Remove : MemoryAdvice.DontNeed);
+        }
+
+        // Not earlier: who sends the page now sends what it had.
+        Removed?.Invoke(page, count);
+    }
+
+    /// <summary>
     /// Makes userfaults of accesses to pages of the guest view that are not populated. A fault engine does it when it starts, and then says which pages are armed.
     /// </summary>
     /// <remarks>
@@ -390,6 +428,7 @@ public sealed class GuestMemory : IDisposable
     {
         Placer.Release();
         Resolver = null;
+        Unpublished = null;
         Placer.Dispose();
         _placer = null;
     }
@@ -421,10 +460,6 @@ public sealed class GuestMemory : IDisposable
     /// <summary>Unmaps pages from the guest view as the kernel may do at any time: shared content stays where it is.</summary>
     internal void UnmapFromGuest(ulong page, ulong count) => _guestView.Advise(page * Page.Size, count * Page.Size, MemoryAdvice.DontNeed);
 
-    /// <summary>Gives pages back to the host as a balloon does: they read as zero from now on.</summary>
-    internal void RemoveFromGuest(ulong page, ulong count) =>
-        _guestView.Advise(page * Page.Size, count * Page.Size, HasHostView ? MemoryAdvice.Remove : MemoryAdvice.DontNeed);
-
     /// <summary>Gives the content of pages back to the host without telling anybody: they read as zero from now on.</summary>
     internal void DropContent(ulong page, ulong count)
     {
@@ -438,13 +473,13 @@ public sealed class GuestMemory : IDisposable
         }
     }
 
-    /// <summary>The first page of a range that is to be armed or disarmed.</summary>
+    /// <summary>The first page of a range that is to be armed, disarmed or removed.</summary>
     /// <exception cref="ArgumentException">The range is empty, unaligned, or not within one region.</exception>
     internal ulong FirstPageOf(ulong gpa, ulong length)
     {
         if (length == 0 || gpa % FaultSize != 0 || length % FaultSize != 0)
         {
-            throw new ArgumentException($"Memory is armed in units of {FaultSize} bytes, not {length} bytes at guest physical address 0x{gpa:x}.", nameof(length));
+            throw new ArgumentException($"Memory is armed and removed in units of {FaultSize} bytes, not {length} bytes at guest physical address 0x{gpa:x}.", nameof(length));
         }
 
         return Offset(gpa, length) / Page.Size;

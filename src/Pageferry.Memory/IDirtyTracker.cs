@@ -1,12 +1,13 @@
 namespace Pageferry.Memory;
 
 /// <summary>
-/// Tells which pages of a guest's memory were written, by whomever: the guest, the kernel for it, or this process.
+/// Tells which pages of a guest's memory were written, by whomever: the guest, the kernel for it, or this process; or removed by <see cref="GuestMemory.Remove"/>.
 /// </summary>
 /// <remarks>
 /// A page that was told is rearmed first and read then: a write in between, or later, is told by the next fetch. Writes before a page was rearmed
 /// for the first time need not be told. One thread fetches, while nobody rearms; several may rearm at once, each its own pages. What a guest's processor
 /// writes while it runs may be told one fetch later; of a guest that is stopped everything is told.
+/// Pages that a madvise elsewhere takes away are not told: who migrates memory removes it through the memory.
 /// </remarks>
 public interface IDirtyTracker : IDisposable
 {

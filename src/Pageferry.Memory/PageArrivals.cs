@@ -156,7 +156,7 @@ internal sealed class PageArrivals(FaultEngine engine)
         {
             if (engine.States.Change(page + i, PageState.Arriving, PageState.Absent) == PageState.ArrivingRemoved)
             {
-                _ = engine.States.Change(page + i, PageState.ArrivingRemoved, PageState.Zero);
+                _ = engine.States.Change(page + i, PageState.ArrivingRemoved, PageState.Removed);
                 engine.AddKnown(1);
             }
         }
@@ -199,7 +199,7 @@ internal sealed class PageArrivals(FaultEngine engine)
         for (ulong first = engine.Memory.FaultPageOf(page); first < page + count; first += engine.Memory.FaultPages)
         {
             ulong whole = 0;
-            while (whole < engine.Memory.FaultPages && engine.States[first + whole] is PageState.Present or PageState.Zero)
+            while (whole < engine.Memory.FaultPages && engine.States[first + whole] is PageState.Present or PageState.Zero or PageState.Removed)
             {
                 whole++;
             }
@@ -219,7 +219,7 @@ internal sealed class PageArrivals(FaultEngine engine)
     /// <summary>Drops what arrived of a page that was removed meanwhile, and sends who waits for it back to touch it again.</summary>
     private void DropRemoved(ulong page)
     {
-        _ = engine.States.Change(page, PageState.ArrivingRemoved, PageState.Zero);
+        _ = engine.States.Change(page, PageState.ArrivingRemoved, PageState.Removed);
         engine.SendBack(page, 1);
     }
 

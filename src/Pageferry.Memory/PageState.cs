@@ -16,14 +16,20 @@ public enum PageState
     Present = 3,
 
     /// <summary>
-    /// The page has whatever is in guest memory, which is zeros unless it was disarmed: the source said so, it was removed (madvise), or disarmed. It is placed
-    /// when it is touched.
+    /// The page has whatever is in guest memory, which is zeros unless it was disarmed: the source said so, or it was disarmed. It is placed when it is
+    /// touched, and then present.
     /// </summary>
     Zero = 4,
 
-    /// <summary>The page was removed while its content was arriving: the content is dropped and the page becomes zero.</summary>
+    /// <summary>The page was removed while its content was arriving: the content is dropped.</summary>
     ArrivingRemoved = 5,
 
     /// <summary>The page is being armed: who touches it waits, and then finds it absent.</summary>
     Arming = 6,
+
+    /// <summary>
+    /// The page was removed (madvise) and has whatever is in guest memory: zeros, or what the guest wrote since. It is placed whenever it is touched and
+    /// never becomes present: the kernel tells a removal before it takes the page, and takes one with it that was placed in between.
+    /// </summary>
+    Removed = 7,
 }

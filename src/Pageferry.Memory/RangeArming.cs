@@ -62,6 +62,7 @@ internal sealed class RangeArming(FaultEngine engine)
 
             ulong changed = engine.States.Replace(first, count, PageState.Present, PageState.Absent);
             changed += engine.States.Replace(first, count, PageState.Zero, PageState.Absent);
+            changed += engine.States.Replace(first, count, PageState.Removed, PageState.Absent);
             engine.AddKnown(-(long)changed);
             ulong hidden = engine.Memory.FaultPageOf(first);
             ulong end = engine.Memory.FaultPageOf(first + count - 1) + engine.Memory.FaultPages;
@@ -108,6 +109,7 @@ internal sealed class RangeArming(FaultEngine engine)
                 // From here on nobody shows these pages, and who touches one that is hidden waits.
                 ulong arming = engine.States.Replace(page, pages, PageState.Present, PageState.Arming);
                 arming += engine.States.Replace(page, pages, PageState.Zero, PageState.Arming);
+                arming += engine.States.Replace(page, pages, PageState.Removed, PageState.Arming);
                 ulong spared = Spare(page, pages);
                 exempt += spared;
                 engine.AddKnown(-(long)(arming - spared));
@@ -237,13 +239,13 @@ internal sealed class RangeArming(FaultEngine engine)
     private bool TryArmUnpopulated(ulong page, bool isPopulated)
     {
         PageState state = engine.States[page];
-        if (state == PageState.Zero && !isPopulated && engine.States.Change(page, PageState.Zero, PageState.Absent) == PageState.Zero)
+        if (state is PageState.Zero or PageState.Removed && !isPopulated && engine.States.Change(page, state, PageState.Absent) == state)
         {
             engine.AddKnown(-1);
             return true;
         }
 
-        return state is not (PageState.Zero or PageState.Present);
+        return state is not (PageState.Zero or PageState.Removed or PageState.Present);
     }
 
     private void ReadEntries(SafeFileHandle pagemap, ulong page, Span<byte> entries)

@@ -25,7 +25,7 @@ public sealed class ScanDirtyTracker : IDirtyTracker
     /// <summary>Pages that were fetched and not rearmed since, or never rearmed: their content has not been read since their last write.</summary>
     private readonly PageBitmap _told;
 
-    /// <summary>Pages that were found written when they were rearmed, and not fetched yet.</summary>
+    /// <summary>Pages that were found written when they were rearmed, or removed, and not fetched yet.</summary>
     private readonly PageBitmap _untold;
 
     /// <summary>Begins to watch.</summary>
@@ -57,6 +57,9 @@ public sealed class ScanDirtyTracker : IDirtyTracker
             }
 
             _pageMap = PageMap.Open(Environment.ProcessId);
+
+            // A page that has no content is not told as written: neither by the page tables nor by KVM.
+            memory.Removed += _untold.AddRun;
         }
         catch
         {
@@ -116,6 +119,7 @@ public sealed class ScanDirtyTracker : IDirtyTracker
     /// <summary>Ends the watching.</summary>
     public void Dispose()
     {
+        _memory.Removed -= _untold.AddRun;
         _userfaultfd.Dispose();
         _pageMap.Dispose();
     }

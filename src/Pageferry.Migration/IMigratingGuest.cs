@@ -26,7 +26,7 @@ public interface IMigratingGuest
     /// <param name="percent">The share of time that its vCPUs are kept from running: 0 to 99.</param>
     void Throttle(int percent);
 
-    /// <summary>Stops the guest; returns when no vCPU runs any more.</summary>
+    /// <summary>Stops the guest; returns when no vCPU runs any more, and nothing that works for it writes or removes its memory.</summary>
     void Pause();
 
     /// <summary>Saves all that the guest is beside memory, while it is paused.</summary>

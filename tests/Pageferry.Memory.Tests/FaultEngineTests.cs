@@ -8,8 +8,6 @@ public class FaultEngineTests
 
     public static TheoryData<GuestBacking> Backings => new(GuestBacking.Memfd, GuestBacking.Anonymous);
 
-    public static MatrixTheoryData<GuestBacking, int> BackingsAndReaders => new([GuestBacking.Memfd, GuestBacking.Anonymous], [1, 3]);
-
     [Theory]
     [MemberData(nameof(Backings))]
     public void Touched_pages_are_fetched_with_the_right_bytes(GuestBacking backing)
@@ -201,100 +199,10 @@ public class FaultEngineTests
         memory.ReadAsGuest(3 * Page.Size, one);
         Assert.Equal(0x77, one[0]);
         Assert.Empty(source.Requested);
-        Assert.True(SpinWait.SpinUntil(() => engine.States[3] == PageState.Present, s_patience));
-    }
-
-    [Theory]
-    [MemberData(nameof(Backings))]
-    public void Removed_pages_read_as_zero_and_are_never_fetched(GuestBacking backing)
-    {
-        using var memory = GuestMemory.Create(64 * Page.Size, backing);
-        using var engine = new FaultEngine(memory);
-        using var source = new TestPageSource();
-        engine.Start(source);
-        using PageLane lane = engine.CreateLane();
-        TestPageSource.Deliver(lane, 0, 16);
-
-        memory.RemoveFromGuest(8, 16);
-        Assert.Equal(0UL, ReadWord(memory, 9, 0));
-        Assert.Equal(0UL, ReadWord(memory, 20, 0));
-        Assert.Equal(TestPageSource.WordOf(7), ReadWord(memory, 7, 0));
+        memory.UnmapFromGuest(3, 1);
+        memory.ReadAsGuest(3 * Page.Size, one);
+        Assert.Equal(0x77, one[0]);
         Assert.Empty(source.Requested);
-        Assert.Equal(16, engine.Statistics.RemovedPages);
-
-        // What arrives late of a removed page is drained.
-        Assert.Equal(-4, lane.Begin(20, 4, out _));
-        Assert.Equal(0UL, ReadWord(memory, 21, 0));
-    }
-
-    [Theory]
-    [MemberData(nameof(Backings))]
-    public void A_page_removed_while_it_arrives_becomes_zero(GuestBacking backing)
-    {
-        using var memory = GuestMemory.Create(4 * Page.Size, backing);
-        using var engine = new FaultEngine(memory);
-        using var source = new TestPageSource();
-        engine.Start(source);
-        using PageLane lane = engine.CreateLane();
-        Assert.Equal(4, lane.Begin(0, 4, out Span<byte> buffer));
-        TestPageSource.Fill(0, buffer);
-        ulong word = 1;
-        var waiter = new Thread(() => word = ReadWord(memory, 2, 0));
-        waiter.Start();
-        Assert.True(SpinWait.SpinUntil(() => engine.PendingFaults == 1, s_patience));
-        memory.RemoveFromGuest(2, 1);
-        Assert.True(SpinWait.SpinUntil(() => engine.States[2] == PageState.ArrivingRemoved, s_patience));
-        lane.Complete();
-        Assert.True(waiter.Join(s_patience));
-        Assert.Equal(0UL, word);
-        Assert.Equal(TestPageSource.WordOf(1), ReadWord(memory, 1, 0));
-        Assert.Equal(TestPageSource.WordOf(3), ReadWord(memory, 3, 0));
-        Assert.True(engine.Completed.Wait(s_patience));
-    }
-
-    [Theory]
-    [MemberData(nameof(BackingsAndReaders))]
-    public void Removals_race_demand_and_background_without_a_wrong_page(GuestBacking backing, int readers)
-    {
-        const ulong Pages = 4_096;
-        using var memory = GuestMemory.Create(Pages * Page.Size, backing);
-        using var engine = new FaultEngine(memory, readers: readers);
-        using var source = new TestPageSource();
-        engine.Start(source);
-        using PageLane background = engine.CreateLane();
-        source.AnswerThrough(engine);
-
-        long wrong = 0;
-        Thread[] guests = [.. Enumerable.Range(0, readers).Select(i => new Thread(() =>
-        {
-            var random = new Random(3 + (2 * i));
-            for (int i = 0; i < 20_000; i++)
-            {
-                ulong page = (ulong)random.NextInt64((long)Pages);
-                ulong word = ReadWord(memory, page, random.Next(512) * 8);
-                _ = word == TestPageSource.WordOf(page) || word == 0 ? 0 : Interlocked.Increment(ref wrong);
-            }
-        }))];
-        var remover = new Thread(() =>
-        {
-            var random = new Random(4);
-            for (int i = 0; i < 500; i++)
-            {
-                memory.RemoveFromGuest((ulong)random.NextInt64((long)Pages - 8), (ulong)random.Next(1, 8));
-            }
-        });
-        Array.ForEach(guests, guest => guest.Start());
-        remover.Start();
-        for (ulong page = 0; page < Pages; page += 64)
-        {
-            TestPageSource.Deliver(background, page, 64);
-        }
-
-        Assert.All(guests, guest => Assert.True(guest.Join(s_patience)));
-        Assert.True(remover.Join(s_patience));
-        Assert.True(engine.Completed.Wait(s_patience));
-        Assert.Equal(0, wrong);
-        Assert.False(engine.Failed.IsCompleted);
     }
 
     [Theory]

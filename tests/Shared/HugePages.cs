@@ -2,15 +2,38 @@ using System.Globalization;
 
 namespace Pageferry.Testing;
 
-/// <summary>Huge pages for the tests, given back at their end.</summary>
+/// <summary>Huge pages for the tests, given back when the last of them ends.</summary>
 public sealed class HugePages : IDisposable
 {
     private const string Setting = "/proc/sys/vm/nr_hugepages";
-    private const int Wanted = 96;
+    private const int Wanted = 128;
 
-    private readonly string _before = File.ReadAllText(Setting).Trim();
+    private static readonly Lock s_gate = new();
+    private static int s_users;
+    private static int s_before;
 
-    public HugePages() => File.WriteAllText(Setting, Math.Max(Wanted, int.Parse(_before, CultureInfo.InvariantCulture)).ToString(CultureInfo.InvariantCulture));
+    public HugePages()
+    {
+        lock (s_gate)
+        {
+            if (s_users++ == 0)
+            {
+                s_before = int.Parse(File.ReadAllText(Setting), CultureInfo.InvariantCulture);
+                Reserve(Math.Max(Wanted, s_before));
+            }
+        }
+    }
 
-    public void Dispose() => File.WriteAllText(Setting, _before);
+    public void Dispose()
+    {
+        lock (s_gate)
+        {
+            if (--s_users == 0)
+            {
+                Reserve(s_before);
+            }
+        }
+    }
+
+    private static void Reserve(int count) => File.WriteAllText(Setting, count.ToString(CultureInfo.InvariantCulture));
 }

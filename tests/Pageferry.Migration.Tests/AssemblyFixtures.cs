@@ -1,0 +1,3 @@
+using Pageferry.Testing;
+
+[assembly: AssemblyFixture(typeof(HugePages))]
