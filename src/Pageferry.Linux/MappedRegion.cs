@@ -12,6 +12,9 @@ namespace Pageferry.Linux;
 /// </remarks>
 public sealed unsafe class MappedRegion : IDisposable
 {
+    /// <summary>Longer regions begin at a multiple of this, so that the kernel can make huge pages of them.</summary>
+    private const ulong HugePage = 2 << 20;
+
     private nint _address;
 
     private MappedRegion(nint address, ulong length)
@@ -43,7 +46,7 @@ public sealed unsafe class MappedRegion : IDisposable
     {
         // A huge page that was not reserved and lacks at the first touch is SIGBUS.
         int flags = Interop.MAP_PRIVATE | Interop.MAP_ANONYMOUS | (hugePages ? Interop.MAP_HUGETLB | Interop.MAP_HUGE_2MB : Interop.MAP_NORESERVE);
-        nint address = Interop.Mmap(0, checked((nuint)length), Interop.PROT_READ | Interop.PROT_WRITE, flags, -1, 0);
+        nint address = Map(length, Interop.PROT_READ | Interop.PROT_WRITE, flags, -1, 0);
         return address != Interop.MAP_FAILED
             ? new MappedRegion(address, length)
             : throw LinuxException.FromLastError($"map {length} bytes of anonymous memory", hugePages ? MemoryFile.HugePageAdvice : null);
@@ -58,7 +61,7 @@ public sealed unsafe class MappedRegion : IDisposable
     /// <exception cref="LinuxException">ENOMEM: no address space, or not as many huge pages free as the file needs. Else the file can't be mapped so.</exception>
     public static MappedRegion MapShared(FileDescriptor file, ulong offset, ulong length, MemoryProtection protection = MemoryProtection.ReadWrite)
     {
-        nint address = Interop.Mmap(0, checked((nuint)length), (int)protection, Interop.MAP_SHARED, file.Number, checked((long)offset));
+        nint address = Map(length, (int)protection, Interop.MAP_SHARED, file.Number, checked((long)offset));
         return address != Interop.MAP_FAILED
             ? new MappedRegion(address, length)
             : throw LinuxException.FromLastError($"map {length} bytes at offset {offset} of file descriptor {file.Number}");
@@ -175,6 +178,19 @@ public sealed unsafe class MappedRegion : IDisposable
         }
     }
 
+    /// <summary>Makes one huge page of 2 MiB of small ones (<c>MADV_COLLAPSE</c>). Content stays as it is; small pages that there were none of become zeros.</summary>
+    /// <remarks>
+    /// It takes a free huge page of the host and, for some milliseconds, a CPU; who touches the range meanwhile waits. Memory that is registered with a userfaultfd
+    /// must not be collapsed: all of the range becomes accessible.
+    /// </remarks>
+    /// <param name="offset">Bytes from the region's start; the range begins at a multiple of 2 MiB in memory and, of a file, there too.</param>
+    /// <returns>
+    /// False where it stays as it is. ENOMEM: no huge page is free. EAGAIN, EBUSY: somebody pins or changes a page. EINVAL: it has no page at all, is of a kind
+    /// that has no huge pages, or the kernel is older than Linux 6.1.
+    /// </returns>
+    /// <exception cref="ArgumentOutOfRangeException">2 MiB from there on are not within the region.</exception>
+    public bool TryCollapse(ulong offset) => Interop.Madvise((nint)Pointer(offset, HugePage), (nuint)HugePage, (int)MemoryAdvice.Collapse) == 0;
+
     /// <summary>mprotect(2) over a range.</summary>
     /// <param name="offset">Bytes from the region's start; a page multiple.</param>
     /// <param name="length">Bytes; a page multiple.</param>
@@ -195,6 +211,42 @@ public sealed unsafe class MappedRegion : IDisposable
         if (address != 0)
         {
             _ = Interop.Munmap(address, (nuint)Length);
+        }
+    }
+
+    private static nint Map(ulong length, int protection, int flags, int file, long offset)
+    {
+        var bytes = checked((nuint)length);
+        if (length < HugePage)
+        {
+            return Interop.Mmap(0, bytes, protection, flags, file, offset);
+        }
+
+        // The kernel aligns by itself only where it is going to use huge pages. Of a range that is longer, the part that begins right is used.
+        nuint reserved = checked(bytes + (nuint)HugePage);
+        nint begin = Interop.Mmap(0, reserved, Interop.PROT_NONE, Interop.MAP_PRIVATE | Interop.MAP_ANONYMOUS | Interop.MAP_NORESERVE, -1, 0);
+        if (begin == Interop.MAP_FAILED)
+        {
+            return begin;
+        }
+
+        nint aligned = (nint)(((ulong)begin + HugePage - 1) & ~(HugePage - 1));
+        nint address = Interop.Mmap(aligned, bytes, protection, flags | Interop.MAP_FIXED, file, offset);
+        int error = Marshal.GetLastPInvokeError();
+        nint used = address == Interop.MAP_FAILED ? begin : aligned;
+        nuint wholePages = (bytes + (nuint)Environment.SystemPageSize - 1) & ~((nuint)Environment.SystemPageSize - 1);
+        nint end = address == Interop.MAP_FAILED ? begin : aligned + (nint)wholePages;
+        Unmap(begin, used);
+        Unmap(end, begin + (nint)reserved);
+        Marshal.SetLastPInvokeError(error);
+        return address;
+    }
+
+    private static void Unmap(nint begin, nint end)
+    {
+        if (begin < end)
+        {
+            _ = Interop.Munmap(begin, (nuint)(end - begin));
         }
     }
 

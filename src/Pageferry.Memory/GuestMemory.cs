@@ -25,7 +25,9 @@ public sealed class GuestMemory : IDisposable
     private readonly MemoryFile? _file;
     private readonly MappedRegion _guestView;
     private readonly MappedRegion? _hostView;
+    private readonly Lock _collapsing = new();
     private IPagePlacer? _placer;
+    private bool _isDisposed;
 
     private GuestMemory(GuestRegion[] regions, GuestBacking backing, MemoryFile? file, MappedRegion guestView, MappedRegion? hostView)
     {
@@ -80,6 +82,9 @@ public sealed class GuestMemory : IDisposable
 
     /// <summary>Resolves a fault that <see cref="ReadAsGuest"/> or <see cref="WriteAsGuest"/> met while faults are delivered as exits.</summary>
     internal Action<ulong>? Resolver { get; set; }
+
+    /// <summary>What makes huge pages of this memory, or made them; null if nothing does.</summary>
+    public HugePageCollapse? Collapse { get; private set; }
 
     /// <summary>Hears of pages before they are removed, where no userfaultfd tells it.</summary>
     internal Action<ulong, ulong>? Unpublished { get; set; }
@@ -409,6 +414,8 @@ public sealed class GuestMemory : IDisposable
             throw new InvalidOperationException("The memory is registered for userfaults already.");
         }
 
+        // A huge page is accessible as a whole.
+        Collapse?.Stop();
         try
         {
             RegisterWith(delivery, new UserfaultfdPlacer(this, delivery));
@@ -433,9 +440,37 @@ public sealed class GuestMemory : IDisposable
         _placer = null;
     }
 
+    /// <summary>
+    /// Begins to make huge pages of small ones, which makes a guest faster and takes as much memory as it has at most: a range of 2 MiB that has any content takes all
+    /// of it. Ends by itself, and when the memory is registered.
+    /// </summary>
+    /// <exception cref="InvalidOperationException">The memory is registered, has huge pages already, or this was called before.</exception>
+    /// <exception cref="ObjectDisposedException">The memory is gone.</exception>
+    public void BeginCollapse()
+    {
+        if (IsRegistered || FaultPages > 1 || Collapse is not null)
+        {
+            throw new InvalidOperationException(
+                IsRegistered ? "Memory that is registered for userfaults can't be collapsed: pages that are armed would become accessible."
+                    : Collapse is not null ? "The memory is being collapsed, or was." : "The memory has huge pages already.");
+        }
+
+        lock (_collapsing)
+        {
+            ObjectDisposedException.ThrowIf(_isDisposed, this);
+            Collapse = new HugePageCollapse(this);
+        }
+    }
+
     /// <summary>Unmaps both views, then closes what stopped the guest and the file. The vCPUs must have stopped.</summary>
     public void Dispose()
     {
+        lock (_collapsing)
+        {
+            _isDisposed = true;
+            Collapse?.Stop();
+        }
+
         _guestView.Dispose();
         _hostView?.Dispose();
         _placer?.Dispose();

@@ -64,7 +64,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
             _threads.Run(() =>
             {
                 SwitchOver(arrived, watch);
-                Complete();
+                Complete(layout.Backing);
             });
             Counters.Phase = MigrationPhase.Completed;
         }
@@ -175,7 +175,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         }
     }
 
-    private void Complete()
+    private void Complete(GuestBacking sourceBacking)
     {
         _threads!.Start("control", () => _ = _control!.Receive(MessageType.Released, 0));
         if (Task.WaitAny(_engine!.Completed, _threads.Failed, _engine.Failed) != 0)
@@ -199,6 +199,11 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         SendControl(MessageType.Complete);
         _pages!.Digests?.Send((type, payload) => SendControl(type, payload.Span));
         _threads.Join("control");
+        if (sourceBacking == GuestBacking.Memfd2M && _engine.Memory.Backing != GuestBacking.Memfd2M)
+        {
+            // It had huge pages there, and took as much memory as it can take here. Not earlier: no page that is waited for is to wait for that.
+            _engine.Memory.BeginCollapse();
+        }
     }
 
     private void TellRoundDone(uint generation)

@@ -26,6 +26,26 @@ public class MappedRegionTests
         Assert.Throws<ArgumentOutOfRangeException>(() => region.Protect(offset, (ulong)length, MemoryProtection.Read));
     }
 
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Small_pages_become_a_huge_one_and_keep_what_they_hold(bool isShared)
+    {
+        const ulong HugePage = 2 << 20;
+        using var file = MemoryFile.Create("test", 2 * HugePage);
+        using MappedRegion region = isShared ? MappedRegion.MapShared(file.Descriptor, 0, 2 * HugePage) : MappedRegion.MapAnonymous(2 * HugePage);
+        Assert.Equal(0UL, region.Address % HugePage);
+        region.CopyIn(5 * s_page, [5]);
+        Assert.True(region.TryCollapse(0), $"{LinuxException.FromLastError("collapse").Message}");
+        Assert.Equal(2048, HugeKibibytes(region.Address));
+        Assert.Equal(5, region.Span(5 * s_page, 1)[0]);
+        Assert.Equal(0, region.Span(6 * s_page, 1)[0]);
+
+        // There is nothing to collapse.
+        Assert.False(region.TryCollapse(HugePage));
+        _ = Assert.Throws<ArgumentOutOfRangeException>(() => region.TryCollapse(HugePage + s_page));
+    }
+
     [Fact]
     public void A_negative_length_is_refused()
     {
@@ -81,5 +101,12 @@ public class MappedRegionTests
         Assert.Throws<ObjectDisposedException>(() => region.Address);
         Assert.Throws<ObjectDisposedException>(() => _ = region.Span(0, 1));
         Assert.Throws<ObjectDisposedException>(() => region.CopyIn(0, [1]));
+    }
+
+    private static int HugeKibibytes(ulong address)
+    {
+        string[] mapping = [.. File.ReadLines("/proc/self/smaps").SkipWhile(line => !line.StartsWith($"{address:x}-", StringComparison.Ordinal)).Take(30)];
+        return mapping.Where(line => line.StartsWith("AnonHugePages", StringComparison.Ordinal) || line.StartsWith("ShmemPmdMapped", StringComparison.Ordinal))
+            .Sum(line => int.Parse(line.Split(':')[1].Replace("kB", string.Empty, StringComparison.Ordinal), System.Globalization.CultureInfo.InvariantCulture));
     }
 }

@@ -42,6 +42,19 @@ public class BackingTests(HugePages hugePages)
         ulong round = guest.Round;
         Assert.True(SpinWait.SpinUntil(() => guest.Round > round + 2, s_patience));
         Assert.Equal(0, leaving.Wrong + guest.Wrong);
+        HugePageCollapse? collapse = guest.Memory.Collapse;
+        Assert.Equal(from == GuestBacking.Memfd2M && to != GuestBacking.Memfd2M, collapse is not null);
+        if (collapse is not null)
+        {
+            // A range that the guest is just using may be left.
+            Assert.True(collapse.Completed.Wait(s_patience));
+            Assert.Equal((long)(Size / HugePageCollapse.HugePageSize), collapse.Collapsed + collapse.Left);
+            Assert.True(collapse.Collapsed > collapse.Left, $"{collapse.Collapsed} collapsed, {collapse.Left} left");
+            round = guest.Round;
+            Assert.True(SpinWait.SpinUntil(() => guest.Round > round + 2, s_patience));
+            Assert.Equal(0, guest.Wrong);
+        }
+
         MigrationProgress progress = source.Progress;
         TestContext.Current.TestOutputHelper?.WriteLine($"{progress}");
         Assert.Equal(mode != MigrationMode.Postcopy, progress.PagesPrecopy > 0);

@@ -290,6 +290,8 @@ internal sealed class VmProcess
                 Vcpus = _machine?.VcpuCount,
                 Backing = _machine is null ? null : BackingWord.Of(_machine.Memory.Backing),
                 DirtyTracking = _machine is null ? null : DirtyTrackingWord.Of(_machine.DirtyTracking),
+                HugePagesCollapsed = _machine?.Memory.Collapse?.Collapsed,
+                HugePagesLeft = _machine?.Memory.Collapse?.Left,
                 Passes = progress?.Passes,
                 PassesHere = progress?.PassesHere,
                 PagesChecked = progress?.PagesChecked,

@@ -24,6 +24,12 @@ internal sealed record VmStatus
     /// <summary>What holds the guest's memory: <c>memfd</c>, <c>memfd-2m</c> or <c>anonymous</c>.</summary>
     public string? Backing { get; init; }
 
+    /// <summary>Huge pages that were made of small ones after the guest arrived from memory of huge pages; null where none are.</summary>
+    public long? HugePagesCollapsed { get; init; }
+
+    /// <summary>Ranges of 2 MiB that could not be collapsed, and stayed small pages; null where none are.</summary>
+    public long? HugePagesLeft { get; init; }
+
     /// <summary>How userfaults are delivered: <c>queue</c> or <c>exit</c>; null where nothing answers any.</summary>
     public string? Delivery { get; init; }
 

@@ -16,6 +16,11 @@ internal static class VmStatusText
         if (status.Host is not null)
         {
             Line(text, "guest", $"{MemorySize.Format(status.MemoryBytes ?? 0)} of {status.Backing} memory, {status.Vcpus} vCPU, on {status.Host}, writes tracked by {status.DirtyTracking}");
+            if (status.HugePagesCollapsed is { } collapsed)
+            {
+                Line(text, "huge pages", $"{collapsed:N0} made of small ones, {status.HugePagesLeft:N0} left small");
+            }
+
             Line(text, "progress", $"{status.Passes:N0} passes, {status.PagesChecked:N0} pages checked, {status.PagesWrong} wrong");
         }
 
