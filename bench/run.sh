@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 dotnet publish src/Pageferry.Cli -c Release -o artifacts/native --nologo -v quiet
 dotnet publish bench/Pageferry.Bench -c Release -o artifacts/bench --nologo -v quiet
-[ $# -gt 0 ] || set -- local-fault remote-fault background-fill downtime engine-memory locator arming demand-paging
+[ $# -gt 0 ] || set -- local-fault remote-fault background-fill downtime engine-memory locator arming demand-paging page-sizes
 for name; do
     case $name in
         downtime|demand-paging) artifacts/bench/Pageferry.Bench "$name" artifacts/native/pageferry ;;

@@ -11,11 +11,14 @@ return args switch
     ["locator", .. var options] => Locator.Measure(Rounds(options)),
     ["demand-paging", var pageferry, .. var options] => DemandPaging.Compare(Rounds(options), pageferry),
     ["arming", .. var options] => Arming.Compare(Rounds(options)),
+    ["page-sizes", .. var options] => PageSizes.Compare(Rounds(options)),
     ["arming-cycles", var userfaults, var seed] => ArmingCycles.Run(long.Parse(userfaults), int.Parse(seed)),
     ["engine-memory"] => EngineMemory.Measure(),
     ["kernel-matrix", var results, var output, .. var document] => KernelMatrix.Collect(results, output, document is [var path] ? path : null),
     ["local-fault-once", var pages] => LocalFault.RunOnce(ulong.Parse(pages)),
-    ["remote-fault-once", var pages] => RemoteFault.RunOnce(ulong.Parse(pages)),
+    ["remote-fault-once", var pages] => RemoteFault.RunOnce(ulong.Parse(pages), GuestBacking.Memfd, stride: 1),
+    ["remote-fault-once", var pages, var backing, var stride] => RemoteFault.RunOnce(ulong.Parse(pages), Enum.Parse<GuestBacking>(backing), ulong.Parse(stride)),
+    ["page-sizes-once", var guest, var kind] => PageSizes.RunOnce(guest, kind),
     ["background-fill-once", var mebibytes, var backing] => BackgroundFill.RunOnce(ulong.Parse(mebibytes), Enum.Parse<GuestBacking>(backing)),
     ["page-source", var kind, var port, var pages] => PageLink.RunSource(kind, int.Parse(port), ulong.Parse(pages)),
     _ => Usage(),
@@ -25,6 +28,6 @@ static int Rounds(string[] options) => options is [var rounds] ? int.Parse(round
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator|arming [ROUNDS] | downtime|demand-paging PAGEFERRY [ROUNDS] | arming-cycles USERFAULTS SEED | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
+    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator|arming|page-sizes [ROUNDS] | downtime|demand-paging PAGEFERRY [ROUNDS] | arming-cycles USERFAULTS SEED | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
     return 2;
 }

@@ -20,18 +20,18 @@ internal static class RemoteFault
         return 0;
     }
 
-    /// <summary>Touches pages one after the other and prints the percentiles of the wait, like the twins.</summary>
-    public static int RunOnce(ulong pages)
+    /// <summary>Touches pages one after the other, or one in so many, and prints the percentiles of the wait, like the twins.</summary>
+    public static int RunOnce(ulong pages, GuestBacking backing, ulong stride)
     {
         (PeerConnection connection, Task sourceEnded) = PageLink.Connect("demand", pages);
-        using var memory = GuestMemory.Create(pages * Page.Size);
+        using var memory = GuestMemory.Create(pages * Page.Size, backing);
         using var engine = new FaultEngine(memory);
         var requester = new DemandRequester(connection, failure => throw failure);
         engine.Start(requester);
         PageReceiver receiver = PageLink.Receiver(connection, engine, requester, ConnectionRole.Demand);
         var receiving = new Thread(() => ReceiveUntilShutdown(receiver)) { IsBackground = true };
         receiving.Start();
-        Waits.Print(memory, pages);
+        Waits.Print(memory, pages, stride);
         connection.Shutdown();
         receiving.Join();
         connection.Dispose();

@@ -28,9 +28,9 @@ internal sealed class GuestProcess : IDisposable
         StartAsync(control, ["vm", "run", guest, "--control", control, .. options]);
 
     /// <summary>Starts a process that waits for a guest on a port that the kernel picks.</summary>
-    public static async Task<GuestProcess> ReceiveAsync(string control)
+    public static async Task<GuestProcess> ReceiveAsync(string control, params string[] options)
     {
-        GuestProcess process = await StartAsync(control, ["vm", "receive", "--listen", "127.0.0.1:0", "--control", control]);
+        GuestProcess process = await StartAsync(control, ["vm", "receive", "--listen", "127.0.0.1:0", "--control", control, .. options]);
         process.Endpoint = process.Status().GetProperty("listen").GetString()!;
         return process;
     }
