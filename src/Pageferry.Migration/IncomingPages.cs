@@ -12,6 +12,8 @@ internal sealed class IncomingPages(FaultEngine engine, MigrationCounters counte
     private uint _roundsDone;
     private volatile uint _switchover;
     private bool _ended;
+    private int _beingTaken;
+    private volatile bool _roundsOver;
 
     internal FaultEngine Engine => engine;
 
@@ -25,6 +27,33 @@ internal sealed class IncomingPages(FaultEngine engine, MigrationCounters counte
 
     /// <summary>Hears that a round is here on all connections.</summary>
     internal Action<uint>? RoundDone { get; set; }
+
+    /// <summary>Pages of a round begin to be taken in.</summary>
+    internal void Begin()
+    {
+        _ = Interlocked.Increment(ref _beingTaken);
+        if (_roundsOver)
+        {
+            throw new ProtocolException("The source sent pages of a round after the last one.");
+        }
+    }
+
+    /// <summary>Pages of a round were taken in.</summary>
+    internal void Finish() => _ = Interlocked.Decrement(ref _beingTaken);
+
+    /// <summary>
+    /// The last round is over: from now on pages can be discarded. One that is discarded while it is refreshed would be waited for, by the thread that refreshes
+    /// it, for ever.
+    /// </summary>
+    internal void EndRounds()
+    {
+        _roundsOver = true;
+        Interlocked.MemoryBarrier();
+        if (Volatile.Read(ref _beingTaken) != 0)
+        {
+            throw new ProtocolException("The source discarded pages in the middle of a round.");
+        }
+    }
 
     /// <summary>A connection has received all of a round.</summary>
     internal void ReachBarrier(uint generation)
@@ -75,6 +104,7 @@ internal sealed class IncomingPages(FaultEngine engine, MigrationCounters counte
                 throw new ProtocolException($"The source switched over to generation {generation} after {_roundsDone} rounds.");
             }
 
+            EndRounds();
             _switchover = generation;
         }
 

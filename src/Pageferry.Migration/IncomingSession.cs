@@ -160,6 +160,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
                 return SwitchoverMessage.Deserialize(payload);
             }
 
+            _pages!.EndRounds();
             Discard(payload);
             SendControl(MessageType.Discarded);
         }

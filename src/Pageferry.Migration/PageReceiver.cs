@@ -29,6 +29,11 @@ internal sealed class PageReceiver(PeerConnection connection, IncomingPages page
             }
             finally
             {
+                if (!arrival.IsPlaced)
+                {
+                    pages.Finish();
+                }
+
                 _ = Interlocked.Decrement(ref _placing);
             }
         }
@@ -71,6 +76,11 @@ internal sealed class PageReceiver(PeerConnection connection, IncomingPages page
                 }
 
                 arrival.IsPlaced = CheckGeneration(arrival.Generation);
+                if (!arrival.IsPlaced)
+                {
+                    pages.Begin();
+                }
+
                 _ = Interlocked.Increment(ref _placing);
                 _isOver = false;
                 return true;

@@ -120,6 +120,38 @@ public sealed class BrokenPeerTests : IDisposable
         Assert.Throws<ObjectDisposedException>(() => receiving.WaitAsync(s_patience).GetAwaiter().GetResult());
     }
 
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Pages_are_not_discarded_in_the_middle_of_a_round(bool isDiscardedBefore)
+    {
+        using var destination = new MigrationDestination(
+            new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions, GuestBacking.Anonymous)));
+        _ = Task.Run(() => Record.Exception(() => destination.Receive(_ => { })));
+        using var session = new OutgoingSession(new MigrationOptions { Connections = 1 }, new MigrationCounters());
+        session.Open(destination.EndPoint);
+        session.Send(MessageType.Layout, new MigrationLayout(Guid.NewGuid(), "test", GuestBacking.Memfd, _leaving.Memory.Regions).Serialize());
+        _ = session.Control.Receive(MessageType.Armed, 0);
+        if (isDiscardedBefore)
+        {
+            session.Send(MessageType.Discard, [0, 1]);
+            _ = session.Control.Receive(MessageType.Discarded, 0);
+        }
+
+        // A batch whose content does not follow yet.
+        var batch = new byte[PageBatch.PrologueBytes];
+        new PageBatch(0, 1, 0, 0, 1, PageEncoding.None, Page.Size, 0).Write(batch, Page.Size);
+        session.Background[0].SendAll(batch);
+        if (!isDiscardedBefore)
+        {
+            Thread.Sleep(200);
+            session.Send(MessageType.Discard, [0, 1]);
+        }
+
+        ProtocolException parting = Assert.Throws<ProtocolException>(() => session.Control.ReceiveHeader());
+        Assert.Contains(isDiscardedBefore ? "after the last one" : "in the middle of a round", parting.Message, StringComparison.Ordinal);
+    }
+
     private Task<MigrationException> Move(EndPoint destination) => Task.Run(() =>
         Assert.Throws<MigrationException>(() => new MigrationSource(_leaving, new MigrationOptions { Mode = MigrationMode.Postcopy, Connections = 1 }).Run(destination)));
 }
