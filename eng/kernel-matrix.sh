@@ -176,6 +176,15 @@ plan() {
       done
     done
   done
+  # Rounds before the guest goes, as long as they converge: what it wrote meanwhile is told by KVM. A page that is not told is wrong at the end.
+  local tracking
+  for tracking in ring log; do
+    if ! offers demo --dirty-tracking "$tracking"; then
+      absent+=("demo --dirty-tracking $tracking")
+    elif [ -z "$quick" ] || [ "$tracking" = ring ]; then
+      echo "demo memfd auto mode, dirty $tracking, 2 vCPUs|$step_limit|pageferry demo --json --host kvm --memory 64M --vcpus 2 --mode auto --dirty-tracking $tracking"
+    fi
+  done
   if ! offers 'bench demand-paging' --compare; then
     absent+=('bench demand-paging --compare')
   elif [ -z "$quick" ]; then

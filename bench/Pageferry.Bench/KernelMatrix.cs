@@ -22,7 +22,7 @@ internal static class KernelMatrix
     private const int Refused = 2;
 
     private static readonly JsonSerializerOptions s_indented = new() { WriteIndented = true };
-    private static readonly string[] s_demoFigures = ["guest", "downtime_ms", "total_ms", "demand_faults", "fault_latency_us", "pages_checked", "pages_wrong"];
+    private static readonly string[] s_demoFigures = ["guest", "dirty_tracking", "downtime_ms", "total_ms", "demand_faults", "fault_latency_us", "pages_precopy", "pages_checked", "pages_wrong"];
     private static readonly string[] s_benchFigures = ["deliveries", "ratios"];
 
     // From the oldest kernel to the newest.

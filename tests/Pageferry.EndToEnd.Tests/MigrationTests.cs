@@ -35,6 +35,22 @@ public sealed class MigrationTests : IDisposable
         await destination.MakePassesAsync(3);
     }
 
+    [Theory]
+    [InlineData("log", "memfd")]
+    [InlineData("ring", "memfd")]
+    [InlineData("ring", "anonymous")]
+    public async Task What_a_guest_writes_while_its_memory_goes_before_it_is_sent_again(string tracking, string backing)
+    {
+        using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "64M", "--vcpus", "2", "--backing", backing, "--dirty-tracking", tracking);
+        using GuestProcess destination = await GuestProcess.ReceiveAsync(B);
+        await source.MakePassesAsync(2);
+        using PageferryProcess migrate = await PageferryProcess.RunAsync(
+            "vm", "migrate", "--control", A, "--to", destination.Endpoint, "--mode", "precopy", "--downtime-limit", "60s", "--dirty-tracking", tracking, "--validate");
+        Assert.True(migrate.ExitCode == 0, migrate.Errors);
+        Assert.Contains(" 0 demand, 0 background", migrate.Output, StringComparison.Ordinal);
+        await destination.MakePassesAsync(3);
+    }
+
     [Fact]
     public async Task Every_register_arrives_with_the_guest()
     {
