@@ -25,8 +25,7 @@ internal static class PageStream
             pages.SwitchOver(1);
         }
 
-        using var receiver = new PageReceiver(connection, pages, (flags & DemandFlag) != 0 ? ConnectionRole.Demand : ConnectionRole.Background);
-        receiver.ReceiveAll();
+        new PageReceiver(connection, pages, (flags & DemandFlag) != 0 ? ConnectionRole.Demand : ConnectionRole.Background).ReceiveAll();
         FuzzTargets.Hold(!engine.Failed.IsCompleted, "the engine goes on");
     });
 

@@ -72,8 +72,7 @@ public sealed class DeltaBaseTests : IDisposable
         _memory.Write(0, [1]);
         Assert.Equal(1UL, Send().Deltas);
 
-        // As a balloon does it.
-        _memory.RemoveFromGuest(0, 1);
+        _memory.Remove(0, Page.Size);
         _ = pages.Pending.Add(0);
         sender.SendRound(2, tracker: null, long.MaxValue);
         Assert.Equal(MessageType.ZeroPages, _there.ReceiveHeader().Type);
