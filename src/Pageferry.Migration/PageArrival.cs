@@ -35,7 +35,7 @@ internal sealed class PageArrival : IDisposable
     /// <summary>The round, or the switchover's number, of what was received last.</summary>
     internal uint Generation { get; private set; }
 
-    /// <summary>Whether what was received last is placed, for a guest that has switched over; otherwise it is refreshed.</summary>
+    /// <summary>Whether what is received is placed, for a guest that has switched over; otherwise it is refreshed.</summary>
     internal bool IsPlaced { get; set; }
 
     /// <summary>Receives the rest of a batch's frame.</summary>

@@ -57,10 +57,12 @@ internal sealed class PageReceiver(PeerConnection connection, IncomingPages page
                 switch (type)
                 {
                     case MessageType.Pages when bytes is >= PageBatch.Bytes and <= PageBatch.Bytes + PageBatch.MostPayloadBytes:
+                        Begin(arrival);
                         arrival.ReceiveBatch(bytes - PageBatch.Bytes);
                         break;
 
                     case MessageType.ZeroPages when bytes == ZeroRun.Bytes:
+                        Begin(arrival);
                         arrival.ReceiveZeros();
                         break;
 
@@ -75,12 +77,7 @@ internal sealed class PageReceiver(PeerConnection connection, IncomingPages page
                         throw new ProtocolException($"The source sent a frame {type} of {bytes} bytes on the {role} connection.");
                 }
 
-                arrival.IsPlaced = CheckGeneration(arrival.Generation);
-                if (!arrival.IsPlaced)
-                {
-                    pages.Begin();
-                }
-
+                CheckGeneration(arrival);
                 _ = Interlocked.Increment(ref _placing);
                 _isOver = false;
                 return true;
@@ -97,19 +94,27 @@ internal sealed class PageReceiver(PeerConnection connection, IncomingPages page
         _round++;
     }
 
-    /// <summary>Nothing that is older than what is here is taken.</summary>
-    /// <returns>Whether the guest has switched over.</returns>
-    private bool CheckGeneration(uint generation)
+    private void Begin(PageArrival arrival)
     {
-        uint switchover = pages.Switchover;
-        uint due = switchover != 0 ? switchover : role == ConnectionRole.Background ? _round : 0;
-        if (switchover == 0 && pages.Counters.Phase == MigrationPhase.Preparing)
+        arrival.IsPlaced = pages.Switchover != 0;
+        if (!arrival.IsPlaced)
+        {
+            pages.Begin();
+        }
+    }
+
+    /// <summary>Nothing that is older than what is here is taken.</summary>
+    private void CheckGeneration(PageArrival arrival)
+    {
+        uint due = arrival.IsPlaced ? pages.Switchover : role == ConnectionRole.Background ? _round : 0;
+        if (arrival.Generation != due)
+        {
+            throw new ProtocolException($"The source sent pages of generation {arrival.Generation} on the {role} connection where {(due == 0 ? "none are" : $"generation {due} is")} due.");
+        }
+
+        if (!arrival.IsPlaced && pages.Counters.Phase == MigrationPhase.Preparing)
         {
             pages.Counters.Phase = MigrationPhase.PreCopy;
         }
-
-        return generation == due
-            ? switchover != 0
-            : throw new ProtocolException($"The source sent pages of generation {generation} on the {role} connection where {(due == 0 ? "none are" : $"generation {due} is")} due.");
     }
 }
