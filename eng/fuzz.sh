@@ -25,12 +25,12 @@ artifacts/tools/sharpfuzz "$build/pageferry.dll"
 artifacts/tools/sharpfuzz "$build/K4os.Compression.LZ4.dll"
 artifacts/tools/sharpfuzz "$build/ZstdSharp.dll"
 
-# The .NET runtime is no binary of AFL's and takes memory as it likes; the core pattern and the governor are none of this script's business.
+# What is instrumented runs under AFL++ only. The .NET runtime is no binary of AFL's and takes memory as it likes; the core pattern and the governor are none of this script's business.
 found=artifacts/fuzz/$target
 seeds=$build/corpus/$target
 [ -d "$found/default" ] && seeds=-
 export AFL_SKIP_BIN_CHECK=1 AFL_SKIP_CPUFREQ=1 AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES=1 AFL_NO_UI=1
 afl-fuzz -i "$seeds" -o "$found" -V "$seconds" -t 10000 -m none -- dotnet "$build/Pageferry.Fuzz.dll" afl "$target"
 crashes=$(find "$found/default/crashes" "$found/default/hangs" -type f -name 'id:*' | wc -l)
-echo "$target: $(sed -nE 's/^execs_done *: *//p' "$found/default/fuzzer_stats") messages, $crashes that broke it (read one: dotnet $build/Pageferry.Fuzz.dll read $target FILE)"
+echo "$target: $(sed -nE 's/^execs_done *: *//p' "$found/default/fuzzer_stats") messages, $crashes that broke it (read one: dotnet run -c Release --project $project -- read $target FILE)"
 [ "$crashes" -eq 0 ]
