@@ -9,7 +9,7 @@ public class VcpuExitTests
     private static readonly uint[] s_known =
     [
         Interop.KVM_EXIT_IO, Interop.KVM_EXIT_HLT, Interop.KVM_EXIT_MMIO, Interop.KVM_EXIT_SHUTDOWN, Interop.KVM_EXIT_FAIL_ENTRY,
-        Interop.KVM_EXIT_INTERNAL_ERROR, Interop.KVM_EXIT_SYSTEM_EVENT, Interop.KVM_EXIT_MEMORY_FAULT,
+        Interop.KVM_EXIT_INTERNAL_ERROR, Interop.KVM_EXIT_SYSTEM_EVENT, Interop.KVM_EXIT_DIRTY_RING_FULL, Interop.KVM_EXIT_MEMORY_FAULT,
     ];
 
     [Fact]
