@@ -75,13 +75,13 @@ internal static class ArmingCycles
             }
             else
             {
-                engine.Disarm(first * Page.Size, count * Page.Size);
+                _ = engine.Disarm(first * Page.Size, count * Page.Size);
                 disarmings++;
             }
         }
 
         // Every page is checked once more, by each vCPU in a pass that begins now.
-        engine.Disarm(0, Bytes);
+        _ = engine.Disarm(0, Bytes);
         ulong passes = machine.Progress.Passes;
         bool goesOn = SpinWait.SpinUntil(() => machine.Progress.Passes >= passes + 2 || machine.Progress.Failure is not null, s_patience);
         MachineProgress progress = machine.Progress;

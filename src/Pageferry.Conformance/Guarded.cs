@@ -70,7 +70,7 @@ internal sealed class Guarded : IPageSource, IDisposable
     public void Dispose()
     {
         // Where a case has failed a thread may still wait.
-        Engine.Disarm(0, _memory.Size);
+        _ = Engine.Disarm(0, _memory.Size);
         _users.ForEach(user => user.Join());
         Engine.Dispose();
         _memory.Dispose();

@@ -142,8 +142,8 @@ public sealed class FaultEngine : IDisposable
     /// <param name="semantics">Which accesses are userfaults.</param>
     /// <param name="content">What becomes of the pages' content; of no importance for <see cref="UserfaultSemantics.FirstAccess"/>.</param>
     /// <returns>
-    /// How many pages of the range stay accessible: with <see cref="UserfaultSemantics.AnyAccess"/> those of <see cref="KeepAccessible"/>, with
-    /// <see cref="UserfaultSemantics.FirstAccess"/> all that are populated.
+    /// How many pages of the range stay accessible: those of <see cref="KeepAccessible"/>, and with <see cref="UserfaultSemantics.FirstAccess"/> all that are
+    /// populated.
     /// </returns>
     /// <exception cref="ArgumentException">The range is empty, unaligned or not memory, or the semantics are unknown; nothing has changed.</exception>
     /// <exception cref="InvalidOperationException">The engine was not started or has ended.</exception>
@@ -162,10 +162,10 @@ public sealed class FaultEngine : IDisposable
     /// <param name="length">Bytes; a multiple of <see cref="GuestMemory.FaultSize"/>, within one region.</param>
     /// <exception cref="ArgumentException">The range is empty, unaligned or not memory.</exception>
     /// <exception cref="InvalidOperationException">The engine was not started or has ended.</exception>
-    public void Disarm(ulong gpa, ulong length)
+    public ulong Disarm(ulong gpa, ulong length)
     {
         CheckRunning();
-        _arming.Disarm(Memory.FirstPageOf(gpa, length), length / Page.Size);
+        return _arming.Disarm(Memory.FirstPageOf(gpa, length), length / Page.Size);
     }
 
     /// <summary>

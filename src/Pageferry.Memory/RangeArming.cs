@@ -69,8 +69,9 @@ internal sealed class RangeArming(FaultEngine engine)
         }
     }
 
-    internal void Disarm(ulong first, ulong count)
+    internal ulong Disarm(ulong first, ulong count)
     {
+        ulong disarmed = 0;
         lock (_lock)
         {
             for (ulong done = 0; done < count; done += PagesPerHold)
@@ -83,7 +84,7 @@ internal sealed class RangeArming(FaultEngine engine)
                 {
                     known = engine.States.Replace(page, pages, PageState.Absent, PageState.Zero);
                     asked = engine.States.Replace(page, pages, PageState.Requested, PageState.Zero);
-                    _ = engine.States.Replace(page, pages, PageState.Arriving, PageState.ArrivingRemoved);
+                    disarmed += engine.States.Replace(page, pages, PageState.Arriving, PageState.ArrivingRemoved);
                 }
 
                 if (asked > 0)
@@ -92,8 +93,11 @@ internal sealed class RangeArming(FaultEngine engine)
                 }
 
                 engine.AddKnown((long)(known + asked));
+                disarmed += known + asked;
             }
         }
+
+        return disarmed;
     }
 
     private ulong ArmAny(ulong first, ulong count, ArmedContent content)
@@ -202,7 +206,7 @@ internal sealed class RangeArming(FaultEngine engine)
     }
 
     /// <summary>Arms the pages that no access has ever populated.</summary>
-    /// <returns>How many pages are populated.</returns>
+    /// <returns>How many pages are populated, or exempt.</returns>
     private ulong ArmUnpopulated(ulong first, ulong count)
     {
         const ulong PagesPerScan = 512;
@@ -217,7 +221,7 @@ internal sealed class RangeArming(FaultEngine engine)
             if (engine.Placer.Userfaultfd is null)
             {
                 // Accessible memory is populated without a fault. Protected it can be looked at, and what is populated is shown again when it is touched.
-                engine.Placer.Hide(page, pages, ArmedContent.Keep);
+                HideUnlessExempt(page, pages);
             }
 
             using (engine.Placing.EnterAll())
@@ -234,8 +238,36 @@ internal sealed class RangeArming(FaultEngine engine)
         return populated;
     }
 
+    /// <summary>Hides a run but for the exempt pages in it: nobody shows these again, and a KVM that can't read a page table faults its guest.</summary>
+    private void HideUnlessExempt(ulong page, ulong count)
+    {
+        ulong end = page + count;
+        while (page < end)
+        {
+            ulong exempt = page;
+            while (exempt < end && !IsExempt(exempt))
+            {
+                exempt += engine.Memory.FaultPages;
+            }
+
+            if (exempt > page)
+            {
+                engine.Placer.Hide(page, exempt - page, ArmedContent.Keep);
+            }
+
+            page = exempt + engine.Memory.FaultPages;
+        }
+    }
+
+    private bool IsExempt(ulong page) => _exempt.Contains(engine.Memory.FaultPageOf(page));
+
     private bool TryArmUnpopulated(ulong page, bool isPopulated)
     {
+        if (IsExempt(page))
+        {
+            return false;
+        }
+
         PageState state = engine.States[page];
         if (state == PageState.Zero && !isPopulated && engine.States.Change(page, PageState.Zero, PageState.Absent) == PageState.Zero)
         {

@@ -37,7 +37,7 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
             }
             else
             {
-                machine.Engine!.Disarm(first * unit, count * unit);
+                _ = machine.Engine!.Disarm(first * unit, count * unit);
             }
 
             Thread.Sleep(random.Next(10));
@@ -113,7 +113,7 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
         machine.Pause();
         _ = machine.SaveState();
         machine.Resume();
-        machine.Engine.Disarm(3 << 20, 1 << 20);
+        _ = machine.Engine.Disarm(3 << 20, 1 << 20);
         ulong passes = machine.Progress.Passes;
         Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= passes + 2, s_patience));
         Assert.Equal(0UL, machine.Progress.PagesWrong);

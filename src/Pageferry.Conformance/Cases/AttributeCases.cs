@@ -59,7 +59,7 @@ internal static class AttributeCases
             Touch used = guarded.Read(0);
             Touch unused = guarded.Read(1);
             arena.Expect(guarded.WasAsked, true);
-            guarded.Engine.Disarm(0, 2 * guarded.Unit);
+            _ = guarded.Engine.Disarm(0, 2 * guarded.Unit);
             arena.Expect(used.Through(), (byte)1);
             arena.Expect(unused.Through(), (byte)0);
         }),
@@ -67,7 +67,7 @@ internal static class AttributeCases
         {
             guarded.Write(0, 1);
             _ = guarded.Engine.Arm(0, guarded.Unit, content: ArmedContent.Drop);
-            guarded.Engine.Disarm(0, guarded.Unit);
+            _ = guarded.Engine.Disarm(0, guarded.Unit);
             arena.Expect(guarded.Read(0).Through(), (byte)0);
         }),
         Each("arm-while-arriving", "arming a page whose content is arriving is no loss of it: the placement answers the userfaults of before", (arena, guarded) =>
