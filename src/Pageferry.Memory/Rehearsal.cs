@@ -1,3 +1,5 @@
+using Pageferry.Linux;
+
 namespace Pageferry.Memory;
 
 /// <summary>
@@ -12,21 +14,31 @@ internal sealed class Rehearsal : IPageSource, IDisposable
 
     private Rehearsal(FaultEngine engine) => _engine = engine;
 
-    /// <summary>Rehearses on both kinds of memory that need nothing reserved.</summary>
+    /// <summary>Rehearses on both kinds of memory that need nothing reserved; without permission for userfaultfd, on the one that needs none.</summary>
     /// <returns>True: it was done.</returns>
     internal static bool Run()
     {
-        foreach (GuestBacking backing in (GuestBacking[])[GuestBacking.Memfd, GuestBacking.Anonymous])
+        try
         {
-            // The order of disposal matters: the memory goes last, after the threads that touch it.
-            using var memory = GuestMemory.Create(Pages * Page.Size, backing);
-            using var engine = new FaultEngine(memory);
-            using var rehearsal = new Rehearsal(engine);
-            engine.StartCold(rehearsal);
-            rehearsal.TouchAll();
+            Run(GuestBacking.Memfd, FaultDelivery.Queue);
+            Run(GuestBacking.Anonymous, FaultDelivery.Queue);
+        }
+        catch (LinuxException refusal) when (refusal.Errno is Errno.EPERM or Errno.EACCES or Errno.ENOSYS)
+        {
+            Run(GuestBacking.Memfd, FaultDelivery.Exit);
         }
 
         return true;
+    }
+
+    private static void Run(GuestBacking backing, FaultDelivery delivery)
+    {
+        // The order of disposal matters: the memory goes last, after the threads that touch it.
+        using var memory = GuestMemory.Create(Pages * Page.Size, backing);
+        using var engine = new FaultEngine(memory, delivery: delivery);
+        using var rehearsal = new Rehearsal(engine);
+        engine.StartCold(rehearsal);
+        rehearsal.TouchAll();
     }
 
     /// <inheritdoc/>

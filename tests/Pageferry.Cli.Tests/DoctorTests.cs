@@ -41,10 +41,21 @@ public sealed class DoctorTests
     }
 
     [Fact]
-    public async Task Without_permission_the_demo_says_which_command_grants_it()
+    public async Task Without_permission_the_demo_goes_by_exits()
     {
         using UnprivilegedPageferry unprivileged = UnprivilegedPageferry.OrSkip();
-        using PageferryProcess demo = await unprivileged.RunAsync("demo", "--memory", "64M");
+        using PageferryProcess demo = await unprivileged.RunAsync("demo", "--memory", "16M", "--json");
+        Assert.True(demo.ExitCode == 0, demo.Errors);
+        using var report = JsonDocument.Parse(demo.Output);
+        Assert.Equal("exit", report.RootElement.GetProperty("delivery").GetString());
+        Assert.Equal(0UL, report.RootElement.GetProperty("pages_wrong").GetUInt64());
+    }
+
+    [Fact]
+    public async Task Without_permission_the_demo_by_queue_says_which_command_grants_it()
+    {
+        using UnprivilegedPageferry unprivileged = UnprivilegedPageferry.OrSkip();
+        using PageferryProcess demo = await unprivileged.RunAsync("demo", "--memory", "64M", "--delivery", "queue");
         Assert.Equal(1, demo.ExitCode);
         Assert.Contains("EPERM", demo.Errors, StringComparison.Ordinal);
         Assert.Contains("sysctl -w vm.unprivileged_userfaultfd=1", demo.Errors, StringComparison.Ordinal);
