@@ -154,13 +154,8 @@ public sealed class GuestMemory : IDisposable
     public ulong GpaOf(ulong page)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(page, PageCount);
-        int region = _regions.Length - 1;
-        while (_firstPages[region] > page)
-        {
-            region--;
-        }
-
-        return _regions[region].Gpa + ((page - _firstPages[region]) * Page.Size);
+        (int region, ulong within) = Locate(page);
+        return _regions[region].Gpa + (within * Page.Size);
     }
 
     /// <summary>
@@ -359,7 +354,10 @@ public sealed class GuestMemory : IDisposable
     /// </exception>
     /// <exception cref="ArgumentException">userfaultfd is not permitted, and this backing has no host view for faults delivered as exits without it.</exception>
     /// <exception cref="InvalidOperationException">The memory is registered already.</exception>
-    public void Register(FaultDelivery delivery = FaultDelivery.Queue)
+    public void Register(FaultDelivery delivery = FaultDelivery.Queue) => RegisterFor(delivery, vcpusExitByKvm: false);
+
+    /// <summary>As <see cref="Register"/>; where KVM makes the vCPUs' exits itself, all other accesses wait in the queue if there can be one.</summary>
+    internal void RegisterFor(FaultDelivery delivery, bool vcpusExitByKvm)
     {
         if (!Enum.IsDefined(delivery))
         {
@@ -373,7 +371,12 @@ public sealed class GuestMemory : IDisposable
 
         try
         {
-            RegisterWith(delivery, new UserfaultfdPlacer(this, delivery));
+            RegisterWith(delivery, new UserfaultfdPlacer(this, vcpusExitByKvm ? FaultDelivery.Queue : delivery));
+        }
+        catch (LinuxException refusal) when (Backing == GuestBacking.GuestMemfd && refusal.Errno == Errno.EINVAL)
+        {
+            throw new LinuxException(
+                refusal.Operation, refusal.Errno, "This kernel lacks userfaultfd on guest_memfd, as every release up to Linux 7.2 does. Use a memfd: --backing memfd.");
         }
         catch (LinuxException refusal) when (delivery == FaultDelivery.Exit && refusal.Errno is Errno.EPERM or Errno.EACCES or Errno.ENOSYS)
         {
@@ -407,6 +410,18 @@ public sealed class GuestMemory : IDisposable
     {
         Delivery = delivery;
         _placer = placer;
+    }
+
+    /// <summary>Which region a page is in, and which of its pages it is.</summary>
+    internal (int Region, ulong Within) Locate(ulong page)
+    {
+        int region = _regions.Length - 1;
+        while (_firstPages[region] > page)
+        {
+            region--;
+        }
+
+        return (region, page - _firstPages[region]);
     }
 
     /// <summary>The first page of what is faulted in at once with a page.</summary>

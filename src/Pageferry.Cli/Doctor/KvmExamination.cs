@@ -58,6 +58,21 @@ internal sealed record KvmExamination
         }
     }
 
+    /// <summary>Why KVM doesn't make userfault exits itself.</summary>
+    /// <returns>What was tried, the kernel's answer and what to do; null when it does.</returns>
+    internal static string? WhyNotUserfault()
+    {
+        try
+        {
+            using var kvm = Pageferry.Kvm.Kvm.Open();
+            return kvm.ProbeUserfault()?.Message;
+        }
+        catch (Exception e) when (e is LinuxException or NotSupportedException)
+        {
+            return e.Message;
+        }
+    }
+
     /// <summary>Examines this machine.</summary>
     /// <returns>What was found.</returns>
     internal static KvmExamination Examine()
