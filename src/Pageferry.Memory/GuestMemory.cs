@@ -94,27 +94,36 @@ public sealed class GuestMemory : IDisposable
     /// <param name="regions">1 to <see cref="MaxRegions"/> regions: page multiples, not empty, ascending, not overlapping.</param>
     /// <param name="backing">What to make it of.</param>
     /// <returns>The memory, which the caller disposes after its vCPUs have stopped.</returns>
-    /// <exception cref="ArgumentException">The regions break a rule; the message says which.</exception>
+    /// <exception cref="ArgumentException">The regions break a rule, or the backing is one that is not made here; the message says which.</exception>
     /// <exception cref="LinuxException">The host can't map that much.</exception>
     public static GuestMemory Create(IReadOnlyList<GuestRegion> regions, GuestBacking backing = GuestBacking.Memfd)
     {
         ulong size = CheckedSize(regions, FaultSizeOf(backing));
-        if (backing == GuestBacking.Anonymous)
+        return backing switch
         {
-            return new GuestMemory([.. regions], backing, file: null, MappedRegion.MapAnonymous(size), hostView: null);
-        }
+            GuestBacking.Anonymous => new GuestMemory([.. regions], backing, file: null, MappedRegion.MapAnonymous(size), hostView: null),
+            GuestBacking.GuestMemfd => throw new ArgumentException("A guest_memfd is made by KVM: memory is made around it.", nameof(backing)),
+            _ => Map(regions, backing, MemoryFile.Create("guest", size, hugePages: backing == GuestBacking.Memfd2M), size),
+        };
+    }
 
-        MemoryFile file = MemoryFile.Create("guest", size, hugePages: backing == GuestBacking.Memfd2M);
-        MappedRegion? guestView = null;
+    /// <summary>Makes memory around a guest_memfd.</summary>
+    /// <param name="regions">As for memory that is made here.</param>
+    /// <param name="guestMemfd">The guest_memfd, as long as all regions; owned by the memory, also when this fails.</param>
+    /// <returns>The memory, which the caller disposes after its vCPUs have stopped.</returns>
+    /// <exception cref="ArgumentException">The regions break a rule, or are longer than the file; the message says which.</exception>
+    /// <exception cref="LinuxException">The file can't be mapped.</exception>
+    public static GuestMemory Create(IReadOnlyList<GuestRegion> regions, MemoryFile guestMemfd)
+    {
         try
         {
-            guestView = MappedRegion.MapShared(file.Descriptor, 0, size);
-            return new GuestMemory([.. regions], backing, file, guestView, MappedRegion.MapShared(file.Descriptor, 0, size));
+            ulong size = CheckedSize(regions, Page.Size);
+            ArgumentOutOfRangeException.ThrowIfGreaterThan(size, guestMemfd.Length, nameof(regions));
+            return Map(regions, GuestBacking.GuestMemfd, guestMemfd, size);
         }
         catch
         {
-            guestView?.Dispose();
-            file.Dispose();
+            guestMemfd.Dispose();
             throw;
         }
     }
@@ -334,12 +343,12 @@ public sealed class GuestMemory : IDisposable
     /// <param name="page">Where to begin.</param>
     /// <returns><paramref name="page"/> or a later one; <see cref="PageCount"/> when only unwritten memory follows.</returns>
     public ulong NextContent(ulong page) =>
-        _file is null || page >= PageCount ? Math.Min(page, PageCount) : _file.NextData(page * Page.Size) / Page.Size;
+        !TellsHoles || page >= PageCount ? Math.Min(page, PageCount) : _file!.NextData(page * Page.Size) / Page.Size;
 
     /// <summary>The next page that is known to be unwritten; see <see cref="NextContent"/>.</summary>
     /// <param name="page">Where to begin.</param>
     /// <returns><paramref name="page"/> or a later one; <see cref="PageCount"/> when there is none.</returns>
-    public ulong NextHole(ulong page) => _file is null || page >= PageCount ? PageCount : _file.NextHole(page * Page.Size) / Page.Size;
+    public ulong NextHole(ulong page) => !TellsHoles || page >= PageCount ? PageCount : _file!.NextHole(page * Page.Size) / Page.Size;
 
     /// <summary>
     /// Makes userfaults of accesses to pages of the guest view that are not populated. A fault engine does it when it starts, and then says which pages are armed.
@@ -465,7 +474,26 @@ public sealed class GuestMemory : IDisposable
         return Offset(gpa, length) / Page.Size;
     }
 
+    /// <summary>Whether the file can be asked where it has content.</summary>
+    private bool TellsHoles => _file is not null && Backing != GuestBacking.GuestMemfd;
+
     private static ulong FaultSizeOf(GuestBacking backing) => backing == GuestBacking.Memfd2M ? 2UL << 20 : Page.Size;
+
+    private static GuestMemory Map(IReadOnlyList<GuestRegion> regions, GuestBacking backing, MemoryFile file, ulong size)
+    {
+        MappedRegion? guestView = null;
+        try
+        {
+            guestView = MappedRegion.MapShared(file.Descriptor, 0, size);
+            return new GuestMemory([.. regions], backing, file, guestView, MappedRegion.MapShared(file.Descriptor, 0, size));
+        }
+        catch
+        {
+            guestView?.Dispose();
+            file.Dispose();
+            throw;
+        }
+    }
 
     private static ulong CheckedSize(IReadOnlyList<GuestRegion> regions, ulong unit)
     {

@@ -52,7 +52,7 @@ public sealed class KvmMachine : Machine
     public static KvmMachine Create(MachineConfiguration configuration, GuestImage image)
     {
         CheckMemory(configuration.MemorySize);
-        KvmMachine machine = Make(GuestMemory.Create(configuration.MemorySize, configuration.Backing), configuration.VcpuCount);
+        KvmMachine machine = Make(MachineMemory.Create([new GuestRegion(0, configuration.MemorySize)], configuration.Backing), configuration.VcpuCount);
         try
         {
             image.Load(machine.Memory);

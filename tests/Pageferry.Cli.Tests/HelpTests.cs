@@ -45,7 +45,7 @@ public sealed class HelpTests
     [InlineData("demo --memory", "--memory")]
     [InlineData("demo --vcpus 0", "is not a number of virtual CPUs")]
     [InlineData("demo --vcpus many", "is not a number of virtual CPUs")]
-    [InlineData("demo --backing disk", "Choose one of: memfd, memfd-2m, anonymous")]
+    [InlineData("demo --backing disk", "Choose one of: memfd, memfd-2m, anonymous, guest-memfd")]
     [InlineData("demo --host cloud", "Choose one of: auto, kvm, threads")]
     [InlineData("demo --wrong", "--wrong")]
     [InlineData("vm run stamp", "'--control' is required")]

@@ -76,10 +76,10 @@ internal static class CommonOptions
 
     internal static Option<string> Backing() => new("--backing")
     {
-        Description = "What holds the guest's memory: memfd, memfd-2m (reserved 2 MiB pages) or anonymous.",
+        Description = "What holds the guest's memory: memfd, memfd-2m (reserved 2 MiB pages), anonymous, or guest-memfd (KVM's).",
         HelpName = "KIND",
         DefaultValueFactory = _ => BackingWord.Memfd,
-        CustomParser = result => Choice(result, BackingWord.Memfd, BackingWord.Memfd2M, BackingWord.Anonymous),
+        CustomParser = result => Choice(result, BackingWord.All),
     };
 
     internal static Option<string> Delivery() => new("--delivery")

@@ -34,6 +34,8 @@ internal static class Examination
                 Conclude("run the built-in guests as threads", null),
                 Conclude("receive a guest into memfd memory (zero-copy)", memfdRefusal),
                 Conclude("receive a guest into anonymous memory", anonymousRefusal),
+                Conclude("receive a guest into a guest_memfd", MemoryExamination.WhyNotGuestMemfd()),
+                Conclude("userfault exits made by KVM itself (KVM_MEM_USERFAULT)", KvmExamination.WhyNotUserfault()),
                 Conclude("demo", memfdRefusal),
             ],
         };

@@ -41,6 +41,7 @@ internal sealed record KvmExamination
         (KvmCapability.Xsave2, "XSAVE2"),
         (KvmCapability.MemoryFaultInfo, "MEMORY_FAULT_INFO"),
         (KvmCapability.GuestMemfd, "GUEST_MEMFD"),
+        (KvmCapability.GuestMemfdFlags, "GUEST_MEMFD_FLAGS"),
     ];
 
     /// <summary>Why KVM can't be used.</summary>

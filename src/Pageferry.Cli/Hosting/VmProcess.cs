@@ -53,9 +53,13 @@ internal sealed class VmProcess
     /// <exception cref="CommandException">It can't wait there.</exception>
     internal static async Task<int> ReceiveAsync(IPEndPoint listen, string? backing, VmProcessOptions options, CancellationToken cancellation)
     {
+        if (backing is BackingWord.GuestMemfd && MemoryExamination.WhyNotGuestMemfd() is { } refusal)
+        {
+            throw new CommandException(refusal);
+        }
+
         var process = new VmProcess(options);
-        FaultDelivery delivery = DeliveryWord.Choose(options.Delivery);
-        var arrival = Arrival.Listen(listen, new ArrivalOptions(backing is null ? null : BackingWord.Parse(backing), delivery), new OutputLogger(options.Output));
+        var arrival = Arrival.Listen(listen, new ArrivalOptions(backing is null ? null : BackingWord.Parse(backing), process._delivery), new OutputLogger(options.Output));
         process._arrival = arrival;
         await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
         process.Say("listening", $"Waits for a guest on {arrival.Endpoint}; userfaults by {DeliveryWord.Of(delivery)}; control socket {options.ControlPath}");

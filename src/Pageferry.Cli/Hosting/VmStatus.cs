@@ -21,7 +21,7 @@ internal sealed record VmStatus
     /// <summary>The guest's virtual CPUs.</summary>
     public int? Vcpus { get; init; }
 
-    /// <summary>What holds the guest's memory: <c>memfd</c>, <c>memfd-2m</c> or <c>anonymous</c>.</summary>
+    /// <summary>What holds the guest's memory: one of the constants of <see cref="BackingWord"/>.</summary>
     public string? Backing { get; init; }
 
     /// <summary>How userfaults are delivered: <c>queue</c> or <c>exit</c>; null where nothing answers any.</summary>
