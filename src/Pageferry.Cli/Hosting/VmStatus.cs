@@ -24,8 +24,14 @@ internal sealed record VmStatus
     /// <summary>What holds the guest's memory: one of the constants of <see cref="BackingWord"/>.</summary>
     public string? Backing { get; init; }
 
-    /// <summary>How userfaults are delivered: <c>queue</c> or <c>exit</c>; null where nothing answers any.</summary>
+    /// <summary>How userfaults are delivered, if there are any: <c>queue</c> or <c>exit</c>.</summary>
     public string? Delivery { get; init; }
+
+    /// <summary>Pages that <c>vm arm</c> armed and that still are; null where nothing was armed.</summary>
+    public ulong? ArmedPages { get; init; }
+
+    /// <summary>Userfaults on pages that <c>vm arm</c> armed, answered; null where nothing was armed.</summary>
+    public long? Userfaults { get; init; }
 
     /// <summary>Passes over the memory that all virtual CPUs of a built-in guest have ended, on every host together.</summary>
     public ulong? Passes { get; init; }
