@@ -62,6 +62,8 @@ internal static class CommandTree
             VmMigrateCommand.Create(examples),
             VmCancelCommand.Create(examples),
             VmStatusCommand.Create(examples),
+            VmArmCommand.Create(examples),
+            VmDisarmCommand.Create(examples),
             VmStopCommand.Create(examples),
         };
         examples[vm] =

@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using Pageferry.Linux;
+using Pageferry.Vmm;
 
 namespace Pageferry.Conformance;
 
@@ -83,15 +84,14 @@ internal sealed class Arena : IDisposable
             return (region, null);
         }
 
-        MemoryFile? file = null;
+        MemoryFile file = MakeFile(pages * PageBytes);
         try
         {
-            file = MemoryFile.Create("conformance", pages * PageBytes, hugePages: Kind == MemoryKind.Hugetlb);
             return (MappedRegion.MapShared(file.Descriptor, 0, file.Length), file);
         }
         catch (LinuxException refusal)
         {
-            file?.Dispose();
+            file.Dispose();
             throw new CaseUnsupportedException(refusal.Message);
         }
     }
@@ -139,6 +139,20 @@ internal sealed class Arena : IDisposable
         if (_content.IsValueCreated)
         {
             _content.Value.Dispose();
+        }
+    }
+
+    private MemoryFile MakeFile(ulong length)
+    {
+        try
+        {
+            return Kind == MemoryKind.GuestMemfd
+                ? MachineMemory.CreateGuestMemfd(length)
+                : MemoryFile.Create("conformance", length, hugePages: Kind == MemoryKind.Hugetlb);
+        }
+        catch (Exception refusal) when (refusal is LinuxException or NotSupportedException)
+        {
+            throw new CaseUnsupportedException(refusal.Message);
         }
     }
 }

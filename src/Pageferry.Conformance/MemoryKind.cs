@@ -11,4 +11,7 @@ public enum MemoryKind
 
     /// <summary>Shared memory of 2 MiB pages (memfd, <c>MFD_HUGETLB</c>), which have to be reserved.</summary>
     Hugetlb,
+
+    /// <summary>A guest_memfd of KVM's that this process may map (Linux 6.18).</summary>
+    GuestMemfd,
 }

@@ -63,6 +63,39 @@ public sealed class Kvm : IDisposable
     /// </summary>
     public static bool WalksGuestTables => !IsOn("/sys/module/kvm_intel/parameters/ept") && !IsOn("/sys/module/kvm_amd/parameters/npt");
 
+    /// <summary>
+    /// Asks whether KVM makes userfault exits itself (<see cref="VirtualMachine.SetUserfaultRegion"/>), on a virtual machine of its own. No capability number
+    /// tells: the series' was another in each version, and mainline has given them to other things.
+    /// </summary>
+    /// <returns>Why it doesn't; null when it does.</returns>
+    /// <exception cref="LinuxException">No virtual machine can be made.</exception>
+    public LinuxException? ProbeUserfault()
+    {
+        const ulong NobodysAddress = ulong.MaxValue - 4095;
+        using VirtualMachine machine = CreateVirtualMachine();
+        using var memory = MappedRegion.MapAnonymous(MemorySlot.PageSize);
+        using var bitmap = MappedRegion.MapAnonymous(MemorySlot.PageSize);
+        try
+        {
+            machine.SetUserfaultRegion(0, 0, memory.Length, memory.Address, bitmap.Address);
+        }
+        catch (LinuxException refusal)
+        {
+            return refusal;
+        }
+
+        try
+        {
+            machine.SetUserfaultRegion(1, memory.Length, memory.Length, memory.Address, NobodysAddress);
+        }
+        catch (LinuxException)
+        {
+            return null;
+        }
+
+        return new LinuxException("find KVM_MEM_USERFAULT behind the flag 1 << 3 of a memory slot", Errno.EINVAL, "This kernel takes any address for the bitmap, and so means something else by it.");
+    }
+
     /// <summary>The most vCPUs a virtual machine can have (<c>KVM_CAP_MAX_VCPUS</c>, or what is recommended where that is unknown).</summary>
     public int MaxVcpus => Math.Max(1, CheckExtension(KvmCapability.MaxVcpus) is > 0 and int most ? most : CheckExtension(KvmCapability.RecommendedVcpus));
 

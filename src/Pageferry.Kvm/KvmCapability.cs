@@ -50,4 +50,7 @@ public enum KvmCapability
 
     /// <summary><c>KVM_CAP_GUEST_MEMFD</c>.</summary>
     GuestMemfd = 234,
+
+    /// <summary><c>KVM_CAP_GUEST_MEMFD_FLAGS</c>: the <see cref="GuestMemfdFlags"/> that a guest_memfd can be made with.</summary>
+    GuestMemfdFlags = 244,
 }

@@ -212,6 +212,75 @@ public sealed class VirtualMachine : IDisposable
         }
     }
 
+    /// <summary>
+    /// Puts memory into the guest's physical address space, or changes a slot, so that a vCPU's access to a page whose bit is set is a
+    /// <see cref="VcpuExitKind.MemoryFault"/> with <see cref="MemoryFaultFlags.Userfault"/> (<c>KVM_SET_USER_MEMORY_REGION2</c> with <c>KVM_MEM_USERFAULT</c>, of
+    /// the KVM Userfault series).
+    /// </summary>
+    /// <param name="slot">The slot's number.</param>
+    /// <param name="gpa">The first guest physical address; a page multiple.</param>
+    /// <param name="length">Bytes; a page multiple.</param>
+    /// <param name="address">The first address in this process; a page multiple.</param>
+    /// <param name="bitmap">
+    /// The address of a bitmap of 64-bit words, bit 0 for the first page, that stays mapped as long as the slot has it. KVM looks at it when it maps a page for
+    /// the guest, so a bit that is set later does nothing to a page that is mapped.
+    /// </param>
+    /// <exception cref="LinuxException">EINVAL or ENOTTY: this kernel has no such slots, or the range makes no sense.</exception>
+    public void SetUserfaultRegion(uint slot, ulong gpa, ulong length, ulong address, ulong bitmap)
+    {
+        var region = new Interop.kvm_userspace_memory_region2
+        {
+            slot = slot,
+            flags = Interop.KVM_MEM_USERFAULT,
+            guest_phys_addr = gpa,
+            memory_size = length,
+            userspace_addr = address,
+            userfault_bitmap = bitmap,
+        };
+        lock (_slotsLock)
+        {
+            int result;
+
+            // SAFETY: the kernel reads a structure of the size that the request's number states.
+            unsafe
+            {
+                result = Interop.Ioctl(Descriptor.Number, Interop.KVM_SET_USER_MEMORY_REGION2, &region);
+            }
+
+            if (result != 0)
+            {
+                throw LinuxException.FromLastError(
+                    $"give slot {slot}, {length} bytes at guest physical address 0x{gpa:x}, a bitmap of userfaults (KVM_MEM_USERFAULT)",
+                    "It takes a kernel with the KVM Userfault series, which no release of Linux has.");
+            }
+
+            _slots[slot] = new MemorySlot(slot, gpa, length);
+        }
+    }
+
+    /// <summary>Makes a guest_memfd (<c>KVM_CREATE_GUEST_MEMFD</c>): memory that KVM owns. It stays when the virtual machine is closed.</summary>
+    /// <param name="length">Bytes; a page multiple.</param>
+    /// <param name="flags">What it can do.</param>
+    /// <returns>The file, which the caller disposes.</returns>
+    /// <exception cref="LinuxException">EINVAL or ENOTTY: this kernel has none, or none with these flags.</exception>
+    public FileDescriptor CreateGuestMemfd(ulong length, GuestMemfdFlags flags)
+    {
+        var create = new Interop.kvm_create_guest_memfd { size = length, flags = (ulong)flags };
+        int fd;
+
+        // SAFETY: the kernel reads a structure of the size that the request's number states.
+        unsafe
+        {
+            fd = Interop.Ioctl(Descriptor.Number, Interop.KVM_CREATE_GUEST_MEMFD, &create);
+        }
+
+        return fd >= 0
+            ? new FileDescriptor(fd)
+            : throw LinuxException.FromLastError(
+                $"create a guest_memfd of {length} bytes with {flags}",
+                "It takes KVM_CREATE_GUEST_MEMFD (Linux 6.8), and to be mapped GUEST_MEMFD_FLAG_MMAP and GUEST_MEMFD_FLAG_INIT_SHARED (Linux 6.18).");
+    }
+
     /// <summary>Makes a vCPU (<c>KVM_CREATE_VCPU</c>).</summary>
     /// <param name="id">Its number, which is its APIC id.</param>
     /// <returns>The vCPU, which the caller disposes before the virtual machine.</returns>

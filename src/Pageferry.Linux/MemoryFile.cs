@@ -60,6 +60,13 @@ public sealed class MemoryFile : IDisposable
         return length >= 0 ? new MemoryFile(descriptor, name, (ulong)length) : throw LinuxException.FromLastError($"find the length of memfd {name}");
     }
 
+    /// <summary>Takes over a file of memory that can't be asked for its length: KVM's guest_memfd.</summary>
+    /// <param name="descriptor">The file; owned by the result.</param>
+    /// <param name="name">What errors call it.</param>
+    /// <param name="length">Its length in bytes.</param>
+    /// <returns>The file, which the caller disposes.</returns>
+    public static MemoryFile FromDescriptor(FileDescriptor descriptor, string name, ulong length) => new(descriptor, name, length);
+
     /// <summary>Drops the content of a range from the file and every mapping of it (<c>FALLOC_FL_PUNCH_HOLE</c>).</summary>
     /// <param name="offset">Bytes; a multiple of the file's page size.</param>
     /// <param name="length">Bytes; a multiple of the file's page size.</param>

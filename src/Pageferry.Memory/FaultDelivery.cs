@@ -8,7 +8,8 @@ public enum FaultDelivery
 
     /// <summary>
     /// As an exit: the access fails (<c>UFFD_FEATURE_SIGBUS</c>, or <c>PROT_NONE</c> where userfaultfd is not permitted), <c>KVM_RUN</c> returns, and the
-    /// vCPU's own thread resolves the fault with <see cref="FaultEngine.Resolve"/>. Any other touch of the guest view is SIGBUS or SIGSEGV.
+    /// vCPU's own thread resolves the fault with <see cref="FaultEngine.Resolve"/>. Any other touch of the guest view is SIGBUS or SIGSEGV. Where KVM makes the exit
+    /// itself, by <see cref="FaultEngine.ShareArmed"/>, the others wait in the queue.
     /// </summary>
     Exit = 2,
 }

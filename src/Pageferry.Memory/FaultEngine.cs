@@ -35,6 +35,7 @@ public sealed class FaultEngine : IDisposable
     /// <summary>What was logged as not located: once each.</summary>
     private readonly HashSet<string> _unlocated = new(StringComparer.Ordinal);
 
+    private ArmedBitmap? _armed;
     private IPagePlacer? _placer;
     private IPageSource? _source;
     private long _unknownPages;
@@ -160,6 +161,7 @@ public sealed class FaultEngine : IDisposable
     /// </summary>
     /// <param name="gpa">The first guest physical address; a multiple of <see cref="GuestMemory.FaultSize"/>.</param>
     /// <param name="length">Bytes; a multiple of <see cref="GuestMemory.FaultSize"/>, within one region.</param>
+    /// <returns>How many pages were armed.</returns>
     /// <exception cref="ArgumentException">The range is empty, unaligned or not memory.</exception>
     /// <exception cref="InvalidOperationException">The engine was not started or has ended.</exception>
     public ulong Disarm(ulong gpa, ulong length)
@@ -202,9 +204,22 @@ public sealed class FaultEngine : IDisposable
     /// <param name="gpa">A guest physical address within a region.</param>
     /// <returns>The attribute; another thread may change it at once.</returns>
     /// <exception cref="ArgumentOutOfRangeException">No region holds the address.</exception>
-    public bool IsArmed(ulong gpa)
+    public bool IsArmed(ulong gpa) => IsArmedAt(Memory.FaultPageOf(Memory.PageAt(gpa)));
+
+    /// <summary>
+    /// Makes a bitmap that follows which pages are armed, for a KVM that makes the vCPUs' exits itself (<see cref="FaultDelivery.Exit"/>): all other accesses then
+    /// wait in the queue of a userfaultfd, where one is permitted. Before <see cref="Start"/>.
+    /// </summary>
+    /// <returns>The bitmap; it is freed with the engine.</returns>
+    /// <exception cref="InvalidOperationException">The engine was started.</exception>
+    /// <exception cref="LinuxException">No memory.</exception>
+    public ArmedBitmap ShareArmed() => _source is null
+        ? _armed ??= new ArmedBitmap(this)
+        : throw new InvalidOperationException("The fault engine was started before.");
+
+    /// <summary>Whether an access to what is faulted in at once from a page on is a userfault.</summary>
+    internal bool IsArmedAt(ulong first)
     {
-        ulong first = Memory.FaultPageOf(Memory.PageAt(gpa));
         for (ulong page = first; page < first + Memory.FaultPages; page++)
         {
             if (States[page] is not (PageState.Present or PageState.Zero or PageState.Removed))
@@ -308,6 +323,7 @@ public sealed class FaultEngine : IDisposable
         Stop();
         Array.ForEach(_readers, reader => reader.Dispose());
         States.Dispose();
+        _armed?.Dispose();
         Statistics.Dispose();
     }
 
@@ -315,7 +331,7 @@ public sealed class FaultEngine : IDisposable
     {
         if (!Memory.IsRegistered)
         {
-            Memory.Register(Delivery);
+            Memory.RegisterFor(Delivery, vcpusExitByKvm: _armed is not null);
         }
 
         _source = source;
@@ -339,6 +355,7 @@ public sealed class FaultEngine : IDisposable
             _placer.Hide(0, Memory.PageCount, ArmedContent.Keep);
         }
 
+        _armed?.Follow(0, Memory.PageCount);
         if (_placer.Userfaultfd is { } userfaultfd)
         {
             Placing.Warm();
@@ -360,11 +377,15 @@ public sealed class FaultEngine : IDisposable
     /// <inheritdoc cref="ExitFaults.Settle"/>
     internal void Settle() => _exits.Settle();
 
+    /// <summary>The states of pages have changed.</summary>
+    internal void Follow(ulong page, ulong count) => _armed?.Follow(page, count);
+
     /// <summary>Lets who waits for pages look again.</summary>
     internal void SendBack(ulong page, ulong count)
     {
         // A fault within a huge page is known by the huge page's address.
         ulong first = Memory.FaultPageOf(page);
+        Follow(page, count);
         Placer.Wake(first, Memory.FaultPageOf(page + count - 1) + Memory.FaultPages - first);
         _exits.Settle();
     }

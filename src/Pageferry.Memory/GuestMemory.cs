@@ -105,27 +105,36 @@ public sealed class GuestMemory : IDisposable
     /// <param name="regions">1 to <see cref="MaxRegions"/> regions: page multiples, not empty, ascending, not overlapping.</param>
     /// <param name="backing">What to make it of.</param>
     /// <returns>The memory, which the caller disposes after its vCPUs have stopped.</returns>
-    /// <exception cref="ArgumentException">The regions break a rule; the message says which.</exception>
+    /// <exception cref="ArgumentException">The regions break a rule, or the backing is one that is not made here; the message says which.</exception>
     /// <exception cref="LinuxException">The host can't map that much.</exception>
     public static GuestMemory Create(IReadOnlyList<GuestRegion> regions, GuestBacking backing = GuestBacking.Memfd)
     {
         ulong size = CheckedSize(regions, FaultSizeOf(backing));
-        if (backing == GuestBacking.Anonymous)
+        return backing switch
         {
-            return new GuestMemory([.. regions], backing, file: null, MappedRegion.MapAnonymous(size), hostView: null);
-        }
+            GuestBacking.Anonymous => new GuestMemory([.. regions], backing, file: null, MappedRegion.MapAnonymous(size), hostView: null),
+            GuestBacking.GuestMemfd => throw new ArgumentException("A guest_memfd is made by KVM: memory is made around it.", nameof(backing)),
+            _ => Map(regions, backing, MemoryFile.Create("guest", size, hugePages: backing == GuestBacking.Memfd2M), size),
+        };
+    }
 
-        MemoryFile file = MemoryFile.Create("guest", size, hugePages: backing == GuestBacking.Memfd2M);
-        MappedRegion? guestView = null;
+    /// <summary>Makes memory around a guest_memfd.</summary>
+    /// <param name="regions">As for memory that is made here.</param>
+    /// <param name="guestMemfd">The guest_memfd, as long as all regions; owned by the memory, also when this fails.</param>
+    /// <returns>The memory, which the caller disposes after its vCPUs have stopped.</returns>
+    /// <exception cref="ArgumentException">The regions break a rule, or are longer than the file; the message says which.</exception>
+    /// <exception cref="LinuxException">The file can't be mapped.</exception>
+    public static GuestMemory Create(IReadOnlyList<GuestRegion> regions, MemoryFile guestMemfd)
+    {
         try
         {
-            guestView = MappedRegion.MapShared(file.Descriptor, 0, size);
-            return new GuestMemory([.. regions], backing, file, guestView, MappedRegion.MapShared(file.Descriptor, 0, size));
+            ulong size = CheckedSize(regions, Page.Size);
+            ArgumentOutOfRangeException.ThrowIfGreaterThan(size, guestMemfd.Length, nameof(regions));
+            return Map(regions, GuestBacking.GuestMemfd, guestMemfd, size);
         }
         catch
         {
-            guestView?.Dispose();
-            file.Dispose();
+            guestMemfd.Dispose();
             throw;
         }
     }
@@ -165,13 +174,8 @@ public sealed class GuestMemory : IDisposable
     public ulong GpaOf(ulong page)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(page, PageCount);
-        int region = _regions.Length - 1;
-        while (_firstPages[region] > page)
-        {
-            region--;
-        }
-
-        return _regions[region].Gpa + ((page - _firstPages[region]) * Page.Size);
+        (int region, ulong within) = Locate(page);
+        return _regions[region].Gpa + (within * Page.Size);
     }
 
     /// <summary>
@@ -350,12 +354,12 @@ public sealed class GuestMemory : IDisposable
     /// <param name="page">Where to begin.</param>
     /// <returns><paramref name="page"/> or a later one; <see cref="PageCount"/> when only unwritten memory follows.</returns>
     public ulong NextContent(ulong page) =>
-        _file is null || page >= PageCount ? Math.Min(page, PageCount) : _file.NextData(page * Page.Size) / Page.Size;
+        !TellsHoles || page >= PageCount ? Math.Min(page, PageCount) : _file!.NextData(page * Page.Size) / Page.Size;
 
     /// <summary>The next page that is known to be unwritten; see <see cref="NextContent"/>.</summary>
     /// <param name="page">Where to begin.</param>
     /// <returns><paramref name="page"/> or a later one; <see cref="PageCount"/> when there is none.</returns>
-    public ulong NextHole(ulong page) => _file is null || page >= PageCount ? PageCount : _file.NextHole(page * Page.Size) / Page.Size;
+    public ulong NextHole(ulong page) => !TellsHoles || page >= PageCount ? PageCount : _file!.NextHole(page * Page.Size) / Page.Size;
 
     /// <summary>
     /// Gives a range back to the host, as a balloon does, vCPUs running: it reads as zero until the guest writes to it again. What had not arrived of it is never
@@ -402,7 +406,10 @@ public sealed class GuestMemory : IDisposable
     /// </exception>
     /// <exception cref="ArgumentException">userfaultfd is not permitted, and this backing has no host view for faults delivered as exits without it.</exception>
     /// <exception cref="InvalidOperationException">The memory is registered already.</exception>
-    public void Register(FaultDelivery delivery = FaultDelivery.Queue)
+    public void Register(FaultDelivery delivery = FaultDelivery.Queue) => RegisterFor(delivery, vcpusExitByKvm: false);
+
+    /// <summary>As <see cref="Register"/>; where KVM makes the vCPUs' exits itself, all other accesses wait in the queue if there can be one.</summary>
+    internal void RegisterFor(FaultDelivery delivery, bool vcpusExitByKvm)
     {
         if (!Enum.IsDefined(delivery))
         {
@@ -418,7 +425,12 @@ public sealed class GuestMemory : IDisposable
         Collapse?.Stop();
         try
         {
-            RegisterWith(delivery, new UserfaultfdPlacer(this, delivery));
+            RegisterWith(delivery, new UserfaultfdPlacer(this, vcpusExitByKvm ? FaultDelivery.Queue : delivery));
+        }
+        catch (LinuxException refusal) when (Backing == GuestBacking.GuestMemfd && refusal.Errno == Errno.EINVAL)
+        {
+            throw new LinuxException(
+                refusal.Operation, refusal.Errno, "This kernel lacks userfaultfd on guest_memfd, as every release up to Linux 7.2 does. Use a memfd: --backing memfd.");
         }
         catch (LinuxException refusal) when (delivery == FaultDelivery.Exit && refusal.Errno is Errno.EPERM or Errno.EACCES or Errno.ENOSYS)
         {
@@ -483,6 +495,18 @@ public sealed class GuestMemory : IDisposable
         _placer = placer;
     }
 
+    /// <summary>Which region a page is in, and which of its pages it is.</summary>
+    internal (int Region, ulong Within) Locate(ulong page)
+    {
+        int region = _regions.Length - 1;
+        while (_firstPages[region] > page)
+        {
+            region--;
+        }
+
+        return (region, page - _firstPages[region]);
+    }
+
     /// <summary>The first page of what is faulted in at once with a page.</summary>
     internal ulong FaultPageOf(ulong page) => page & ~(FaultPages - 1);
 
@@ -520,7 +544,26 @@ public sealed class GuestMemory : IDisposable
         return Offset(gpa, length) / Page.Size;
     }
 
+    /// <summary>Whether the file can be asked where it has content.</summary>
+    private bool TellsHoles => _file is not null && Backing != GuestBacking.GuestMemfd;
+
     private static ulong FaultSizeOf(GuestBacking backing) => backing == GuestBacking.Memfd2M ? 2UL << 20 : Page.Size;
+
+    private static GuestMemory Map(IReadOnlyList<GuestRegion> regions, GuestBacking backing, MemoryFile file, ulong size)
+    {
+        MappedRegion? guestView = null;
+        try
+        {
+            guestView = MappedRegion.MapShared(file.Descriptor, 0, size);
+            return new GuestMemory([.. regions], backing, file, guestView, MappedRegion.MapShared(file.Descriptor, 0, size));
+        }
+        catch
+        {
+            guestView?.Dispose();
+            file.Dispose();
+            throw;
+        }
+    }
 
     private static ulong CheckedSize(IReadOnlyList<GuestRegion> regions, ulong unit)
     {

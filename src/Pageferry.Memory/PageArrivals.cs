@@ -53,6 +53,7 @@ internal sealed class PageArrivals(FaultEngine engine)
             }
         }
 
+        engine.Follow(page, count);
         engine.Settle();
         RecordAnswered(page, count);
         engine.Statistics.AddArrived((long)requested, (long)(count - requested));
@@ -139,6 +140,7 @@ internal sealed class PageArrivals(FaultEngine engine)
     internal ulong ClaimZero(ulong page, ulong count)
     {
         ulong claimed = engine.States.Claim(page, count, PageState.Zero, out ulong requested);
+        engine.Follow(page, claimed);
         if (requested > 0)
         {
             engine.SendBack(page, claimed);

@@ -17,7 +17,7 @@ internal sealed class RangeArming(FaultEngine engine)
     private ulong _ownFirst;
     private ulong _ownEnd;
 
-    /// <summary>First pages of what is never armed; under the placing locks.</summary>
+    /// <summary>First pages of what is never armed; changed under both locks, read under either.</summary>
     private readonly HashSet<ulong> _exempt = [];
 
     /// <summary>Never arms what is faulted in at once, whose first page this is.</summary>
@@ -64,6 +64,7 @@ internal sealed class RangeArming(FaultEngine engine)
             changed += engine.States.Replace(first, count, PageState.Zero, PageState.Absent);
             changed += engine.States.Replace(first, count, PageState.Removed, PageState.Absent);
             engine.AddKnown(-(long)changed);
+            engine.Follow(first, count);
             ulong hidden = engine.Memory.FaultPageOf(first);
             ulong end = engine.Memory.FaultPageOf(first + count - 1) + engine.Memory.FaultPages;
             HideOwn(hidden, end - hidden, ArmedContent.Keep);
@@ -88,6 +89,7 @@ internal sealed class RangeArming(FaultEngine engine)
                     disarmed += engine.States.Replace(page, pages, PageState.Arriving, PageState.ArrivingRemoved);
                 }
 
+                engine.Follow(page, pages);
                 if (asked > 0)
                 {
                     engine.SendBack(page, pages);
@@ -117,6 +119,7 @@ internal sealed class RangeArming(FaultEngine engine)
                 ulong spared = Spare(page, pages);
                 exempt += spared;
                 engine.AddKnown(-(long)(arming - spared));
+                engine.Follow(page, pages);
             }
 
             PageState becomes = PageState.Zero;
@@ -234,6 +237,8 @@ internal sealed class RangeArming(FaultEngine engine)
                 {
                     populated += TryArmUnpopulated(page + i, IsPopulated(scanned, i)) ? 0UL : 1;
                 }
+
+                engine.Follow(page, pages);
             }
         }
 

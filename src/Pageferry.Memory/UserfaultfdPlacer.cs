@@ -50,6 +50,10 @@ internal sealed class UserfaultfdPlacer : IPagePlacer
             features |= UserfaultfdFeatures.MissingHugetlbfs | UserfaultfdFeatures.MinorHugetlbfs;
             modes |= UserfaultfdModes.Minor;
         }
+        else if (memory.Backing == GuestBacking.GuestMemfd)
+        {
+            modes |= UserfaultfdModes.Minor;
+        }
 
         _memory = memory;
         _features = features;

@@ -15,7 +15,7 @@ public interface IMachine : IDisposable
     GuestMemory Memory { get; }
 
     /// <summary>
-    /// Answers the guest's userfaults, if there are any; set while no vCPU runs. Where they are delivered as exits, the vCPUs' own threads resolve them with it.
+    /// Answers the guest's userfaults, if there are any; set while no vCPU runs and before it is started. Where they are delivered as exits, the vCPUs' own threads resolve them with it.
     /// It is disposed with the machine.
     /// </summary>
     FaultEngine? Engine { get; set; }

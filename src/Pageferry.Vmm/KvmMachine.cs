@@ -12,11 +12,16 @@ public sealed class KvmMachine : Machine
     private readonly VirtualMachine _virtualMachine;
     private readonly VirtualCpu[] _vcpus;
     private readonly VcpuRegisters[] _loaded;
+
+    /// <summary>For each vCPU the engine that it is prepared for, and what finds its faults then.</summary>
+    private readonly FaultEngine?[] _prepared;
     private readonly VcpuFaults?[] _faults;
-    private readonly bool[] _isPrepared;
     private readonly DirtyRings? _dirtyRings;
     private readonly Func<bool> _mayWait;
     private readonly Func<bool> _mayFinish;
+
+    /// <summary>Whether the slots have bitmaps of userfaults.</summary>
+    private bool _exitsByKvm;
 
     private KvmMachine(Kvm.Kvm kvm, VirtualMachine virtualMachine, GuestMemory memory, int vcpuCount, DirtyTracking dirtyTracking)
         : base(memory, vcpuCount)
@@ -24,16 +29,11 @@ public sealed class KvmMachine : Machine
         _kvm = kvm;
         _virtualMachine = virtualMachine;
         DirtyTracking = dirtyTracking;
-        for (int i = 0; i < memory.Regions.Count; i++)
-        {
-            GuestRegion region = memory.Regions[i];
-            virtualMachine.SetMemoryRegion((uint)i, region.Gpa, region.Length, memory.GuestViewAddress(region.Gpa));
-        }
-
+        SetSlots(bitmap: null);
         _vcpus = [.. Enumerable.Range(0, vcpuCount).Select(virtualMachine.CreateVcpu)];
         _loaded = new VcpuRegisters[vcpuCount];
         _faults = new VcpuFaults?[vcpuCount];
-        _isPrepared = new bool[vcpuCount];
+        _prepared = new FaultEngine?[vcpuCount];
         _dirtyRings = dirtyTracking == DirtyTracking.Ring ? new DirtyRings(virtualMachine, memory, [.. _vcpus.Select(vcpu => vcpu.DirtyRing!)]) : null;
         _mayWait = () => MayRun;
         _mayFinish = () => MayFinish;
@@ -59,7 +59,7 @@ public sealed class KvmMachine : Machine
     public static KvmMachine Create(MachineConfiguration configuration, GuestImage image)
     {
         CheckMemory(configuration.MemorySize);
-        KvmMachine machine = Make(GuestMemory.Create(configuration.MemorySize, configuration.Backing), configuration.VcpuCount, configuration.DirtyTracking);
+        KvmMachine machine = Make(MachineMemory.Create([new GuestRegion(0, configuration.MemorySize)], configuration.Backing), configuration.VcpuCount, configuration.DirtyTracking);
         try
         {
             image.Load(machine.Memory);
@@ -118,6 +118,21 @@ public sealed class KvmMachine : Machine
     /// <inheritdoc/>
     public override IDirtyTracker TrackDirtyPages() => new KvmDirtyTracker(_virtualMachine, Memory, _dirtyRings);
 
+    /// <summary>Where KVM can, it makes the exits itself, with the address and without a locator. KVM's own accesses wait in the queue then.</summary>
+    private protected override void Attend(FaultEngine? engine)
+    {
+        if (_exitsByKvm)
+        {
+            SetSlots(bitmap: null);
+        }
+
+        _exitsByKvm = engine is { Delivery: FaultDelivery.Exit } && !Memory.IsRegistered && _kvm.ProbeUserfault() is null;
+        if (_exitsByKvm)
+        {
+            SetSlots(engine!.ShareArmed());
+        }
+    }
+
     private protected override void Enter(int vcpu)
     {
         _vcpus[vcpu].BindToCurrentThread();
@@ -130,14 +145,15 @@ public sealed class KvmMachine : Machine
     private protected override void Run(int vcpu)
     {
         VirtualCpu cpu = _vcpus[vcpu];
-        if (Engine is { Delivery: FaultDelivery.Exit } engine && !_isPrepared[vcpu])
+        if (Engine is { Delivery: FaultDelivery.Exit } engine && _prepared[vcpu] != engine)
         {
             if (!KvmOwnPages.TryPlace(engine, cpu, Kvm.Kvm.WalksGuestTables, _mayWait))
             {
                 return;
             }
 
-            _isPrepared[vcpu] = true;
+            _prepared[vcpu] = engine;
+            _faults[vcpu] = new VcpuFaults(cpu, [engine], open: null, MostCandidates);
         }
 
         // Only an interrupted run ends here: it has completed the exit before it, so that the state is whole.
@@ -231,6 +247,23 @@ public sealed class KvmMachine : Machine
         }
     }
 
+    private void SetSlots(ArmedBitmap? bitmap)
+    {
+        for (int i = 0; i < Memory.Regions.Count; i++)
+        {
+            GuestRegion region = Memory.Regions[i];
+            ulong address = Memory.GuestViewAddress(region.Gpa);
+            if (bitmap is null)
+            {
+                _virtualMachine.SetMemoryRegion((uint)i, region.Gpa, region.Length, address);
+            }
+            else
+            {
+                _virtualMachine.SetUserfaultRegion((uint)i, region.Gpa, region.Length, address, bitmap.AddressOf(i));
+            }
+        }
+    }
+
     /// <summary>Resolves an exit that is a userfault.</summary>
     /// <param name="vcpu">The vCPU.</param>
     /// <param name="cpu">The same.</param>
@@ -263,7 +296,7 @@ public sealed class KvmMachine : Machine
 
     private bool TryResolveLocated(int vcpu, in VcpuExit exit, FaultEngine engine, out bool mayRun)
     {
-        VcpuFaults faults = _faults[vcpu] ??= new VcpuFaults(_vcpus[vcpu], [engine], open: null, MostCandidates);
+        VcpuFaults faults = _faults[vcpu]!;
         faults.Locate();
         bool found = false;
         mayRun = true;

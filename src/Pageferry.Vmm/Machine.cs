@@ -66,7 +66,15 @@ public abstract class Machine : IMachine
     public GuestMemory Memory { get; }
 
     /// <inheritdoc/>
-    public FaultEngine? Engine { get; set; }
+    public FaultEngine? Engine
+    {
+        get;
+        set
+        {
+            field = value;
+            Attend(value);
+        }
+    }
 
     /// <inheritdoc/>
     public int VcpuCount => _vcpus.Length;
@@ -266,6 +274,11 @@ public abstract class Machine : IMachine
 
         LoadState(SaveState());
         _awaitingFirst = false;
+    }
+
+    /// <summary>Another engine answers the guest's userfaults from now on, or none; no vCPU runs.</summary>
+    private protected virtual void Attend(FaultEngine? engine)
+    {
     }
 
     /// <summary>What a vCPU's thread does before all else.</summary>

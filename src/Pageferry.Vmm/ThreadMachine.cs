@@ -42,7 +42,7 @@ public sealed class ThreadMachine : Machine
         }
 
         KvmMachine.CheckMemory(configuration.MemorySize);
-        ThreadMachine machine = Make(GuestMemory.Create(configuration.MemorySize, configuration.Backing), configuration.VcpuCount);
+        ThreadMachine machine = Make(MachineMemory.Create([new GuestRegion(0, configuration.MemorySize)], configuration.Backing), configuration.VcpuCount);
         ulong pages = machine.Memory.PageCount;
         for (int i = 0; i < machine._workers.Length; i++)
         {

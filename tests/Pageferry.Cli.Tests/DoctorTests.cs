@@ -25,6 +25,8 @@ public sealed class DoctorTests
         Assert.All(doctor.Output.Split('\n'), line => Assert.True(line.Length <= 80, line));
         Assert.Contains("run guests under KVM", doctor.Output, StringComparison.Ordinal);
         Assert.Contains("demo", doctor.Output, StringComparison.Ordinal);
+        Assert.Contains("receive a guest into a guest_memfd", doctor.Output, StringComparison.Ordinal);
+        Assert.Contains("KVM_MEM_USERFAULT", doctor.Output, StringComparison.Ordinal);
     }
 
     [Fact]

@@ -2,7 +2,7 @@ namespace Pageferry.Cli.Tests;
 
 public sealed class HelpTests
 {
-    public static TheoryData<string> Commands => ["", "demo", "doctor", "conformance", "bench", "bench demand-paging", "vm", "vm run", "vm receive", "vm migrate", "vm cancel", "vm status", "vm stop"];
+    public static TheoryData<string> Commands => ["", "demo", "doctor", "conformance", "bench", "bench demand-paging", "vm", "vm run", "vm receive", "vm migrate", "vm cancel", "vm status", "vm arm", "vm disarm", "vm stop"];
 
     [Theory]
     [MemberData(nameof(Commands))]
@@ -45,12 +45,21 @@ public sealed class HelpTests
     [InlineData("demo --memory", "--memory")]
     [InlineData("demo --vcpus 0", "is not a number of virtual CPUs")]
     [InlineData("demo --vcpus many", "is not a number of virtual CPUs")]
-    [InlineData("demo --backing disk", "Choose one of: memfd, memfd-2m, anonymous")]
+    [InlineData("demo --backing disk", "Choose one of: memfd, memfd-2m, anonymous, guest-memfd")]
     [InlineData("demo --host cloud", "Choose one of: auto, kvm, threads")]
     [InlineData("demo --wrong", "--wrong")]
     [InlineData("vm run stamp", "'--control' is required")]
     [InlineData("vm run --control /tmp/x.sock", "Required argument 'GUEST' missing")]
     [InlineData("vm run stamp --control /tmp/x.sock --privilege god", "Choose one of: user, kernel")]
+    [InlineData("vm run stamp --control /tmp/x.sock --delivery pigeon", "Choose one of: auto, queue, exit")]
+    [InlineData("vm arm --control /tmp/x.sock --semantics none", "Choose one of: any-access, first-access")]
+    [InlineData("vm arm --control /tmp/x.sock --content lose", "Choose one of: keep, drop")]
+    [InlineData("vm arm --control /tmp/x.sock --semantics first-access --content keep", "leave out --content")]
+    [InlineData("vm arm --control /tmp/x.sock --range 1M", "is not a range of guest physical addresses")]
+    [InlineData("vm arm --control /tmp/x.sock --range 1M+1", "not one of whole pages of 4096 bytes")]
+    [InlineData("vm arm --control /tmp/x.sock --range 1M+1M --range 2M+0", "is empty")]
+    [InlineData("vm disarm --control /tmp/x.sock --range 0xfffffffffffff000+0x1001000", "beyond what 64-bit addresses reach")]
+    [InlineData("vm disarm --control /tmp/x.sock --range 99999999999T+1M", "is not a range of guest physical addresses")]
     [InlineData("vm receive --control /tmp/x.sock", "'--listen' is required")]
     [InlineData("vm receive --control /tmp/x.sock --listen 0.0.0.0:4444", "beyond loopback")]
     [InlineData("vm migrate --control /tmp/x.sock --to 10.0.0.1:4444", "beyond loopback")]

@@ -31,9 +31,20 @@ internal sealed class UnprivilegedPageferry : IDisposable
         return new UnprivilegedPageferry(copy);
     }
 
-    public Task<PageferryProcess> RunAsync(params string[] arguments) => PageferryProcess.RunProgramAsync(
-        "setpriv",
-        ["--reuid", Nobody, "--regid", Nobody, "--clear-groups", "env", "HOME=/tmp", Path.Combine(_copy.FullName, "pageferry"), .. arguments]);
+    public Task<PageferryProcess> RunAsync(params string[] arguments) => PageferryProcess.RunProgramAsync("setpriv", Line(arguments));
+
+    public PageferryProcess Start(params string[] arguments) => PageferryProcess.StartProgram("setpriv", Line(arguments));
+
+    /// <summary>A path that the user may write.</summary>
+    public string Writable(string name)
+    {
+        DirectoryInfo directory = _copy.CreateSubdirectory("writable");
+        directory.UnixFileMode |= UnixFileMode.OtherRead | UnixFileMode.OtherWrite | UnixFileMode.OtherExecute;
+        return Path.Combine(directory.FullName, name);
+    }
 
     public void Dispose() => _copy.Delete(recursive: true);
+
+    private string[] Line(string[] arguments) =>
+        ["--reuid", Nobody, "--regid", Nobody, "--clear-groups", "env", "HOME=/tmp", Path.Combine(_copy.FullName, "pageferry"), .. arguments];
 }

@@ -19,6 +19,9 @@ public class ArmingTests(HugePages hugePages) : IClassFixture<HugePages>
         { GuestBacking.Memfd2M, Barrier.Queue },
         { GuestBacking.Memfd2M, Barrier.Exit },
         { GuestBacking.Memfd2M, Barrier.Protection },
+        { GuestBacking.Memfd, Barrier.Bitmap },
+        { GuestBacking.Anonymous, Barrier.Bitmap },
+        { GuestBacking.Memfd2M, Barrier.Bitmap },
     };
 
     /// <summary>What stops the guest.</summary>
@@ -27,6 +30,9 @@ public class ArmingTests(HugePages hugePages) : IClassFixture<HugePages>
         Queue,
         Exit,
         Protection,
+
+        /// <summary>Exits that KVM makes by a bitmap, of which these tests see the bits.</summary>
+        Bitmap,
     }
 
     [Theory]
@@ -327,11 +333,15 @@ public class ArmingTests(HugePages hugePages) : IClassFixture<HugePages>
             }
 
             Engine = new FaultEngine(_memory, delivery: delivery);
+            Bits = barrier == Barrier.Bitmap ? new ArmedBits(Engine) : null;
             Engine.Start(Source, armed: false);
             Lane = Engine.CreateLane();
         }
 
         public FaultEngine Engine { get; }
+
+        /// <summary>Null without a bitmap.</summary>
+        public ArmedBits? Bits { get; }
 
         public TestPageSource Source { get; } = new();
 
@@ -361,6 +371,7 @@ public class ArmingTests(HugePages hugePages) : IClassFixture<HugePages>
 
         public void Dispose()
         {
+            Bits?.AssertFollow();
             Lane.Dispose();
             Engine.Dispose();
             Source.Dispose();

@@ -4,6 +4,15 @@ namespace Pageferry.Memory.Tests;
 
 public class GuestMemoryTests
 {
+    [Fact]
+    public void A_guest_memfd_comes_from_kvm_and_is_as_long_as_its_regions()
+    {
+        Assert.Contains("made by KVM", Assert.Throws<ArgumentException>(() => GuestMemory.Create(Page.Size, GuestBacking.GuestMemfd)).Message, StringComparison.Ordinal);
+        var file = Linux.MemoryFile.Create("short", Page.Size);
+        _ = Assert.Throws<ArgumentOutOfRangeException>(() => GuestMemory.Create([new(0, 2 * Page.Size)], file));
+        Assert.True(file.Descriptor.IsClosed);
+    }
+
     public static TheoryData<GuestBacking> Backings => new(GuestBacking.Memfd, GuestBacking.Anonymous);
 
     [Theory]

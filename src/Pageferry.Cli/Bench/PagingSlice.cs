@@ -1,4 +1,5 @@
 using Pageferry.Memory;
+using Pageferry.Vmm;
 
 namespace Pageferry.Cli;
 
@@ -16,7 +17,7 @@ internal sealed class PagingSlice : IDisposable
     /// <param name="readerCpus">The CPUs of its readers; null for any.</param>
     internal PagingSlice(PagingOptions options, ulong gpa, ulong bytes, ulong firstPage, IReadOnlyList<int>? readerCpus)
     {
-        Memory = GuestMemory.Create([new GuestRegion(gpa, bytes)], options.Backing);
+        Memory = MachineMemory.Create([new GuestRegion(gpa, bytes)], options.Backing);
         try
         {
             if (options.Delivery == PagingDelivery.None)

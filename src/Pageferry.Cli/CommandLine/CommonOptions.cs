@@ -76,15 +76,15 @@ internal static class CommonOptions
 
     internal static Option<string> Backing() => new("--backing")
     {
-        Description = "What holds the guest's memory: memfd, memfd-2m (reserved 2 MiB pages) or anonymous.",
+        Description = "What holds the guest's memory: memfd, memfd-2m (reserved 2 MiB pages), anonymous, or guest-memfd (KVM's).",
         HelpName = "KIND",
         DefaultValueFactory = _ => BackingWord.Memfd,
-        CustomParser = result => Choice(result, BackingWord.Memfd, BackingWord.Memfd2M, BackingWord.Anonymous),
+        CustomParser = result => Choice(result, BackingWord.All),
     };
 
     internal static Option<string> Delivery() => new("--delivery")
     {
-        Description = "How userfaults arrive: queue (userfaultfd's), exit (the vCPU's own thread), or auto (queue if permitted).",
+        Description = "How userfaults arrive: queue (userfaultfd's), exit (the vCPU's own thread), or auto (what doctor finds best).",
         HelpName = "KIND",
         DefaultValueFactory = _ => DeliveryWord.Auto,
         CustomParser = result => Choice(result, DeliveryWord.Auto, DeliveryWord.Queue, DeliveryWord.Exit),
@@ -107,6 +107,27 @@ internal static class CommonOptions
         DefaultValueFactory = _ => DirtyTrackingWord.Auto,
         CustomParser = result => Choice(result, DirtyTrackingWord.Auto, DirtyTrackingWord.Log, DirtyTrackingWord.Ring),
     };
+
+    /// <summary>Ranges of a guest's memory; none for all of it.</summary>
+    internal static Option<GuestRange[]> Ranges() => new("--range")
+    {
+        Description = "Guest physical addresses in whole pages, such as 0x200000+0x1000 or 1G+64M; may be given more than once. Default: all memory.",
+        HelpName = "GPA+LENGTH",
+        Arity = ArgumentArity.OneOrMore,
+        CustomParser = result => [.. result.Tokens.Select(token =>
+        {
+            if (!GuestRange.TryParse(token.Value, out GuestRange range, out string error))
+            {
+                result.AddError(error);
+            }
+
+            return range;
+        })],
+    };
+
+    /// <summary>Ranges as a request to the guest's process has them.</summary>
+    /// <param name="ranges">What the user gave; null for all memory.</param>
+    internal static IReadOnlyList<string>? TextOf(GuestRange[]? ranges) => ranges is null ? null : [.. ranges.Select(range => range.ToString())];
 
     internal static Option<string> Privilege() => new("--privilege")
     {

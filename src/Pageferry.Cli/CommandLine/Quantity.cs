@@ -59,6 +59,32 @@ internal static class Quantity
         return bytesPerSecond > 0;
     }
 
+    /// <summary>Reads an address or a number of bytes: <c>0x200000</c>, <c>64M</c>; without a unit, bytes.</summary>
+    /// <param name="text">What the user wrote.</param>
+    /// <param name="bytes">The number.</param>
+    /// <returns>Whether it is one, of up to 64 bits.</returns>
+    internal static bool TryParseBytes(string text, out ulong bytes)
+    {
+        if (text.StartsWith("0x", StringComparison.OrdinalIgnoreCase))
+        {
+            return ulong.TryParse(text.AsSpan(2), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out bytes);
+        }
+
+        (string number, string unit) = Split(text);
+        int shift = unit switch
+        {
+            "" or "b" or "B" => 0,
+            "k" or "K" or "KiB" => 10,
+            "m" or "M" or "MiB" => 20,
+            "g" or "G" or "GiB" => 30,
+            "t" or "T" or "TiB" => 40,
+            _ => -1,
+        };
+        bool isNumber = ulong.TryParse(number, NumberStyles.None, CultureInfo.InvariantCulture, out ulong count) && shift >= 0 && count <= ulong.MaxValue >> shift;
+        bytes = isNumber ? count << shift : 0;
+        return isNumber;
+    }
+
     private static (string Number, string Unit) Split(string text)
     {
         int digits = 0;

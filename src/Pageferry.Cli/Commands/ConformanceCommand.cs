@@ -36,10 +36,10 @@ internal static class ConformanceCommand
         };
         Option<string> backing = new("--backing")
         {
-            Description = "The memory to run on: anonymous, memfd, memfd-2m or all.",
+            Description = "The memory to run on: anonymous, memfd, memfd-2m, guest-memfd or all.",
             HelpName = "KIND",
             DefaultValueFactory = _ => AllMemory,
-            CustomParser = result => CommonOptions.Choice(result, AllMemory, MemoryWord.Anonymous, MemoryWord.Memfd, MemoryWord.HugeMemfd),
+            CustomParser = result => CommonOptions.Choice(result, AllMemory, MemoryWord.Anonymous, MemoryWord.Memfd, MemoryWord.HugeMemfd, MemoryWord.GuestMemfd),
         };
         var command = new Command("conformance", "Run the rules of userfaults against this kernel.") { group, backing, json };
         examples[command] = ["pageferry conformance", "pageferry conformance --group CD --backing memfd", "pageferry conformance --json"];
@@ -83,7 +83,7 @@ internal static class ConformanceCommand
 
     private static void Show(TextWriter output, ConformanceEntry entry)
     {
-        output.WriteLine($"{entry.Group}  {entry.Name,-32} {entry.Backing,-10} {entry.Outcome}");
+        output.WriteLine($"{entry.Group}  {entry.Name,-32} {entry.Backing,-11} {entry.Outcome}");
         if (entry.Detail is { } detail)
         {
             string[] explained = [.. TextWrap.Lines($"Rule: {entry.Rule} ({entry.Source}).", Indent, Indent), .. TextWrap.Lines(detail, Indent, Indent)];

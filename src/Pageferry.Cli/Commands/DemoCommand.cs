@@ -58,6 +58,11 @@ internal static class DemoCommand
             throw new CommandException(refusal);
         }
 
+        if (backing == GuestBacking.GuestMemfd && MemoryExamination.WhyNotGuestMemfd() is { } why)
+        {
+            throw new CommandException(why);
+        }
+
         var display = new DemoDisplay(json ? Console.Error : Console.Out, json ? !Console.IsErrorRedirected : !Console.IsOutputRedirected);
         if (options.Host is HostWord.Auto && KvmExamination.WhyNot() is { } reason)
         {

@@ -15,9 +15,9 @@ internal static class VmReceiveCommand
         Option<string> control = CommonOptions.Control("Where to make the control socket.");
         var backing = new Option<string?>("--backing")
         {
-            Description = "What is to hold the guest's memory: memfd, memfd-2m or anonymous. Default: what held it at the source.",
+            Description = "What is to hold the guest's memory: memfd, memfd-2m, anonymous or guest-memfd. Default: what held it at the source.",
             HelpName = "KIND",
-            CustomParser = result => CommonOptions.Choice(result, BackingWord.Memfd, BackingWord.Memfd2M, BackingWord.Anonymous),
+            CustomParser = result => CommonOptions.Choice(result, BackingWord.All),
         };
         Option<string> delivery = CommonOptions.Delivery();
         Option<string> dirtyTracking = CommonOptions.DirtyTracking();

@@ -16,13 +16,14 @@ internal static class VmRunCommand
         Option<string> control = CommonOptions.Control("Where to make the guest's control socket.");
         Option<string> privilege = CommonOptions.Privilege();
         Option<string> backing = CommonOptions.Backing();
+        Option<string> delivery = CommonOptions.Delivery();
         Option<string> host = CommonOptions.Host();
         Option<string> dirtyTracking = CommonOptions.DirtyTracking();
         var seed = new Option<ulong>("--seed") { Description = "What a built-in guest derives its contents from.", HelpName = "N", DefaultValueFactory = _ => 1 };
         var passes = new Option<ulong>("--passes") { Description = "Passes after which a built-in guest ends; 0 for never.", HelpName = "N" };
         Option<bool> json = CommonOptions.Json();
         Option<bool> endWithInput = CommonOptions.EndWithInput();
-        var command = new Command("run", "Run a guest in the foreground.") { guest, memory, vcpus, control, privilege, backing, host, dirtyTracking, seed, passes, json, endWithInput };
+        var command = new Command("run", "Run a guest in the foreground.") { guest, memory, vcpus, control, privilege, backing, delivery, host, dirtyTracking, seed, passes, json, endWithInput };
         examples[command] =
         [
             "pageferry vm run stamp --memory 1G --vcpus 2 --control /tmp/a.sock",
@@ -47,7 +48,7 @@ internal static class VmRunCommand
                 Lifeline.Watch(path);
             }
 
-            return VmProcess.RunAsync(options, new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, DeliveryWord.Auto), cancellation);
+            return VmProcess.RunAsync(options, new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, result.GetRequiredValue(delivery)), cancellation);
         });
         return command;
     }

@@ -9,10 +9,13 @@ internal static class MemoryWord
     internal const string Memfd = "memfd";
     internal const string HugeMemfd = "memfd-2m";
 
+    internal const string GuestMemfd = "guest-memfd";
+
     internal static string Of(MemoryKind kind) => kind switch
     {
         MemoryKind.Anonymous => Anonymous,
         MemoryKind.Shmem => Memfd,
+        MemoryKind.GuestMemfd => GuestMemfd,
         _ => HugeMemfd,
     };
 }

@@ -9,6 +9,7 @@ namespace Pageferry.Cli;
 [JsonSerializable(typeof(ControlRequest))]
 [JsonSerializable(typeof(ControlAnswer))]
 [JsonSerializable(typeof(VmStatus))]
+[JsonSerializable(typeof(ArmingReport))]
 [JsonSerializable(typeof(VmEvent))]
 [JsonSerializable(typeof(DemoReport))]
 [JsonSerializable(typeof(DoctorReport))]

@@ -21,6 +21,9 @@ internal sealed record ControlAnswer
     /// <summary>The guest's state when the answer was made.</summary>
     public VmStatus? Status { get; init; }
 
+    /// <summary>What came of arming or disarming.</summary>
+    public ArmingReport? Arming { get; init; }
+
     /// <summary>Whether more answers to the same request follow.</summary>
     internal bool IsLast => !string.Equals(Event, Progress, StringComparison.Ordinal);
 }

@@ -99,6 +99,22 @@ internal sealed class ControlClient : IDisposable
         return status ?? throw Unreadable();
     }
 
+    /// <summary>Arms or disarms memory.</summary>
+    /// <param name="request">What, and how.</param>
+    /// <param name="cancellation">Ends the waiting, not the request.</param>
+    /// <returns>What came of it.</returns>
+    /// <exception cref="CommandException">The request failed, or the guest's process ended.</exception>
+    internal async Task<ArmingReport> ArmAsync(ControlRequest request, CancellationToken cancellation)
+    {
+        ArmingReport? report = null;
+        await foreach (ControlAnswer answer in AskAsync(request, cancellation))
+        {
+            report = answer.Arming;
+        }
+
+        return report ?? throw Unreadable();
+    }
+
     /// <summary>Closes the connection.</summary>
     public void Dispose()
     {

@@ -15,6 +15,12 @@ internal sealed record ControlRequest
     /// <summary>Ends a migration that is under way: the guest goes on here.</summary>
     internal const string Cancel = "cancel";
 
+    /// <summary>Makes userfaults of accesses to <see cref="Ranges"/>.</summary>
+    internal const string Arm = "arm";
+
+    /// <summary>Lets the guest access <see cref="Ranges"/> again.</summary>
+    internal const string Disarm = "disarm";
+
     /// <summary>What to do: one of the constants of this type.</summary>
     public string? Command { get; init; }
 
@@ -23,4 +29,13 @@ internal sealed record ControlRequest
 
     /// <summary>How it goes there; null for the defaults.</summary>
     public MigrationSettings? Migration { get; init; }
+
+    /// <summary>What is armed or disarmed, each as <see cref="GuestRange"/> is written; null or none for all memory.</summary>
+    public IReadOnlyList<string>? Ranges { get; init; }
+
+    /// <summary>Which accesses are userfaults: one of the constants of <see cref="SemanticsWord"/>; null for any.</summary>
+    public string? Semantics { get; init; }
+
+    /// <summary>What becomes of the content: one of the constants of <see cref="ContentWord"/>; null for keeping it.</summary>
+    public string? Content { get; init; }
 }

@@ -38,6 +38,8 @@ internal static class Examination
                 Conclude("track writes by KVM's dirty log", kvmRefusal),
                 Conclude("track writes by KVM's dirty ring", KvmExamination.WhyNoDirtyRing()),
                 Conclude("track the host's own writes, which pre-copy needs", UserfaultfdExamination.WhyNot(UserfaultfdFeatures.WriteProtectAsync)),
+                Conclude("receive a guest into a guest_memfd", MemoryExamination.WhyNotGuestMemfd()),
+                Conclude("userfault exits made by KVM itself (KVM_MEM_USERFAULT)", KvmExamination.WhyNotUserfault()),
                 Conclude("demo", memfdRefusal),
             ],
         };

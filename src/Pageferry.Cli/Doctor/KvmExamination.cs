@@ -42,39 +42,22 @@ internal sealed record KvmExamination
         (KvmCapability.Xsave2, "XSAVE2"),
         (KvmCapability.MemoryFaultInfo, "MEMORY_FAULT_INFO"),
         (KvmCapability.GuestMemfd, "GUEST_MEMFD"),
+        (KvmCapability.GuestMemfdFlags, "GUEST_MEMFD_FLAGS"),
     ];
 
     /// <summary>Why KVM can't be used.</summary>
     /// <returns>What was tried, the kernel's answer and what to do; null when it can be used.</returns>
-    internal static string? WhyNot()
-    {
-        try
-        {
-            Pageferry.Kvm.Kvm.Open().Dispose();
-            return null;
-        }
-        catch (Exception e) when (e is LinuxException or NotSupportedException)
-        {
-            return e.Message;
-        }
-    }
+    internal static string? WhyNot() => Ask(_ => null);
 
     /// <summary>Why KVM can't track what guests write by dirty rings.</summary>
     /// <returns>What was tried, the kernel's answer and what to do; null when it can.</returns>
-    internal static string? WhyNoDirtyRing()
-    {
-        try
-        {
-            using var kvm = Pageferry.Kvm.Kvm.Open();
-            return kvm.CheckExtension(KvmCapability.DirtyLogRing) > 0 || kvm.CheckExtension(KvmCapability.DirtyLogRingAcquireRelease) > 0
-                ? null
-                : "This KVM has no dirty ring: it answers 0 for KVM_CAP_DIRTY_LOG_RING and KVM_CAP_DIRTY_LOG_RING_ACQ_REL. Linux 5.11 or later has it on x86; --dirty-tracking log needs none.";
-        }
-        catch (Exception e) when (e is LinuxException or NotSupportedException)
-        {
-            return e.Message;
-        }
-    }
+    internal static string? WhyNoDirtyRing() => Ask(kvm => kvm.CheckExtension(KvmCapability.DirtyLogRing) > 0 || kvm.CheckExtension(KvmCapability.DirtyLogRingAcquireRelease) > 0
+        ? null
+        : "This KVM has no dirty ring: it answers 0 for KVM_CAP_DIRTY_LOG_RING and KVM_CAP_DIRTY_LOG_RING_ACQ_REL. Linux 5.11 or later has it on x86; --dirty-tracking log needs none.");
+
+    /// <summary>Why KVM doesn't make userfault exits itself.</summary>
+    /// <returns>What was tried, the kernel's answer and what to do; null when it does.</returns>
+    internal static string? WhyNotUserfault() => Ask(kvm => kvm.ProbeUserfault()?.Message);
 
     /// <summary>Examines this machine.</summary>
     /// <returns>What was found.</returns>
@@ -98,6 +81,19 @@ internal sealed record KvmExamination
         catch (Exception e) when (e is LinuxException or NotSupportedException)
         {
             return new KvmExamination { Present = present, Usable = false, Nested = nested, Error = e.Message, Capabilities = [] };
+        }
+    }
+
+    private static string? Ask(Func<Pageferry.Kvm.Kvm, string?> question)
+    {
+        try
+        {
+            using var kvm = Pageferry.Kvm.Kvm.Open();
+            return question(kvm);
+        }
+        catch (Exception e) when (e is LinuxException or NotSupportedException)
+        {
+            return e.Message;
         }
     }
 

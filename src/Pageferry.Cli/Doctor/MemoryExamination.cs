@@ -1,5 +1,7 @@
 using System.Globalization;
 using Pageferry.Linux;
+using Pageferry.Memory;
+using Pageferry.Vmm;
 
 namespace Pageferry.Cli;
 
@@ -34,11 +36,27 @@ internal sealed record MemoryExamination
         ThpShmem = Chosen("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
     };
 
+    /// <summary>Why a guest can't be received into a guest_memfd.</summary>
+    /// <returns>What was tried, the kernel's answer and what to do; null when it can.</returns>
+    internal static string? WhyNotGuestMemfd()
+    {
+        try
+        {
+            using GuestMemory memory = MachineMemory.Create([new GuestRegion(0, Page.Size)], GuestBacking.GuestMemfd);
+            memory.Register();
+            return null;
+        }
+        catch (Exception e) when (e is LinuxException or NotSupportedException)
+        {
+            return e.Message;
+        }
+    }
+
     private static bool CanMakeMemfd()
     {
         try
         {
-            MemoryFile.Create("doctor", Pageferry.Memory.Page.Size).Dispose();
+            MemoryFile.Create("doctor", Page.Size).Dispose();
             return true;
         }
         catch (LinuxException)

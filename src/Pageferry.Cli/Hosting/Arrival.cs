@@ -15,14 +15,7 @@ internal sealed class Arrival
 
     private readonly MigrationDestination _destination;
 
-    private Arrival(MigrationDestination destination, FaultDelivery delivery)
-    {
-        _destination = destination;
-        Delivery = delivery;
-    }
-
-    /// <summary>How userfaults of a guest that arrives are delivered.</summary>
-    internal FaultDelivery Delivery { get; }
+    private Arrival(MigrationDestination destination) => _destination = destination;
 
     /// <summary>Where it listens.</summary>
     internal IPEndPoint Endpoint => _destination.EndPoint;
@@ -56,7 +49,7 @@ internal sealed class Arrival
     {
         try
         {
-            return new Arrival(new MigrationDestination(listen, layout => Prepare(layout, options, logger), logger), options.Delivery);
+            return new Arrival(new MigrationDestination(listen, layout => Prepare(layout, options, logger), logger));
         }
         catch (SocketException e)
         {
@@ -89,7 +82,7 @@ internal sealed class Arrival
     private static ArrivingGuest Prepare(MigrationLayout layout, ArrivalOptions options, ILogger logger)
     {
         var kind = MachineKind.Parse(layout.MachineKind);
-        IMachine machine = MachineFactory.CreateEmpty(kind, GuestMemory.Create(layout.Regions, options.Backing ?? layout.Backing), options.DirtyTracking);
+        IMachine machine = MachineFactory.CreateEmpty(kind, MachineMemory.Create(layout.Regions, options.Backing ?? layout.Backing), options.DirtyTracking);
         machine.Engine = new FaultEngine(machine.Memory, logger, options.Delivery);
         return new ArrivingGuest(layout.GuestId, machine, machine.Engine);
     }

@@ -14,6 +14,12 @@ internal static class BackingWord
     /// <summary>Private anonymous memory.</summary>
     internal const string Anonymous = "anonymous";
 
+    /// <summary>A guest_memfd of KVM's.</summary>
+    internal const string GuestMemfd = "guest-memfd";
+
+    /// <summary>All words.</summary>
+    internal static string[] All { get; } = [Memfd, Memfd2M, Anonymous, GuestMemfd];
+
     /// <summary>The word for a backing.</summary>
     /// <param name="backing">What holds the memory.</param>
     /// <returns>One of the constants of this type.</returns>
@@ -21,6 +27,7 @@ internal static class BackingWord
     {
         GuestBacking.Memfd => Memfd,
         GuestBacking.Memfd2M => Memfd2M,
+        GuestBacking.GuestMemfd => GuestMemfd,
         _ => Anonymous,
     };
 
@@ -31,6 +38,7 @@ internal static class BackingWord
     {
         Memfd => GuestBacking.Memfd,
         Memfd2M => GuestBacking.Memfd2M,
+        GuestMemfd => GuestBacking.GuestMemfd,
         _ => GuestBacking.Anonymous,
     };
 }

@@ -12,7 +12,7 @@ internal static class DeliveryWord
     /// <summary>As exits to the vCPU's own thread.</summary>
     internal const string Exit = "exit";
 
-    /// <summary>By the queue where userfaultfd is permitted, else as exits.</summary>
+    /// <summary>As exits where KVM makes them itself; else by the queue where userfaultfd is permitted, else as exits.</summary>
     internal const string Auto = "auto";
 
     /// <summary>The word for a delivery.</summary>
@@ -27,6 +27,7 @@ internal static class DeliveryWord
     {
         Queue => FaultDelivery.Queue,
         Exit => FaultDelivery.Exit,
+        _ when KvmExamination.WhyNotUserfault() is null => FaultDelivery.Exit,
         _ => UserfaultfdExamination.WhyNot(UserfaultfdFeatures.None) is null ? FaultDelivery.Queue : FaultDelivery.Exit,
     };
 }

@@ -1,4 +1,5 @@
 using System.Net;
+using Pageferry.Linux;
 using Pageferry.Memory;
 using Pageferry.Migration;
 using Pageferry.Vmm;
@@ -14,6 +15,11 @@ internal sealed class VmProcess
     private static readonly TimeSpan s_progressInterval = TimeSpan.FromMilliseconds(100);
 
     private readonly VmProcessOptions _options;
+    private readonly FaultDelivery _delivery;
+    private readonly GuestArming _arming;
+
+    /// <summary>Held while memory is armed, and while a guest that is about to leave is disarmed; taken before the other.</summary>
+    private readonly Lock _armingLock = new();
     private readonly Lock _lock = new();
     private readonly TaskCompletionSource<int> _end = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private Guid _id;
@@ -23,7 +29,12 @@ internal sealed class VmProcess
     private string _state = VmState.Waiting;
     private string? _error;
 
-    private VmProcess(VmProcessOptions options) => _options = options;
+    private VmProcess(VmProcessOptions options)
+    {
+        _options = options;
+        _delivery = DeliveryWord.Choose(options.Delivery);
+        _arming = new GuestArming(_delivery, new OutputLogger(options.Output));
+    }
 
     /// <summary>Runs a guest until it ends, leaves or is stopped.</summary>
     /// <param name="guest">What to run.</param>
@@ -39,7 +50,7 @@ internal sealed class VmProcess
         await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
         process.Adopt(Guid.NewGuid(), machine, VmState.Running);
         // Said before the guest can say anything itself.
-        process.Say("started", $"Guest '{guest.Guest}' runs on {HostWord.Of(machine.Host)} with {MemorySize.Format(guest.Memory.Bytes)} of memory and {guest.Vcpus} vCPU, writes tracked by {DirtyTrackingWord.Of(machine.DirtyTracking)}; control socket {options.ControlPath}");
+        process.Say("started", $"Guest '{guest.Guest}' runs on {HostWord.Of(machine.Host)} with {MemorySize.Format(guest.Memory.Bytes)} of memory and {guest.Vcpus} vCPU; userfaults by {DeliveryWord.Of(process._delivery)}, writes tracked by {DirtyTrackingWord.Of(machine.DirtyTracking)}; control socket {options.ControlPath}");
         machine.Start();
         return await process._end.Task.WaitAsync(cancellation);
     }
@@ -54,17 +65,18 @@ internal sealed class VmProcess
     /// <exception cref="CommandException">It can't wait there.</exception>
     internal static async Task<int> ReceiveAsync(IPEndPoint listen, string? backing, string dirtyTracking, VmProcessOptions options, CancellationToken cancellation)
     {
-        if (dirtyTracking is DirtyTrackingWord.Ring && KvmExamination.WhyNoDirtyRing() is { } refusal)
+        string? refusal = dirtyTracking is DirtyTrackingWord.Ring ? KvmExamination.WhyNoDirtyRing() : null;
+        refusal ??= backing is BackingWord.GuestMemfd ? MemoryExamination.WhyNotGuestMemfd() : null;
+        if (refusal is not null)
         {
             throw new CommandException(refusal);
         }
 
         var process = new VmProcess(options);
-        FaultDelivery delivery = DeliveryWord.Choose(options.Delivery);
-        var arrival = Arrival.Listen(listen, new ArrivalOptions(backing is null ? null : BackingWord.Parse(backing), delivery, DirtyTrackingWord.Parse(dirtyTracking)), new OutputLogger(options.Output));
+        var arrival = Arrival.Listen(listen, new ArrivalOptions(backing is null ? null : BackingWord.Parse(backing), process._delivery, DirtyTrackingWord.Parse(dirtyTracking)), new OutputLogger(options.Output));
         process._arrival = arrival;
         await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
-        process.Say("listening", $"Waits for a guest on {arrival.Endpoint}; userfaults by {DeliveryWord.Of(delivery)}; control socket {options.ControlPath}");
+        process.Say("listening", $"Waits for a guest on {arrival.Endpoint}; userfaults by {DeliveryWord.Of(process._delivery)}; control socket {options.ControlPath}");
         _ = process.WatchArrivalAsync(arrival);
         return await process._end.Task.WaitAsync(cancellation);
     }
@@ -132,8 +144,32 @@ internal sealed class VmProcess
             case ControlRequest.Cancel:
                 await CancelAsync(answer);
                 break;
+            case ControlRequest.Arm:
+                await answer(new ControlAnswer { Event = ControlAnswer.Done, Arming = Arm("arm", machine => _arming.Arm(machine, request)) });
+                break;
+            case ControlRequest.Disarm:
+                await answer(new ControlAnswer { Event = ControlAnswer.Done, Arming = Arm("disarm", machine => _arming.Disarm(machine, request)) });
+                break;
             default:
-                throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop, migrate or cancel.");
+                throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop, migrate, cancel, arm or disarm.");
+        }
+    }
+
+    private ArmingReport Arm(string what, Func<IMachine, ArmingReport> arm)
+    {
+        lock (_armingLock)
+        {
+            return arm(RunningMachine($"{what} memory of the guest"));
+        }
+    }
+
+    /// <summary>The machine of a guest that runs here and has all its memory.</summary>
+    /// <param name="purpose">What it is wanted for.</param>
+    private IMachine RunningMachine(string purpose)
+    {
+        lock (_lock)
+        {
+            return _machine is not null && _state == VmState.Running ? _machine : throw new CommandException($"Could not {purpose}: {WhyNot()}");
         }
     }
 
@@ -198,28 +234,43 @@ internal sealed class VmProcess
     private Departure Depart(IPEndPoint to, MigrationSettings settings)
     {
         MigrationOptions options = settings.ToOptions();
-        lock (_lock)
+        if (_arrival is { IsListening: true } arrival && to.Equals(arrival.Endpoint))
         {
-            if (_arrival is { IsListening: true } arrival && to.Equals(arrival.Endpoint))
-            {
-                throw new CommandException($"{to} is this process itself. Start another one to move to: pageferry vm receive --listen 127.0.0.1:0 --control SOCKET.");
-            }
+            throw new CommandException($"{to} is this process itself. Start another one to move to: pageferry vm receive --listen 127.0.0.1:0 --control SOCKET.");
+        }
 
-            if (_machine is null || _state != VmState.Running)
+        string purpose = $"move the guest to {to}";
+        lock (_armingLock)
+        {
+            // What tells the guest's writes takes the memory for itself.
+            Disarm(RunningMachine(purpose), purpose);
+            lock (_lock)
             {
-                throw new CommandException($"Could not move the guest to {to}: {WhyNot()}");
-            }
+                IMachine machine = RunningMachine(purpose);
 
-            // The ring belongs to vCPUs from their beginning: what the guest was made with can't be changed, only be known to be right.
-            string tracking = DirtyTrackingWord.Of(_machine.DirtyTracking);
-            if (settings.DirtyTracking is not (null or DirtyTrackingWord.Auto) && settings.DirtyTracking != tracking)
-            {
-                throw new CommandException($"Could not move the guest with --dirty-tracking {settings.DirtyTracking}: its writes are tracked by {tracking}, which is chosen when it is made, by 'vm run' or 'vm receive' with --dirty-tracking.");
-            }
+                // The ring belongs to vCPUs from their beginning: what the guest was made with can't be changed, only be known to be right.
+                string tracking = DirtyTrackingWord.Of(machine.DirtyTracking);
+                if (settings.DirtyTracking is not (null or DirtyTrackingWord.Auto) && settings.DirtyTracking != tracking)
+                {
+                    throw new CommandException($"Could not {purpose} with --dirty-tracking {settings.DirtyTracking}: its writes are tracked by {tracking}, which is chosen when it is made, by 'vm run' or 'vm receive' with --dirty-tracking.");
+                }
 
-            _departure = new Departure(new LeavingGuest(_id, _machine), to, options);
-            _state = VmState.Leaving;
-            return _departure;
+                _departure = new Departure(new LeavingGuest(_id, machine), to, options);
+                _state = VmState.Leaving;
+                return _departure;
+            }
+        }
+    }
+
+    private void Disarm(IMachine machine, string purpose)
+    {
+        try
+        {
+            _arming.End(machine);
+        }
+        catch (LinuxException refusal)
+        {
+            throw new CommandException($"Could not {purpose}, for memory of it is armed: {refusal.Message}");
         }
     }
 
@@ -270,11 +321,6 @@ internal sealed class VmProcess
 
     private void Say(string name, string text) => _options.Output.Write(name, text, Status());
 
-    // A machine that has an engine knows; before, what a guest would get when it arrives.
-    private string? DeliveryOf(IMachine? machine) => machine?.Engine is { } engine
-        ? DeliveryWord.Of(engine.Delivery)
-        : _arrival is { IsListening: true } arrival ? DeliveryWord.Of(arrival.Delivery) : null;
-
     private VmStatus Status()
     {
         lock (_lock)
@@ -298,7 +344,9 @@ internal sealed class VmProcess
                 PagesWrong = progress?.PagesWrong,
                 ExitCode = progress is { Ended: true } ended ? ended.ExitCode : null,
                 Error = _error,
-                Delivery = DeliveryOf(_machine),
+                Delivery = DeliveryWord.Of(_delivery),
+                ArmedPages = _arming.ArmedPages,
+                Userfaults = _arming.Userfaults,
                 Migration = _departure?.Status ?? _arrival?.Status,
             };
         }

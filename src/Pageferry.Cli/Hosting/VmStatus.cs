@@ -21,7 +21,7 @@ internal sealed record VmStatus
     /// <summary>The guest's virtual CPUs.</summary>
     public int? Vcpus { get; init; }
 
-    /// <summary>What holds the guest's memory: <c>memfd</c>, <c>memfd-2m</c> or <c>anonymous</c>.</summary>
+    /// <summary>What holds the guest's memory: one of the constants of <see cref="BackingWord"/>.</summary>
     public string? Backing { get; init; }
 
     /// <summary>Huge pages that were made of small ones after the guest arrived from memory of huge pages; null where none are.</summary>
@@ -30,11 +30,17 @@ internal sealed record VmStatus
     /// <summary>Ranges of 2 MiB that could not be collapsed, and stayed small pages; null where none are.</summary>
     public long? HugePagesLeft { get; init; }
 
-    /// <summary>How userfaults are delivered: <c>queue</c> or <c>exit</c>; null where nothing answers any.</summary>
+    /// <summary>How userfaults are delivered, if there are any: <c>queue</c> or <c>exit</c>.</summary>
     public string? Delivery { get; init; }
 
     /// <summary>What tells the guest's writes: <c>log</c>, <c>ring</c> or <c>scan</c>; null before there is a guest.</summary>
     public string? DirtyTracking { get; init; }
+
+    /// <summary>Pages that <c>vm arm</c> armed and that still are; null where nothing was armed.</summary>
+    public ulong? ArmedPages { get; init; }
+
+    /// <summary>Userfaults on pages that <c>vm arm</c> armed, answered; null where nothing was armed.</summary>
+    public long? Userfaults { get; init; }
 
     /// <summary>Passes over the memory that all virtual CPUs of a built-in guest have ended, on every host together.</summary>
     public ulong? Passes { get; init; }

@@ -24,6 +24,11 @@ internal static class VmStatusText
             Line(text, "progress", $"{status.Passes:N0} passes, {status.PagesChecked:N0} pages checked, {status.PagesWrong} wrong");
         }
 
+        if (status.ArmedPages is not null)
+        {
+            Line(text, "armed", $"{status.ArmedPages:N0} pages, by {status.Delivery}; {status.Userfaults:N0} userfaults answered");
+        }
+
         if (status.Listen is not null)
         {
             Line(text, "listens on", $"{status.Listen}");

@@ -57,6 +57,30 @@ internal static class RegisterCases
             using Userfaultfd other = arena.Open(arena.MissingFeature);
             arena.ExpectRefusal(() => other.Register(memory.At(0), memory.PageBytes, UserfaultfdModes.Missing), Errno.EBUSY);
         }),
+        new('B', "register-guest-memfd", "surprise: guest_memfd that can be mapped can't be registered but is EINVAL, up to Linux 7.2 at least; where it can, a missing page faults and is placed", "observed on 6.18 and 7.2", [MemoryKind.GuestMemfd], arena =>
+        {
+            (MappedRegion region, MemoryFile? file) = arena.Map(1);
+            using (file)
+            using (region)
+            using (Userfaultfd userfaultfd = arena.Open())
+            {
+                try
+                {
+                    _ = userfaultfd.Register(region.Address, region.Length, UserfaultfdModes.Missing);
+                }
+                catch (LinuxException refusal)
+                {
+                    arena.Expect(refusal.Errno, Errno.EINVAL);
+                    return;
+                }
+            }
+
+            using Armed memory = arena.ArmMissing(1);
+            Touch touch = memory.Read(0);
+            _ = memory.NextFault(0);
+            memory.Place(0);
+            arena.Expect(touch.Through(), Arena.ContentByte);
+        }),
         new('B', "register-unmapped", "memory that is not mapped is EINVAL", "observed on 6.18", [MemoryKind.Anonymous], arena =>
         {
             // Below vm.mmap_min_addr: nothing is mapped there, and no other thread can map anything there meanwhile.

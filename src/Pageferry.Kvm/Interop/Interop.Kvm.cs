@@ -20,12 +20,14 @@ internal static partial class Interop
     internal const nuint KVM_CREATE_VCPU = 0xae41;
     internal const nuint KVM_GET_DIRTY_LOG = 0x4010ae42;
     internal const nuint KVM_SET_USER_MEMORY_REGION = 0x4020ae46;
+    internal const nuint KVM_SET_USER_MEMORY_REGION2 = 0x40a0ae49;
     internal const nuint KVM_CREATE_IRQCHIP = 0xae60;
     internal const nuint KVM_SET_CLOCK = 0x4030ae7b;
     internal const nuint KVM_GET_CLOCK = 0x8030ae7c;
     internal const nuint KVM_ENABLE_CAP = 0x4068aea3;
     internal const nuint KVM_CLEAR_DIRTY_LOG = 0xc018aec0;
     internal const nuint KVM_RESET_DIRTY_RINGS = 0xaec7;
+    internal const nuint KVM_CREATE_GUEST_MEMFD = 0xc040aed4;
 
     internal const nuint KVM_RUN = 0xae80;
     internal const nuint KVM_GET_REGS = 0x8090ae81;
@@ -53,6 +55,8 @@ internal static partial class Interop
     internal const nuint KVM_GET_XSAVE2 = 0x9000aecf;
 
     internal const uint KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE = 1;
+
+    internal const uint KVM_MEM_USERFAULT = 8;
 
     /// <summary>Where a vCPU's dirty ring is mapped, in pages of its file descriptor.</summary>
     internal const ulong KVM_DIRTY_LOG_PAGE_OFFSET = 64;
@@ -127,6 +131,29 @@ internal static partial class Interop
         internal ulong guest_phys_addr;
         internal ulong memory_size;
         internal ulong userspace_addr;
+    }
+
+    /// <summary>struct kvm_userspace_memory_region2, as the KVM Userfault series extends it: <c>userfault_bitmap</c> is padding in Linux 6.8.</summary>
+    [StructLayout(LayoutKind.Sequential, Size = 160)]
+    internal struct kvm_userspace_memory_region2
+    {
+        internal uint slot;
+        internal uint flags;
+        internal ulong guest_phys_addr;
+        internal ulong memory_size;
+        internal ulong userspace_addr;
+        internal ulong guest_memfd_offset;
+        internal uint guest_memfd;
+        internal uint pad1;
+        internal ulong userfault_bitmap;
+    }
+
+    /// <summary>struct kvm_create_guest_memfd.</summary>
+    [StructLayout(LayoutKind.Sequential, Size = 64)]
+    internal struct kvm_create_guest_memfd
+    {
+        internal ulong size;
+        internal ulong flags;
     }
 
     /// <summary>struct kvm_dirty_log.</summary>
