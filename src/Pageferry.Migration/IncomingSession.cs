@@ -9,6 +9,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
 {
     private readonly Lock _controlSends = new();
     private readonly List<PageReceiver> _receivers = [];
+    private readonly TaskCompletionSource _toldRunning = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private IncomingConnections? _connections;
     private PeerConnection? _control;
     private IArrivingGuest? _guest;
@@ -168,7 +169,9 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     private void Complete()
     {
         _threads!.Start("control", () => _ = _control!.Receive(MessageType.Released, 0));
-        if (Task.WaitAny(_engine!.Completed, _threads.Failed, _engine.Failed) != 0)
+
+        // A guest that has all its memory may not have run yet: the source hears of that first.
+        if (Task.WaitAny(Task.WhenAll(_engine!.Completed, _toldRunning.Task), _threads.Failed, _engine.Failed) != 0)
         {
             if (_engine.Failed.IsCompleted)
             {
@@ -208,6 +211,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         try
         {
             SendControl(MessageType.Running);
+            _ = _toldRunning.TrySetResult();
         }
         catch (Exception failure) when (failure is SocketException or ObjectDisposedException)
         {
