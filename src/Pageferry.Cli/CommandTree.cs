@@ -61,6 +61,8 @@ internal static class CommandTree
             VmReceiveCommand.Create(examples),
             VmMigrateCommand.Create(examples),
             VmCancelCommand.Create(examples),
+            VmPauseCommand.Create(examples),
+            VmResumeCommand.Create(examples),
             VmStatusCommand.Create(examples),
             VmStopCommand.Create(examples),
         };

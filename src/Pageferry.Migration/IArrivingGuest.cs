@@ -15,6 +15,8 @@ public interface IArrivingGuest : IDisposable
 
     /// <summary>Lets the vCPUs run.</summary>
     /// <param name="isPaused">Whether they are to stand still until somebody resumes the guest, as they did at the source.</param>
-    /// <param name="executed">Called once when the guest is known to have executed an instruction, from any thread; never if it stands still.</param>
+    /// <param name="executed">
+    /// Called once when the guest is known to have executed an instruction, or was made to stand still meanwhile; from any thread. Never if it is paused.
+    /// </param>
     void Start(bool isPaused, Action executed);
 }

@@ -220,9 +220,9 @@ public sealed class MigrationSource
     {
         PageBitmap? discarded = due == DecisionKind.PostCopy && tracker is not null ? DiscardEarly(session, pages, tracker) : null;
         _counters.Phase = MigrationPhase.SwitchingOver;
-        bool isPaused = _guest.IsPaused;
         long stopped = Stopwatch.GetTimestamp();
         _guest.Pause();
+        bool isPaused = _guest.IsPaused;
         try
         {
             tracker?.Fetch(pages.Pending);
@@ -270,7 +270,7 @@ public sealed class MigrationSource
         }
         finally
         {
-            if (!_switchedOver && !isPaused)
+            if (!_switchedOver)
             {
                 _guest.Resume();
             }

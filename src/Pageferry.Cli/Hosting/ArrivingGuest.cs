@@ -10,11 +10,16 @@ namespace Pageferry.Cli;
 /// <param name="engine">Answers its userfaults.</param>
 internal sealed class ArrivingGuest(Guid id, IMachine machine, FaultEngine engine) : IArrivingGuest
 {
+    private Action? _executed;
+
     /// <summary>Tells the guest apart from all others, wherever it runs.</summary>
     internal Guid Id => id;
 
     /// <summary>The machine that the guest runs on.</summary>
     internal IMachine Machine => machine;
+
+    /// <summary>Whether it stands still.</summary>
+    internal GuestPause Pause { get; } = new(machine);
 
     /// <inheritdoc/>
     public FaultEngine Engine => engine;
@@ -25,13 +30,19 @@ internal sealed class ArrivingGuest(Guid id, IMachine machine, FaultEngine engin
     /// <inheritdoc/>
     public void Start(bool isPaused, Action executed)
     {
-        machine.FirstInstruction += executed;
         if (!isPaused)
         {
-            machine.Start();
+            // Whoever has it stand still before its first instruction need not be waited for.
+            _executed = executed;
+            machine.FirstInstruction += TellExecuted;
+            Pause.StoodStill += TellExecuted;
         }
+
+        Pause.Start(isPaused);
     }
 
     /// <summary>Gives the machine back: the guest did not arrive.</summary>
     public void Dispose() => machine.Dispose();
+
+    private void TellExecuted() => Interlocked.Exchange(ref _executed, null)?.Invoke();
 }

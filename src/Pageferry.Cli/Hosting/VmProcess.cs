@@ -18,6 +18,7 @@ internal sealed class VmProcess
     private readonly TaskCompletionSource<int> _end = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private Guid _id;
     private IMachine? _machine;
+    private GuestPause? _pause;
     private Departure? _departure;
     private Arrival? _arrival;
     private string _state = VmState.Waiting;
@@ -37,10 +38,11 @@ internal sealed class VmProcess
         IMachine machine = MachineFactory.Create(guest);
         var process = new VmProcess(options);
         await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
-        process.Adopt(Guid.NewGuid(), machine, VmState.Running);
+        var pause = new GuestPause(machine);
+        process.Adopt(Guid.NewGuid(), machine, pause, VmState.Running);
         // Said before the guest can say anything itself.
         process.Say("started", $"Guest '{guest.Guest}' runs on {HostWord.Of(machine.Host)} with {MemorySize.Format(guest.Memory.Bytes)} of memory and {guest.Vcpus} vCPU; control socket {options.ControlPath}");
-        machine.Start();
+        pause.Start(isPaused: false);
         return await process._end.Task.WaitAsync(cancellation);
     }
 
@@ -63,13 +65,14 @@ internal sealed class VmProcess
         return await process._end.Task.WaitAsync(cancellation);
     }
 
-    private void Adopt(Guid id, IMachine machine, string state)
+    private void Adopt(Guid id, IMachine machine, GuestPause pause, string state)
     {
         machine.ConsoleLine += line => _options.Output.Write("console", line);
         lock (_lock)
         {
             _id = id;
             _machine = machine;
+            _pause = pause;
             _state = state;
         }
 
@@ -96,8 +99,8 @@ internal sealed class VmProcess
         {
             await arrival.ReceiveAsync(guest =>
             {
-                Adopt(guest.Id, guest.Machine, VmState.Arriving);
-                Say("state", $"The guest runs here on {HostWord.Of(guest.Machine.Host)}; its memory is arriving");
+                Adopt(guest.Id, guest.Machine, guest.Pause, VmState.Arriving);
+                Say("state", $"The guest {(guest.Pause.IsPaused ? "stands still" : "runs")} here on {HostWord.Of(guest.Machine.Host)}; its memory is arriving");
             });
             Become(VmState.Running, error: null);
             Say("state", "The guest has all its memory");
@@ -123,11 +126,15 @@ internal sealed class VmProcess
             case ControlRequest.Migrate:
                 await MigrateAsync(request.To ?? string.Empty, (request.Migration ?? new MigrationSettings()).ToOptions(), answer);
                 break;
+            case ControlRequest.Pause:
+            case ControlRequest.Resume:
+                await PauseAsync(request.Command, answer);
+                break;
             case ControlRequest.Cancel:
                 await CancelAsync(answer);
                 break;
             default:
-                throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop, migrate or cancel.");
+                throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop, migrate, cancel, pause or resume.");
         }
     }
 
@@ -151,6 +158,34 @@ internal sealed class VmProcess
 
         await departure.Ended;
         await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
+    }
+
+    private async Task PauseAsync(string command, Func<ControlAnswer, Task> answer)
+    {
+        bool isPaused = command == ControlRequest.Pause;
+        GuestPause pause = Pausable(command);
+        bool wasPaused = pause.IsPaused;
+
+        // A vCPU that waits for a page comes to a stop when it is here.
+        if (!await Task.Run(() => pause.TrySet(isPaused)))
+        {
+            throw new CommandException($"Could not {command} the guest: it is being switched over, or has been. Ask where it goes, or here again if the migration fails.");
+        }
+
+        if (isPaused != wasPaused)
+        {
+            Say("state", isPaused ? "The guest stands still" : "The guest goes on");
+        }
+
+        await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
+    }
+
+    private GuestPause Pausable(string command)
+    {
+        lock (_lock)
+        {
+            return _pause is not null && CanPause ? _pause : throw new CommandException($"Could not {command} the guest: {WhyNot()}");
+        }
     }
 
     private async Task MigrateAsync(string to, MigrationOptions options, Func<ControlAnswer, Task> answer)
@@ -203,11 +238,13 @@ internal sealed class VmProcess
                 throw new CommandException($"Could not move the guest to {to}: {WhyNot()}");
             }
 
-            _departure = new Departure(new LeavingGuest(_id, _machine), to, options);
+            _departure = new Departure(new LeavingGuest(_id, _machine, _pause!), to, options);
             _state = VmState.Leaving;
             return _departure;
         }
     }
+
+    private bool CanPause => _state is VmState.Running or VmState.Leaving or VmState.Arriving;
 
     private string WhyNot() => _state switch
     {
@@ -268,7 +305,8 @@ internal sealed class VmProcess
             MachineProgress? progress = _machine?.Progress;
             return new VmStatus
             {
-                State = _state,
+                State = _state == VmState.Running && _pause!.IsPaused ? VmState.Paused : _state,
+                Paused = CanPause || _state == VmState.Moved ? _pause!.IsPaused : null,
                 Pid = Environment.ProcessId,
                 Listen = _arrival is { IsListening: true } ? _arrival.Endpoint.ToString() : null,
                 Host = _machine is null ? null : HostWord.Of(_machine.Host),
