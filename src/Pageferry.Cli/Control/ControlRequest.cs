@@ -29,4 +29,7 @@ internal sealed record ControlRequest
 
     /// <summary>How it goes there; null for the defaults.</summary>
     public MigrationSettings? Migration { get; init; }
+
+    /// <summary>Who this side is there and whom it trusts; null for loopback without TLS.</summary>
+    public SecuritySettings? Security { get; init; }
 }

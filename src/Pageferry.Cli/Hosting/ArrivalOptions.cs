@@ -1,8 +1,11 @@
 using Pageferry.Memory;
+using Pageferry.Migration;
 
 namespace Pageferry.Cli;
 
 /// <summary>How a guest is taken in.</summary>
 /// <param name="Backing">What is to hold its memory; null for what held it at the source.</param>
 /// <param name="Delivery">How its userfaults are delivered.</param>
-internal sealed record ArrivalOptions(GuestBacking? Backing, FaultDelivery Delivery);
+/// <param name="Security">Who this side is and whom it trusts; null for connections without TLS.</param>
+/// <param name="InsecureNetwork">Whether to listen beyond loopback without TLS.</param>
+internal sealed record ArrivalOptions(GuestBacking? Backing, FaultDelivery Delivery, MigrationSecurity? Security, bool InsecureNetwork);

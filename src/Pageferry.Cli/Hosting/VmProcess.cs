@@ -1,4 +1,3 @@
-using System.Net;
 using Pageferry.Memory;
 using Pageferry.Migration;
 using Pageferry.Vmm;
@@ -48,19 +47,22 @@ internal sealed class VmProcess
 
     /// <summary>Waits for a guest to arrive, and runs it until it ends, leaves or is stopped.</summary>
     /// <param name="listen">Where to wait.</param>
+    /// <param name="settings">Who this side is and whom it trusts.</param>
     /// <param name="backing">What is to hold the guest's memory; null for what held it at the source.</param>
     /// <param name="options">How the process behaves.</param>
     /// <param name="cancellation">Ends the waiting and the guest.</param>
     /// <returns>The exit status.</returns>
     /// <exception cref="CommandException">It can't wait there.</exception>
-    internal static async Task<int> ReceiveAsync(IPEndPoint listen, string? backing, VmProcessOptions options, CancellationToken cancellation)
+    internal static async Task<int> ReceiveAsync(NetworkEndpoint listen, SecuritySettings settings, string? backing, VmProcessOptions options, CancellationToken cancellation)
     {
         var process = new VmProcess(options);
         FaultDelivery delivery = DeliveryWord.Choose(options.Delivery);
-        var arrival = Arrival.Listen(listen, new ArrivalOptions(backing is null ? null : BackingWord.Parse(backing), delivery), new OutputLogger(options.Output));
+        using MigrationSecurity? security = settings.Load();
+        var arrivalOptions = new ArrivalOptions(backing is null ? null : BackingWord.Parse(backing), delivery, security, settings.InsecureNetwork);
+        var arrival = Arrival.Listen(listen, arrivalOptions, new OutputLogger(options.Output));
         process._arrival = arrival;
         await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
-        process.Say("listening", $"Waits for a guest on {arrival.Endpoint}; userfaults by {DeliveryWord.Of(delivery)}; control socket {options.ControlPath}");
+        process.Say("listening", $"Waits for a guest on {arrival.Endpoint}{(security is null ? string.Empty : " under TLS")}; userfaults by {DeliveryWord.Of(delivery)}; control socket {options.ControlPath}");
         _ = process.WatchArrivalAsync(arrival);
         return await process._end.Task.WaitAsync(cancellation);
     }
@@ -124,7 +126,7 @@ internal sealed class VmProcess
                 _ = _end.TrySetResult(ExitCode.Done);
                 break;
             case ControlRequest.Migrate:
-                await MigrateAsync(request.To ?? string.Empty, (request.Migration ?? new MigrationSettings()).ToOptions(), answer);
+                await MigrateAsync(request, answer);
                 break;
             case ControlRequest.Pause:
             case ControlRequest.Resume:
@@ -188,14 +190,16 @@ internal sealed class VmProcess
         }
     }
 
-    private async Task MigrateAsync(string to, MigrationOptions options, Func<ControlAnswer, Task> answer)
+    private async Task MigrateAsync(ControlRequest request, Func<ControlAnswer, Task> answer)
     {
-        if (!LoopbackEndpoint.TryParse(to, anyPort: false, out IPEndPoint endpoint, out string error))
+        if (!NetworkEndpoint.TryParse(request.To ?? string.Empty, anyPort: false, out NetworkEndpoint? endpoint, out string error))
         {
             throw new CommandException(error);
         }
 
-        Departure departure = Depart(endpoint, options);
+        using MigrationSecurity? security = request.Security?.Load();
+        MigrationOptions options = (request.Migration ?? new MigrationSettings()).ToOptions() with { Security = security, InsecureNetwork = request.Security?.InsecureNetwork ?? false };
+        Departure departure = Depart(endpoint!, options);
         Say("state", $"The guest moves to {endpoint}");
         Task moving = departure.RunAsync();
         bool listening = true;
@@ -219,16 +223,16 @@ internal sealed class VmProcess
 
         Become(VmState.Moved, error: null);
         departure.End();
-        Say("state", $"The guest runs at {endpoint} and has all its memory");
+        Say("state", $"The guest is at {endpoint} and has all its memory");
         _ = await TryAnswerAsync(answer, ControlAnswer.Done);
         EndUnlessHeld(ExitCode.Done);
     }
 
-    private Departure Depart(IPEndPoint to, MigrationOptions options)
+    private Departure Depart(NetworkEndpoint to, MigrationOptions options)
     {
         lock (_lock)
         {
-            if (_arrival is { IsListening: true } arrival && to.Equals(arrival.Endpoint))
+            if (_arrival is { IsListening: true } arrival && to.EndPoint.Equals(arrival.Endpoint))
             {
                 throw new CommandException($"{to} is this process itself. Start another one to move to: pageferry vm receive --listen 127.0.0.1:0 --control SOCKET.");
             }
