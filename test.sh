@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 # gcc compiles the programs that pin our constants to the kernel's headers, and links NativeAOT. QEMU and what follows it boot another kernel.
+# ip and tc make networks of two hosts.
 packages=()
 command -v gcc >/dev/null || packages+=(gcc libc6-dev)
 [ -e /usr/include/linux/kvm.h ] || packages+=(linux-libc-dev)
@@ -14,6 +15,7 @@ command -v qemu-system-x86_64 >/dev/null || packages+=(qemu-system-x86 seabios)
 command -v busybox >/dev/null || packages+=(busybox-static)
 command -v cpio >/dev/null || packages+=(cpio)
 command -v xz >/dev/null || packages+=(xz-utils)
+{ command -v ip && command -v tc; } >/dev/null || packages+=(iproute2)
 if [ "${#packages[@]}" -gt 0 ]; then
   echo "Installing ${packages[*]}"
   apt-get update -qq

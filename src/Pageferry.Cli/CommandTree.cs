@@ -61,6 +61,8 @@ internal static class CommandTree
             VmReceiveCommand.Create(examples),
             VmMigrateCommand.Create(examples),
             VmCancelCommand.Create(examples),
+            VmPauseCommand.Create(examples),
+            VmResumeCommand.Create(examples),
             VmStatusCommand.Create(examples),
             VmArmCommand.Create(examples),
             VmDisarmCommand.Create(examples),
@@ -74,12 +76,15 @@ internal static class CommandTree
         ];
         var bench = new Command("bench", "Measure what userfaults cost here.") { BenchDemandPagingCommand.Create(examples) };
         examples[bench] = ["pageferry bench demand-paging --compare"];
+        var tls = new Command("tls", "Make certificates for migrations between hosts.") { TlsInitCommand.Create(examples) };
+        examples[tls] = ["pageferry tls init --host a.example --host b.example"];
         var root = new RootCommand("Moves running guests between processes: the guest goes first, its memory follows when it is touched.")
         {
             DemoCommand.Create(examples),
             DoctorCommand.Create(examples),
             ConformanceCommand.Create(examples),
             bench,
+            tls,
             vm,
         };
         examples[root] = ["pageferry demo", "pageferry doctor"];

@@ -16,7 +16,7 @@ public interface IArrivingGuest : IDisposable
     /// <summary>Lets the vCPUs run.</summary>
     /// <param name="isPaused">Whether they are to stand still until somebody resumes the guest, as they did at the source.</param>
     /// <param name="executed">
-    /// Called, from any thread, when the guest is known to have executed an instruction, or when it ended before: once or more often; while it stands still not at all.
+    /// Called, from any thread, when the guest is known to have executed an instruction, was made to stand still meanwhile, or has ended: once or more often. Never if it is paused.
     /// </param>
     void Start(bool isPaused, Action executed);
 }

@@ -14,7 +14,10 @@ public interface IMigratingGuest
     /// <summary>Its memory, which is whole.</summary>
     GuestMemory Memory { get; }
 
-    /// <summary>Whether somebody has stopped it: it then moves as it stands, and goes on where and when it is resumed.</summary>
+    /// <summary>
+    /// Whether somebody else than the migration has it stand still: it then moves as it stands, and goes on where and when that ends. It
+    /// stays as it is from <see cref="Pause"/> until <see cref="Resume"/>.
+    /// </summary>
     bool IsPaused { get; }
 
     /// <summary>Begins to track which pages are written, by the guest or by its host.</summary>
@@ -33,6 +36,6 @@ public interface IMigratingGuest
     /// <returns>The machine state, opaque to the migration; up to 16 MiB.</returns>
     byte[] SaveState();
 
-    /// <summary>Lets the guest go on: the migration failed before switchover.</summary>
+    /// <summary>Ends what <see cref="Pause"/> began, before switchover: the guest goes on, unless <see cref="IsPaused"/>.</summary>
     void Resume();
 }

@@ -6,7 +6,7 @@ namespace Pageferry.Migration;
 /// <summary>What one side counts while it migrates; written and read by any thread.</summary>
 internal sealed class MigrationCounters
 {
-    private readonly long _began = Stopwatch.GetTimestamp();
+    private long _began = Stopwatch.GetTimestamp();
     private long _ended;
     private long _backgroundBegan;
     private long _backgroundEnded;
@@ -40,6 +40,12 @@ internal sealed class MigrationCounters
         get => (MigrationPhase)Volatile.Read(ref _phase);
         set
         {
+            if (value == MigrationPhase.Preparing)
+            {
+                // A destination has waited for its source until now.
+                Volatile.Write(ref _began, Stopwatch.GetTimestamp());
+            }
+
             Volatile.Write(ref _phase, (int)value);
             if (value is MigrationPhase.Completed or MigrationPhase.Failed or MigrationPhase.Cancelled or MigrationPhase.Stalled)
             {
@@ -128,7 +134,7 @@ internal sealed class MigrationCounters
             PagesRemaining = Math.Max(0, Volatile.Read(ref _remaining)),
             BytesSent = Bytes,
             Downtime = TimeSpan.FromTicks(Volatile.Read(ref _downtimeTicks)),
-            Total = Stopwatch.GetElapsedTime(_began, ended != 0 ? ended : Stopwatch.GetTimestamp()),
+            Total = Stopwatch.GetElapsedTime(Volatile.Read(ref _began), ended != 0 ? ended : Stopwatch.GetTimestamp()),
             BackgroundMibPerSecond = seconds > 0 && background > 0 ? background * Page.Size / seconds / (1 << 20) : 0,
             Round = Volatile.Read(ref _round),
             BandwidthMibPerSecond = Volatile.Read(ref _bandwidth) / (1 << 20),

@@ -65,7 +65,14 @@ public sealed class MigrationDestination : IDisposable
     public IPEndPoint EndPoint => _listener.EndPoint;
 
     /// <summary>How far the migration is, from any thread.</summary>
-    public MigrationProgress Progress => _counters.Snapshot() with { PagesRemaining = _engine?.UnknownPages ?? 0 };
+    public MigrationProgress Progress
+    {
+        get
+        {
+            MigrationProgress progress = _counters.Snapshot();
+            return progress with { PagesRemaining = _engine?.UnknownPages ?? progress.PagesTotal };
+        }
+    }
 
     /// <summary>The engine that answers the guest's faults, once memory is armed: its statistics outlive the migration.</summary>
     public FaultEngine? Engine => _engine;

@@ -200,7 +200,7 @@ public sealed class MigrationSecurity : IDisposable
         string key = ReadText(keyFile, "the key");
         try
         {
-            return X509Certificate2.CreateFromPem(certificate.ExportCertificatePem(), key);
+            certificate = X509Certificate2.CreateFromPem(certificate.ExportCertificatePem(), key);
         }
         catch (Exception failure) when (failure is CryptographicException or ArgumentException)
         {
@@ -211,6 +211,13 @@ public sealed class MigrationSecurity : IDisposable
                     : $"Could not read the key {keyFile}: there is no private key in it in PEM, or it is encrypted. Give a file with 'BEGIN PRIVATE KEY' in it.",
                 failure);
         }
+
+        if ((File.GetUnixFileMode(keyFile) & (UnixFileMode.OtherRead | UnixFileMode.OtherWrite)) != UnixFileMode.None)
+        {
+            throw new MigrationSecurityException($"Could not use the key {keyFile}: every user of this host may read or write it. Keep it to those who need it: chmod o= {keyFile}.");
+        }
+
+        return certificate;
     }
 
     private static X509Certificate2Collection ReadCertificates(string file, string what)

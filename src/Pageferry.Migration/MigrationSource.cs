@@ -91,8 +91,8 @@ public sealed class MigrationSource
             _counters.Phase = _switchedOver ? MigrationPhase.Stalled : _cancelled ? MigrationPhase.Cancelled : MigrationPhase.Failed;
             throw new MigrationException(
                 _switchedOver
-                    ? $"The migration to {destination} lost its destination after switchover: {reason} The guest is the destination's; it stalls there on pages that only this side has. Its memory is kept here."
-                    : $"The migration to {destination} {(_cancelled ? "was cancelled." : $"failed: {reason}")} The guest goes on here.",
+                    ? $"The migration to {PeerConnector.NameOf(destination)} lost its destination after switchover: {reason} The guest is the destination's; it stalls there on pages that only this side has. Its memory is kept here."
+                    : $"The migration to {PeerConnector.NameOf(destination)} {(_cancelled ? "was cancelled." : $"failed: {reason}")} The guest goes on here.",
                 _switchedOver,
                 failure);
         }
@@ -220,9 +220,9 @@ public sealed class MigrationSource
     {
         PageBitmap? discarded = due == DecisionKind.PostCopy && tracker is not null ? DiscardEarly(session, pages, tracker) : null;
         _counters.Phase = MigrationPhase.SwitchingOver;
-        bool isPaused = _guest.IsPaused;
         long stopped = Stopwatch.GetTimestamp();
         _guest.Pause();
+        bool isPaused = _guest.IsPaused;
         try
         {
             tracker?.Fetch(pages.Pending);
@@ -271,7 +271,7 @@ public sealed class MigrationSource
         }
         finally
         {
-            if (!_switchedOver && !isPaused)
+            if (!_switchedOver)
             {
                 _guest.Resume();
             }

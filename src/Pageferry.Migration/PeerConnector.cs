@@ -22,6 +22,9 @@ internal sealed class PeerConnector
         _insecureNetwork = insecureNetwork;
     }
 
+    /// <summary>A destination as a person writes it.</summary>
+    internal static string NameOf(EndPoint destination) => destination is DnsEndPoint host ? $"{host.Host}:{host.Port}" : $"{destination}";
+
     /// <summary>Connects, under TLS if that is asked for.</summary>
     /// <param name="connections">Where to add the connection.</param>
     /// <returns>The connection.</returns>
@@ -66,18 +69,18 @@ internal sealed class PeerConnector
         if (_destination is not DnsEndPoint host)
         {
             var address = (IPEndPoint)_destination;
-            return MayConnect(address.Address) ? [address] : throw Refused(address.ToString());
+            return MayConnect(address.Address) ? [address] : throw Refused(address);
         }
 
         IPAddress[] found = Dns.GetHostAddresses(host.Host);
         IPAddress[] allowed = Array.FindAll(found, MayConnect);
-        return allowed.Length > 0 || found.Length == 0 ? allowed.Select(address => new IPEndPoint(address, host.Port)) : throw Refused($"{host.Host}:{host.Port}");
+        return allowed.Length > 0 || found.Length == 0 ? allowed.Select(address => new IPEndPoint(address, host.Port)) : throw Refused(host);
     }
 
     private bool MayConnect(IPAddress address) => _security is not null || _insecureNetwork || IPAddress.IsLoopback(address);
 
-    private static ProtocolException Refused(string where) =>
-        new($"{where} is beyond loopback, and there the guest's memory travels under TLS only. Give a certificate, a key and an authority.");
+    private static ProtocolException Refused(EndPoint destination) =>
+        new($"{NameOf(destination)} is beyond loopback, and there the guest's memory travels under TLS only. Give a certificate, a key and an authority.");
 
     private static PeerConnection ConnectTo(IPEndPoint destination)
     {

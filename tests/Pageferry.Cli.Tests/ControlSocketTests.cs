@@ -135,9 +135,9 @@ public sealed class ControlSocketTests : IDisposable
     {
         await using ControlServer server = ControlServer.Start(SocketPath, Ignore);
         using Socket client = Connect();
-        _ = client.Send(new byte[8192]);
+        _ = client.Send(new byte[16384]);
         using var reader = new StreamReader(new NetworkStream(client));
-        Assert.Contains("at most 4096 bytes", await reader.ReadLineAsync(), StringComparison.Ordinal);
+        Assert.Contains("at most 16384 bytes", await reader.ReadLineAsync(), StringComparison.Ordinal);
     }
 
     [Fact]

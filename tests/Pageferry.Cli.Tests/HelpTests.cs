@@ -2,7 +2,11 @@ namespace Pageferry.Cli.Tests;
 
 public sealed class HelpTests
 {
-    public static TheoryData<string> Commands => ["", "demo", "doctor", "conformance", "bench", "bench demand-paging", "vm", "vm run", "vm receive", "vm migrate", "vm cancel", "vm status", "vm arm", "vm disarm", "vm stop"];
+    public static TheoryData<string> Commands =>
+    [
+        "", "demo", "doctor", "conformance", "bench", "bench demand-paging", "tls", "tls init", "vm", "vm run", "vm receive", "vm migrate", "vm cancel", "vm pause", "vm resume",
+        "vm status", "vm arm", "vm disarm", "vm stop",
+    ];
 
     [Theory]
     [MemberData(nameof(Commands))]
@@ -20,6 +24,7 @@ public sealed class HelpTests
     [InlineData("")]
     [InlineData("vm")]
     [InlineData("bench")]
+    [InlineData("tls")]
     public async Task A_command_without_its_subcommand_shows_help_and_is_a_usage_error(string command)
     {
         using PageferryProcess help = await PageferryProcess.RunAsync(command.Split(' ', StringSplitOptions.RemoveEmptyEntries));
@@ -64,6 +69,15 @@ public sealed class HelpTests
     [InlineData("vm receive --control /tmp/x.sock --listen 0.0.0.0:4444", "beyond loopback")]
     [InlineData("vm migrate --control /tmp/x.sock --to 10.0.0.1:4444", "beyond loopback")]
     [InlineData("vm migrate --control /tmp/x.sock --to nowhere", "is not HOST:PORT")]
+    [InlineData("vm migrate --control /tmp/x.sock --to nowhere.invalid:4444", "Could not find a host named 'nowhere.invalid'")]
+    [InlineData("vm migrate --control /tmp/x.sock --to 10.0.0.1:4444 --tls-cert a.pem", "--tls-key and --tls-ca are missing")]
+    [InlineData("vm migrate --control /tmp/x.sock --to 127.0.0.1:4444 --tls-cert a.pem --tls-ca c.pem", "--tls-key is missing")]
+    [InlineData("vm migrate --control /tmp/x.sock --to 127.0.0.1:4444 --tls-hostname b", "--tls-hostname is the name in the peer's certificate")]
+    [InlineData("vm receive --control /tmp/x.sock --listen 10.0.0.1:4444 --tls-cert a --tls-key b --tls-ca c --insecure-network", "without TLS. Leave it out")]
+    [InlineData("vm migrate --control /tmp/x.sock --to 127.0.0.1:4444 --tls-cert", "Required argument missing for option: '--tls-cert'")]
+    [InlineData("tls init", "'--host' is required")]
+    [InlineData("tls init --host a@b", "'a@b' is not a value of --host")]
+    [InlineData("tls init --host a,", "'a,' is not a value of --host")]
     public async Task Wrong_usage_says_what_is_wrong_and_where_help_is(string line, string reason)
     {
         using PageferryProcess wrong = await PageferryProcess.RunAsync(line.Split(' '));

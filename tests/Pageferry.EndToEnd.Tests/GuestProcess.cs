@@ -31,7 +31,16 @@ internal sealed class GuestProcess : IDisposable
     public static async Task<GuestProcess> ReceiveAsync(string control, params string[] options)
     {
         GuestProcess process = await StartAsync(control, ["vm", "receive", "--listen", "127.0.0.1:0", "--control", control, .. options]);
-        process.Endpoint = process.Status().GetProperty("listen").GetString()!;
+        process.SeeEndpoint();
+        return process;
+    }
+
+    /// <summary>Starts <c>vm run</c> or <c>vm receive</c> in a network namespace.</summary>
+    public static async Task<GuestProcess> StartInAsync(string network, string control, string[] arguments)
+    {
+        string[] line = NetworkPair.Inside(network, PageferryProcess.Built, [.. arguments, "--control", control]);
+        GuestProcess process = await StartedAsync(PageferryProcess.StartProgram(line[0], line[1..]), control);
+        process.SeeEndpoint();
         return process;
     }
 
@@ -44,10 +53,12 @@ internal sealed class GuestProcess : IDisposable
     public string Endpoint { get; private set; } = string.Empty;
 
     /// <summary>Begins to move the guest; the answer is a connection to read from.</summary>
-    public Task<PageferryProcess> MigrateAsync(string to) => PageferryProcess.RunAsync("vm", "migrate", "--control", _control, "--to", to);
+    public Task<PageferryProcess> MigrateAsync(string to, params string[] options) =>
+        PageferryProcess.RunAsync(["vm", "migrate", "--control", _control, "--to", to, .. options]);
 
     /// <summary>Begins to move the guest and does not wait for anything.</summary>
-    public PageferryProcess BeginMigration(string to) => PageferryProcess.Start("vm", "migrate", "--control", _control, "--to", to);
+    public PageferryProcess BeginMigration(string to, params string[] options) =>
+        PageferryProcess.Start(["vm", "migrate", "--control", _control, "--to", to, .. options]);
 
     /// <summary>Waits until the guest's state satisfies something.</summary>
     public async Task<JsonElement> WaitAsync(Func<JsonElement, bool> holds, string what)
@@ -84,13 +95,16 @@ internal sealed class GuestProcess : IDisposable
 
     private static ulong Passes(JsonElement status) => status.TryGetProperty("passes", out JsonElement passes) ? passes.GetUInt64() : 0;
 
-    private static async Task<GuestProcess> StartAsync(string control, string[] arguments)
+    private static Task<GuestProcess> StartAsync(string control, string[] arguments) => StartedAsync(PageferryProcess.Start(arguments), control);
+
+    private static async Task<GuestProcess> StartedAsync(PageferryProcess process, string control)
     {
-        var process = PageferryProcess.Start(arguments);
         await process.WaitUntilAsync(() => process.Output.Length > 0 || process.HasExited, "its first line");
         Assert.False(process.HasExited, process.Errors);
         return new GuestProcess(process, control);
     }
+
+    private void SeeEndpoint() => Endpoint = Status().TryGetProperty("listen", out JsonElement listen) ? listen.GetString()! : string.Empty;
 
     private JsonElement Ask(object request)
     {

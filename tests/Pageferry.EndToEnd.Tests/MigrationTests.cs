@@ -233,7 +233,7 @@ public sealed class MigrationTests : IDisposable
         using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "2G", "--backing", "anonymous");
         using GuestProcess destination = await GuestProcess.ReceiveAsync(B);
         await source.MakePassesAsync(2);
-        using PageferryProcess migrate = source.BeginMigration(destination.Endpoint);
+        using PageferryProcess migrate = source.BeginMigration(destination.Endpoint, "--mode", "postcopy", "--max-postcopy-bandwidth", "64M");
         await destination.WaitForStateAsync("arriving");
         source.Process.Kill();
         JsonElement status = await destination.WaitForStateAsync("stalled");
@@ -260,7 +260,7 @@ public sealed class MigrationTests : IDisposable
         using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "2G", "--backing", "anonymous");
         using GuestProcess destination = await GuestProcess.ReceiveAsync(B);
         await source.MakePassesAsync(2);
-        using PageferryProcess migrate = source.BeginMigration(destination.Endpoint);
+        using PageferryProcess migrate = source.BeginMigration(destination.Endpoint, "--mode", "postcopy", "--max-postcopy-bandwidth", "64M");
         await destination.WaitForStateAsync("arriving");
         destination.Process.Kill();
         JsonElement status = await source.WaitForStateAsync("stalled");

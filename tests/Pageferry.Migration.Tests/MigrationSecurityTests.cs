@@ -59,6 +59,17 @@ public sealed class MigrationSecurityTests : IDisposable
     }
 
     [Theory]
+    [InlineData(UnixFileMode.OtherRead)]
+    [InlineData(UnixFileMode.OtherWrite)]
+    public void A_key_that_every_user_may_read_or_write_is_refused(UnixFileMode others)
+    {
+        string key = _certificates.Path("a-key.pem");
+        File.SetUnixFileMode(key, File.GetUnixFileMode(key) | others);
+        MigrationSecurityException failure = Assert.Throws<MigrationSecurityException>(() => _certificates.Load("a"));
+        Assert.Contains($"chmod o= {key}", failure.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
     [InlineData("")]
     [InlineData("no name")]
     [InlineData("a/b")]

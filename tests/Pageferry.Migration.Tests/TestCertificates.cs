@@ -52,6 +52,7 @@ internal sealed class TestCertificates : IDisposable
         using X509Certificate2 certificate = request.Create(_authority, from, until, RandomNumberGenerator.GetBytes(16));
         File.WriteAllText(Path($"{file}-cert.pem"), certificate.ExportCertificatePem());
         File.WriteAllText(Path($"{file}-key.pem"), key.ExportPkcs8PrivateKeyPem());
+        File.SetUnixFileMode(Path($"{file}-key.pem"), UnixFileMode.UserRead | UnixFileMode.UserWrite);
     }
 
     public MigrationSecurity Load(string file, string? peerName = null, string? authority = null) =>

@@ -58,6 +58,11 @@ internal sealed class TestGuest : IMigratingGuest, IArrivingGuest
     {
         lock (_gate)
         {
+            if (IsPaused)
+            {
+                return;
+            }
+
             _stopping = false;
             _thread = new Thread(Run) { IsBackground = true };
             _thread.Start();

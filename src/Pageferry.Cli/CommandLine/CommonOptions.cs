@@ -1,7 +1,6 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
 using System.Globalization;
-using System.Net;
 using System.Text;
 
 namespace Pageferry.Cli;
@@ -163,18 +162,18 @@ internal static class CommonOptions
         },
     };
 
-    /// <summary>An address on loopback.</summary>
+    /// <summary>Where to listen or connect.</summary>
     /// <param name="name">The option's name.</param>
     /// <param name="description">Its line of help.</param>
     /// <param name="anyPort">Whether port 0 makes sense.</param>
-    internal static Option<IPEndPoint> Endpoint(string name, string description, bool anyPort) => new(name)
+    internal static Option<NetworkEndpoint> Endpoint(string name, string description, bool anyPort) => new(name)
     {
         Description = description,
         HelpName = "HOST:PORT",
         Required = true,
         CustomParser = result =>
         {
-            if (!LoopbackEndpoint.TryParse(Text(result), anyPort, out IPEndPoint endpoint, out string error))
+            if (!NetworkEndpoint.TryParse(Text(result), anyPort, out NetworkEndpoint? endpoint, out string error))
             {
                 result.AddError(error);
             }

@@ -1,7 +1,6 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
 using System.Globalization;
-using System.Net;
 using System.Text.Json;
 using Pageferry.Migration;
 
@@ -16,14 +15,14 @@ internal static class VmMigrateCommand
     internal static Command Create(Dictionary<Command, string[]> examples)
     {
         Option<string> control = CommonOptions.Control("The control socket of the guest that moves.");
-        Option<IPEndPoint> to = CommonOptions.Endpoint("--to", "Where 'vm receive' listens; loopback only.", anyPort: false);
+        Option<NetworkEndpoint> to = CommonOptions.Endpoint("--to", "Where 'vm receive' listens; beyond loopback under TLS.", anyPort: false);
         Option<string> mode = CommonOptions.Mode("auto");
-        Option<TimeSpan> downtime = Time("--downtime-limit", "How long the guest may stand still: a number and ms or s; without a unit, ms.", "ms", TimeSpan.FromMilliseconds(300));
+        Option<TimeSpan?> downtime = Time("--downtime-limit", "How long the guest may stand still: a number and ms or s; without a unit, ms. Default: 300ms.", "ms");
         Option<int> connections = CommonOptions.Number("--connections", "Background connections; pages that the guest waits for have one of their own.", 1, MigrationOptions.MostConnections, new MigrationOptions().Connections);
         Option<string> compression = Words("--compression", "How background pages are compressed; auto does what is measured to pay.", "none", "lz4", "zstd", "auto");
         Option<long> bandwidth = Rate("--max-bandwidth", "Most bytes per second before the switchover: a number and K, M or G; without a unit, M.");
         Option<long> postcopyBandwidth = Rate("--max-postcopy-bandwidth", "Most bytes per second of background pages after the switchover.");
-        Option<TimeSpan> timeout = Time("--timeout", "How long pre-copy may take: a number and s, m or h; without a unit, s. Default: as long as it takes.", "s", TimeSpan.Zero);
+        Option<TimeSpan?> timeout = Time("--timeout", "How long pre-copy may take: a number and s, m or h; without a unit, s. Default: as long as it takes.", "s");
         Option<string> onTimeout = Words("--on-timeout", "What happens then: cancel the migration, ignore the downtime limit, or go on by postcopy.", "cancel", "ignore", "postcopy");
         Option<string> dirtyTracking = CommonOptions.DirtyTracking();
         dirtyTracking.Description = "What the guest's writes have to be tracked by, as chosen when it was made; auto: whatever it is.";
@@ -35,58 +34,101 @@ internal static class VmMigrateCommand
         {
             control, to, mode, downtime, connections, compression, bandwidth, postcopyBandwidth, timeout, onTimeout, dirtyTracking, autoConverge, validate, json,
         };
+        var security = new SecurityOptions(
+            command,
+            to,
+            "The name that the destination's certificate has to be for, if it is another than --to names.",
+            "whoever is on the way can read and change the guest");
         examples[command] =
         [
             "pageferry vm migrate --control /tmp/a.sock --to 127.0.0.1:4444",
-            "pageferry vm migrate --control a.sock --to 127.0.0.1:4444 --downtime-limit 50ms",
+            "pageferry vm migrate --control a.sock --to [::1]:4444 --downtime-limit 50ms",
+            "pageferry vm migrate --control a.sock --to b.example:4444 \\\n"
+                + "    --tls-cert a-cert.pem --tls-key a-key.pem --tls-ca ca-cert.pem",
         ];
         command.SetAction((result, cancellation) =>
         {
             var settings = new MigrationSettings
             {
                 Mode = result.GetValue(mode),
-                DowntimeLimitMs = result.GetValue(downtime).TotalMilliseconds,
+                DowntimeLimitMs = result.GetValue(downtime)?.TotalMilliseconds,
                 Connections = result.GetValue(connections),
                 Compression = result.GetValue(compression),
                 MaxBandwidth = result.GetValue(bandwidth),
                 MaxPostcopyBandwidth = result.GetValue(postcopyBandwidth),
-                TimeoutMs = result.GetValue(timeout).TotalMilliseconds,
+                TimeoutMs = result.GetValue(timeout)?.TotalMilliseconds,
                 OnTimeout = result.GetValue(onTimeout),
                 DirtyTracking = result.GetValue(dirtyTracking),
                 AutoConverge = result.GetValue(autoConverge),
                 Validate = result.GetValue(validate),
             };
-            return RunAsync(result.GetRequiredValue(control), result.GetRequiredValue(to), settings, result.GetValue(json), cancellation);
+            var request = new ControlRequest
+            {
+                Command = ControlRequest.Migrate,
+                To = result.GetRequiredValue(to).ToString(),
+                Migration = settings,
+                Security = security.Read(result),
+            };
+            return RunAsync(result.GetRequiredValue(control), request, result.GetValue(json), cancellation);
         });
         return command;
     }
 
-    private static async Task<int> RunAsync(string control, IPEndPoint to, MigrationSettings settings, bool json, CancellationToken cancellation)
+    private static async Task<int> RunAsync(string control, ControlRequest request, bool json, CancellationToken cancellation)
     {
         using var client = ControlClient.Connect(control);
         MigrationDisplay display = json ? new(Console.Out, isTerminal: false, json) : new(Console.Error, !Console.IsErrorRedirected, json);
         VmStatus? last = null;
-        await display.ShowAsync(async () =>
+        try
         {
-            await foreach (ControlAnswer answer in client.AskAsync(new ControlRequest { Command = ControlRequest.Migrate, To = to.ToString(), Migration = settings }, cancellation))
+            await display.ShowAsync(async () =>
             {
-                last = answer.Status;
-                if (last is not null && (!answer.IsLast || !json))
+                await foreach (ControlAnswer answer in client.AskAsync(request, cancellation))
                 {
-                    display.Update(last);
+                    last = answer.Status;
+                    if (last is not null && (!answer.IsLast || !json))
+                    {
+                        display.Update(last);
+                    }
                 }
-            }
-        });
+            });
+        }
+        catch (OperationCanceledException)
+        {
+            await CancelAsync(control);
+            throw;
+        }
 
         if (last?.Migration is not { } migration)
         {
-            throw new CommandException($"The guest at {control} did not report its migration to {to}.");
+            throw new CommandException($"The guest at {control} did not report its migration to {request.To}.");
         }
 
-        await Console.Out.WriteLineAsync(json
+        string text = json
             ? JsonSerializer.Serialize(last, CliJson.Default.VmStatus)
-            : string.Create(CultureInfo.InvariantCulture, $"The guest runs at {to} and has all its memory: downtime {migration.DowntimeMs:F2} ms, total {migration.TotalMs:N0} ms, {migration.PagesTotal:N0} pages ({migration.PagesPrecopy:N0} pre-copy, {migration.PagesDemand:N0} demand, {migration.PagesBackground:N0} background, {migration.PagesZero:N0} zero), {MemorySize.FormatMeasured(migration.Bytes)}."));
+            : string.Create(CultureInfo.InvariantCulture, $"The guest {(last.Paused == true ? "stands still" : "runs")} at {request.To} and has all its memory: downtime {migration.DowntimeMs:F2} ms, total {migration.TotalMs:N0} ms, {migration.PagesTotal:N0} pages ({migration.PagesPrecopy:N0} pre-copy, {migration.PagesDemand:N0} demand, {migration.PagesBackground:N0} background, {migration.PagesZero:N0} zero), {MemorySize.FormatMeasured(migration.Bytes)}.");
+        foreach (string line in json ? [text] : TextWrap.Lines(text, "  ", string.Empty))
+        {
+            await Console.Out.WriteLineAsync(line);
+        }
+
         return ExitCode.Done;
+    }
+
+    /// <summary>Ctrl-C ends the migration as long as that can be, and else says that it goes on.</summary>
+    private static async Task CancelAsync(string control)
+    {
+        try
+        {
+            // The other connection is answered when the migration has ended.
+            using var client = ControlClient.Connect(control);
+            VmStatus status = await client.LastStatusAsync(new ControlRequest { Command = ControlRequest.Cancel }, CancellationToken.None);
+            await Console.Error.WriteLineAsync($"pageferry: The migration was cancelled; the guest is {status.State} in process {status.Pid}.");
+        }
+        catch (CommandException refusal)
+        {
+            await Console.Error.WriteLineAsync($"pageferry: {refusal.Message} Follow it: pageferry vm status --control {control} --watch");
+        }
     }
 
     private static Option<string> Words(string name, string description, params string[] words) => new(name)
@@ -97,11 +139,10 @@ internal static class VmMigrateCommand
         CustomParser = result => CommonOptions.Choice(result, words),
     };
 
-    private static Option<TimeSpan> Time(string name, string description, string unit, TimeSpan otherwise) => new(name)
+    private static Option<TimeSpan?> Time(string name, string description, string unit) => new(name)
     {
         Description = description,
         HelpName = "TIME",
-        DefaultValueFactory = _ => otherwise,
         CustomParser = result =>
         {
             if (!Quantity.TryParseTime(TextOf(result), unit, out TimeSpan time))

@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.Net;
 
 namespace Pageferry.Cli;
 
@@ -11,7 +10,7 @@ internal static class VmReceiveCommand
     /// <returns>The command.</returns>
     internal static Command Create(Dictionary<Command, string[]> examples)
     {
-        Option<IPEndPoint> listen = CommonOptions.Endpoint("--listen", "Where to wait; loopback only. Port 0: the kernel picks one.", anyPort: true);
+        Option<NetworkEndpoint> listen = CommonOptions.Endpoint("--listen", "Where to wait; beyond loopback under TLS. Port 0: the kernel picks one.", anyPort: true);
         Option<string> control = CommonOptions.Control("Where to make the control socket.");
         var backing = new Option<string?>("--backing")
         {
@@ -24,10 +23,17 @@ internal static class VmReceiveCommand
         Option<bool> json = CommonOptions.Json();
         Option<bool> endWithInput = CommonOptions.EndWithInput();
         var command = new Command("receive", "Wait for a guest and run it when it arrives.") { listen, control, backing, delivery, dirtyTracking, json, endWithInput };
+        var security = new SecurityOptions(
+            command,
+            listen,
+            "The name that the source's certificate has to be for. Default: any that the authority has signed.",
+            "whoever is on the way can read and change the guest, and whoever reaches the port can send one");
         examples[command] =
         [
             "pageferry vm receive --listen 127.0.0.1:4444 --control /tmp/b.sock",
             "pageferry vm receive --listen 127.0.0.1:0 --control b.sock --delivery exit",
+            "pageferry vm receive --listen 0.0.0.0:4444 --control b.sock \\\n"
+                + "    --tls-cert b-cert.pem --tls-key b-key.pem --tls-ca ca-cert.pem",
         ];
         command.SetAction((result, cancellation) =>
         {
@@ -39,7 +45,8 @@ internal static class VmReceiveCommand
             }
 
             var options = new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, result.GetRequiredValue(delivery));
-            return VmProcess.ReceiveAsync(result.GetRequiredValue(listen), result.GetValue(backing), result.GetRequiredValue(dirtyTracking), options, cancellation);
+            return VmProcess.ReceiveAsync(
+                result.GetRequiredValue(listen), security.Read(result), result.GetValue(backing), result.GetRequiredValue(dirtyTracking), options, cancellation);
         });
         return command;
     }

@@ -16,6 +16,7 @@ namespace Pageferry.Cli;
 [JsonSerializable(typeof(ConformanceReport))]
 [JsonSerializable(typeof(PagingReport))]
 [JsonSerializable(typeof(PagingComparison))]
+[JsonSerializable(typeof(TlsInitReport))]
 [JsonSerializable(typeof(FailureReport))]
 internal sealed partial class CliJson : JsonSerializerContext
 {

@@ -12,6 +12,12 @@ internal sealed record ControlRequest
     /// <summary>Moves the guest to <see cref="To"/>; answers with progress until it is done.</summary>
     internal const string Migrate = "migrate";
 
+    /// <summary>Has the guest stand still, here or, if it moves so, where it arrives.</summary>
+    internal const string Pause = "pause";
+
+    /// <summary>Lets the guest go on.</summary>
+    internal const string Resume = "resume";
+
     /// <summary>Ends a migration that is under way: the guest goes on here.</summary>
     internal const string Cancel = "cancel";
 
@@ -38,4 +44,7 @@ internal sealed record ControlRequest
 
     /// <summary>What becomes of the content: one of the constants of <see cref="ContentWord"/>; null for keeping it.</summary>
     public string? Content { get; init; }
+
+    /// <summary>Who this side is there and whom it trusts; null for loopback without TLS.</summary>
+    public SecuritySettings? Security { get; init; }
 }

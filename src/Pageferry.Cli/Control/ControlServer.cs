@@ -10,8 +10,8 @@ namespace Pageferry.Cli;
 /// </summary>
 internal sealed class ControlServer : IAsyncDisposable
 {
-    /// <summary>The longest request line in bytes: requests are tiny, and a client can't make us hold more.</summary>
-    private const int LongestRequest = 4096;
+    /// <summary>The longest request line in bytes: a few paths, of 4096 bytes at most each. A client can't make us hold more.</summary>
+    private const int LongestRequest = 16 << 10;
 
     private readonly Socket _listener;
     private readonly Func<ControlRequest, Func<ControlAnswer, Task>, Task> _handle;

@@ -141,7 +141,7 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
             PassesAfter = passesAfter,
             DemandFaults = received.DemandFaults ?? 0,
             FaultLatencyUs = received.FaultLatencyUs ?? new FaultLatency(0, 0, 0, 0, 0),
-            BackgroundMibPerS = sent.BackgroundMibPerS ?? 0,
+            BackgroundMibPerS = sent.BackgroundMibPerS,
             BytesSent = sent.Bytes,
         };
     }

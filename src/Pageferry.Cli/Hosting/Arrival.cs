@@ -11,11 +11,15 @@ namespace Pageferry.Cli;
 /// <summary>A place where a guest can arrive in this process.</summary>
 internal sealed class Arrival
 {
-    private const double NanosecondsPerMicrosecond = 1000;
-
     private readonly MigrationDestination _destination;
+    private readonly RecentLatencies _recent = new();
+    private readonly bool _isSecured;
 
-    private Arrival(MigrationDestination destination) => _destination = destination;
+    private Arrival(MigrationDestination destination, bool isSecured)
+    {
+        _destination = destination;
+        _isSecured = isSecured;
+    }
 
     /// <summary>Where it listens.</summary>
     internal IPEndPoint Endpoint => _destination.EndPoint;
@@ -34,7 +38,7 @@ internal sealed class Arrival
                 return null;
             }
 
-            MigrationStatus status = MigrationStatus.Of(progress) with { Role = "destination" };
+            MigrationStatus status = MigrationStatus.Of(progress) with { Role = "destination", Tls = _isSecured };
             return _destination.Engine is { } engine ? WithFaults(status, engine.Statistics) : status;
         }
     }
@@ -45,16 +49,24 @@ internal sealed class Arrival
     /// <param name="logger">Hears of sources that were turned away.</param>
     /// <returns>The place.</returns>
     /// <exception cref="CommandException">It can't listen there.</exception>
-    internal static Arrival Listen(IPEndPoint listen, ArrivalOptions options, ILogger logger)
+    internal static Arrival Listen(NetworkEndpoint listen, ArrivalOptions options, ILogger logger)
     {
+        IPEndPoint local = listen.ToLocal(onlyLoopback: options.Security is null && !options.InsecureNetwork);
         try
         {
-            return new Arrival(new MigrationDestination(listen, layout => Prepare(layout, options, logger), logger));
+            var destination = new MigrationDestination(
+                local, layout => Prepare(layout, options, logger), logger, security: options.Security, insecureNetwork: options.InsecureNetwork);
+            return new Arrival(destination, options.Security is not null);
         }
         catch (SocketException e)
         {
-            throw new CommandException(
-                $"Could not listen on {listen}: {e.Message}{(e.SocketErrorCode == SocketError.AddressAlreadyInUse ? " (EADDRINUSE)" : string.Empty)}. Choose another port, or 0 to let the kernel pick one.");
+            throw new CommandException($"Could not listen on {listen}: {e.SocketErrorCode switch
+            {
+                SocketError.AddressAlreadyInUse => $"{e.Message} (EADDRINUSE). Choose another port, or 0 to let the kernel pick one.",
+                SocketError.AddressNotAvailable => $"{local.Address} is no address of this host (EADDRNOTAVAIL). Choose one that is, or 0.0.0.0 for all.",
+                SocketError.AccessDenied => $"{e.Message} (EACCES). Choose a port from 1024 up.",
+                _ => $"{e.Message} ({e.SocketErrorCode}).",
+            }}");
         }
     }
 
@@ -88,17 +100,15 @@ internal sealed class Arrival
     }
 
     // A fault waits for the source when its page has to be asked for, and when its page is on its way already.
-    private static MigrationStatus WithFaults(MigrationStatus status, FaultStatistics statistics)
+    private MigrationStatus WithFaults(MigrationStatus status, FaultStatistics statistics)
     {
         HistogramBase latencies = statistics.Latencies(FaultCause.Demand);
         latencies.Add(statistics.Latencies(FaultCause.Arriving));
         return status with
         {
             DemandFaults = (ulong)latencies.TotalCount,
-            FaultLatencyUs = latencies.TotalCount == 0 ? null : new FaultLatency(
-                At(50), At(90), At(99), At(99.9), latencies.GetMaxValue() / NanosecondsPerMicrosecond),
+            FaultLatencyUs = FaultLatency.Of(latencies),
+            FaultLatencyNowUs = FaultLatency.Of(_recent.Observe(latencies)),
         };
-
-        double At(double percentile) => latencies.GetValueAtPercentile(percentile) / NanosecondsPerMicrosecond;
     }
 }

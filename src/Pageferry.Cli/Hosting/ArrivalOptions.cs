@@ -1,4 +1,5 @@
 using Pageferry.Memory;
+using Pageferry.Migration;
 using Pageferry.Vmm;
 
 namespace Pageferry.Cli;
@@ -7,4 +8,6 @@ namespace Pageferry.Cli;
 /// <param name="Backing">What is to hold its memory; null for what held it at the source.</param>
 /// <param name="Delivery">How its userfaults are delivered.</param>
 /// <param name="DirtyTracking">What is to tell which pages it writes, if KVM runs it.</param>
-internal sealed record ArrivalOptions(GuestBacking? Backing, FaultDelivery Delivery, DirtyTracking DirtyTracking);
+/// <param name="Security">Who this side is and whom it trusts; null for connections without TLS.</param>
+/// <param name="InsecureNetwork">Whether to listen beyond loopback without TLS.</param>
+internal sealed record ArrivalOptions(GuestBacking? Backing, FaultDelivery Delivery, DirtyTracking DirtyTracking, MigrationSecurity? Security, bool InsecureNetwork);

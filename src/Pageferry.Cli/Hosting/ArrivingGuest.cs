@@ -10,11 +10,16 @@ namespace Pageferry.Cli;
 /// <param name="engine">Answers its userfaults.</param>
 internal sealed class ArrivingGuest(Guid id, IMachine machine, FaultEngine engine) : IArrivingGuest
 {
+    private Action? _executed;
+
     /// <summary>Tells the guest apart from all others, wherever it runs.</summary>
     internal Guid Id => id;
 
     /// <summary>The machine that the guest runs on.</summary>
     internal IMachine Machine => machine;
+
+    /// <summary>Whether it stands still.</summary>
+    internal GuestPause Pause { get; } = new(machine);
 
     /// <inheritdoc/>
     public FaultEngine Engine => engine;
@@ -25,15 +30,20 @@ internal sealed class ArrivingGuest(Guid id, IMachine machine, FaultEngine engin
     /// <inheritdoc/>
     public void Start(bool isPaused, Action executed)
     {
-        // A guest that ends, or fails, before anybody saw it execute is not waited for.
-        machine.FirstInstruction += executed;
-        _ = machine.Ended.ContinueWith(_ => executed(), TaskScheduler.Default);
         if (!isPaused)
         {
-            machine.Start();
+            // One that is made to stand still, or that ends, before anybody saw it execute is not waited for.
+            _executed = executed;
+            machine.FirstInstruction += TellExecuted;
+            Pause.StoodStill += TellExecuted;
+            _ = machine.Ended.ContinueWith(_ => TellExecuted(), TaskScheduler.Default);
         }
+
+        Pause.Start(isPaused);
     }
 
     /// <summary>Gives the machine back: the guest did not arrive.</summary>
     public void Dispose() => machine.Dispose();
+
+    private void TellExecuted() => Interlocked.Exchange(ref _executed, null)?.Invoke();
 }

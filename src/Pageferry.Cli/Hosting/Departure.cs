@@ -1,4 +1,3 @@
-using System.Net;
 using Pageferry.Migration;
 
 namespace Pageferry.Cli;
@@ -7,7 +6,7 @@ namespace Pageferry.Cli;
 /// <param name="guest">The guest.</param>
 /// <param name="to">Where it goes.</param>
 /// <param name="options">How it goes there.</param>
-internal sealed class Departure(IMigratingGuest guest, IPEndPoint to, MigrationOptions options)
+internal sealed class Departure(IMigratingGuest guest, NetworkEndpoint to, MigrationOptions options)
 {
     private readonly MigrationSource _source = new(guest, options);
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -28,9 +27,8 @@ internal sealed class Departure(IMigratingGuest guest, IPEndPoint to, MigrationO
             {
                 Role = "source",
                 Peer = to.ToString(),
+                Tls = options.Security is not null,
                 DowntimeMs = progress.Downtime > TimeSpan.Zero ? progress.Downtime.TotalMilliseconds : null,
-                BackgroundMibPerS = progress.BackgroundMibPerSecond,
-                PagesRemaining = (ulong)progress.PagesRemaining,
                 Round = Known(progress.Round),
                 BandwidthMibPerS = Known(progress.BandwidthMibPerSecond),
                 DirtyMibPerS = progress.BandwidthMibPerSecond > 0 ? progress.DirtyMibPerSecond : null,
@@ -50,7 +48,7 @@ internal sealed class Departure(IMigratingGuest guest, IPEndPoint to, MigrationO
 
     /// <summary>Moves the guest.</summary>
     /// <returns>Completes when the destination has every page; fails with <see cref="MigrationException"/>.</returns>
-    internal Task RunAsync() => Task.Factory.StartNew(() => _source.Run(to), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+    internal Task RunAsync() => Task.Factory.StartNew(() => _source.Run(to.EndPoint), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
 
     private static T? Known<T>(T value)
         where T : struct, System.Numerics.INumber<T> => T.IsZero(value) ? null : value;

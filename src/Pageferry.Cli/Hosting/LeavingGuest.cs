@@ -7,7 +7,8 @@ namespace Pageferry.Cli;
 /// <summary>A machine as the source of a migration sees it.</summary>
 /// <param name="id">Tells the guest apart from all others, wherever it runs.</param>
 /// <param name="machine">The machine that the guest runs on.</param>
-internal sealed class LeavingGuest(Guid id, IMachine machine) : IMigratingGuest
+/// <param name="pause">Whether it stands still.</param>
+internal sealed class LeavingGuest(Guid id, IMachine machine, GuestPause pause) : IMigratingGuest
 {
     /// <inheritdoc/>
     public Guid Id => id;
@@ -19,7 +20,7 @@ internal sealed class LeavingGuest(Guid id, IMachine machine) : IMigratingGuest
     public GuestMemory Memory => machine.Memory;
 
     /// <inheritdoc/>
-    public bool IsPaused => false;
+    public bool IsPaused => pause.IsPaused;
 
     /// <inheritdoc/>
     public IDirtyTracker TrackDirtyPages() => machine.TrackDirtyPages();
@@ -28,11 +29,11 @@ internal sealed class LeavingGuest(Guid id, IMachine machine) : IMigratingGuest
     public void Throttle(int percent) => machine.Throttle(percent);
 
     /// <inheritdoc/>
-    public void Pause() => machine.Pause();
+    public void Pause() => pause.Hold();
 
     /// <inheritdoc/>
     public byte[] SaveState() => machine.SaveState();
 
     /// <inheritdoc/>
-    public void Resume() => machine.Resume();
+    public void Resume() => pause.Release();
 }

@@ -19,6 +19,7 @@ internal sealed class MigrationDisplay
     private readonly TimeProvider _clock = TimeProvider.System;
     private LiveDisplayContext? _live;
     private string? _phase;
+    private string? _line;
     private long _lineAt;
     private int _decisionsTold;
 
@@ -69,29 +70,38 @@ internal sealed class MigrationDisplay
         string phase = $"{status.State} {status.Migration?.Phase}";
         bool isDue = phase != _phase || _clock.GetElapsedTime(_lineAt) >= s_lineInterval;
         TellDecisions(status.Migration);
-        if (isDue)
+        string line = isDue ? _json ? JsonSerializer.Serialize(status, CliJson.Default.VmStatus) : Line(status) : string.Empty;
+        if (isDue && (_json || line != _line))
         {
             _phase = phase;
+            _line = line;
             _lineAt = _clock.GetTimestamp();
-            _output.WriteLine(_json ? JsonSerializer.Serialize(status, CliJson.Default.VmStatus) : Line(status));
+            _output.WriteLine(line);
         }
     }
 
-    /// <summary>The facts of a migration that matter while it runs, each with its name.</summary>
+    /// <summary>The facts of a migration that matter in its phase, each with its name.</summary>
     private static IEnumerable<(string Name, string Value)> Facts(MigrationStatus migration)
     {
-        if (migration.PagesRemaining is { } remaining)
+        bool isBefore = migration.Phase is "preparing" or "pre_copy" or "switching_over";
+        bool isAfter = migration.Phase is "post_copy";
+        if (isBefore || isAfter)
         {
-            yield return ("remaining", Mib(remaining * Memory.Page.Size / (double)(1 << 20)));
+            yield return ("remaining", Mib(migration.PagesRemaining * Memory.Page.Size / (double)(1 << 20)));
         }
 
-        if (migration.BandwidthMibPerS is { } bandwidth)
+        if (isBefore && migration.BandwidthMibPerS is { } bandwidth)
         {
             yield return ("bandwidth", $"{Mib(bandwidth)}/s");
             yield return ("dirty rate", $"{Mib(migration.DirtyMibPerS ?? 0)}/s");
         }
 
-        if (migration.ExpectedDowntimeMs is { } expected)
+        if (isAfter && migration.BackgroundMibPerS > 0)
+        {
+            yield return ("bandwidth", $"{Mib(migration.BackgroundMibPerS)}/s");
+        }
+
+        if (isBefore && migration.ExpectedDowntimeMs is { } expected)
         {
             yield return ("expected downtime", Text($"{expected:N0} ms"));
         }
@@ -106,9 +116,14 @@ internal sealed class MigrationDisplay
             yield return ("downtime", Text($"{downtime:N1} ms"));
         }
 
-        if (migration.FaultLatencyUs is { } us)
+        if (isAfter && migration.FaultLatencyNowUs is { } now)
         {
-            yield return ("demand faults", Text($"{migration.DemandFaults:N0}, p50 {us.P50:N0}, p99 {us.P99:N0}, max {us.Max:N0} µs"));
+            yield return ("demand now", Latency(now));
+        }
+
+        if (migration.FaultLatencyUs is { } all)
+        {
+            yield return ("demand faults", Text($"{migration.DemandFaults:N0}, {Latency(all)}"));
         }
 
         if (migration.PagesDamaged > 0)
@@ -116,6 +131,8 @@ internal sealed class MigrationDisplay
             yield return ("damaged pages", Text($"{migration.PagesDamaged:N0}"));
         }
     }
+
+    private static string Latency(FaultLatency us) => Text($"p50 {us.P50:N0}, p99 {us.P99:N0}, max {us.Max:N0} µs");
 
     private static string Phase(VmStatus status) => status.Migration switch
     {
@@ -127,13 +144,18 @@ internal sealed class MigrationDisplay
     private static string Line(VmStatus status)
     {
         var line = new StringBuilder(Phase(status));
-        if (status.Migration is { } migration)
+        if (status.Migration is { PagesTotal: > 0 } migration)
         {
             _ = line.Append(CultureInfo.InvariantCulture, $": {migration.PagesDone:N0} of {migration.PagesTotal:N0} pages, {MemorySize.FormatMeasured(migration.Bytes)}");
             foreach ((string name, string value) in Facts(migration))
             {
                 _ = line.Append(CultureInfo.InvariantCulture, $", {name} {value}");
             }
+        }
+
+        if (status.Error is { } error)
+        {
+            _ = line.Append(CultureInfo.InvariantCulture, $": {error}");
         }
 
         return line.ToString();
@@ -148,7 +170,12 @@ internal sealed class MigrationDisplay
             int filled = (int)(done * BarCells);
             rows.Add(new Markup(Text($"[green]{new string('█', filled)}[/][grey]{new string('░', BarCells - filled)}[/] {done:P0} of {migration.PagesTotal:N0} pages")));
             Grid grid = new Grid().AddColumn(new GridColumn { NoWrap = true }).AddColumn();
-            foreach ((string name, string value) in Facts(migration).Append(("sent", MemorySize.FormatMeasured(migration.Bytes))))
+            if (migration.Peer is { } peer)
+            {
+                _ = grid.AddRow(new Text("to"), new Text($"{peer}{(migration.Tls ? " under TLS" : string.Empty)}"));
+            }
+
+            foreach ((string name, string value) in Facts(migration).Append((migration.Role is "source" ? "sent" : "received", MemorySize.FormatMeasured(migration.Bytes))))
             {
                 _ = grid.AddRow(new Text(name), new Text(value));
             }
@@ -162,7 +189,17 @@ internal sealed class MigrationDisplay
 
         if (status.Passes is { } passes)
         {
-            rows.Add(new Text(Text($"guest in pass {passes + 1}, {status.PagesWrong} pages wrong")));
+            rows.Add(new Text(Text($"guest {(status.Paused == true ? "stands still" : "is")} in pass {passes + 1}, {status.PagesWrong} pages wrong")));
+        }
+
+        if (status.Listen is { } listen && status.Migration is null)
+        {
+            rows.Add(new Text($"listens on {listen}"));
+        }
+
+        if (status.Error is { } error)
+        {
+            rows.Add(new Text(error));
         }
 
         return new Panel(new Rows(rows)) { Header = new PanelHeader(Markup.Escape(Phase(status))), Border = BoxBorder.Rounded, Expand = true };

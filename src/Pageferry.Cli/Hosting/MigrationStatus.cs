@@ -11,6 +11,9 @@ internal sealed record MigrationStatus
     /// <summary>The other side's address, <c>HOST:PORT</c>.</summary>
     public string? Peer { get; init; }
 
+    /// <summary>Whether the connections are under TLS.</summary>
+    public bool Tls { get; init; }
+
     /// <summary>
     /// The phase: <c>preparing</c>, <c>pre_copy</c>, <c>switching_over</c>, <c>post_copy</c>, <c>completed</c>, <c>failed</c>, <c>cancelled</c> or
     /// <c>stalled</c>.
@@ -23,8 +26,8 @@ internal sealed record MigrationStatus
     /// <summary>Pages that are at the destination and up to date there, zero pages included.</summary>
     public required ulong PagesDone { get; init; }
 
-    /// <summary>Pages of this round, or of the rest after the switchover, that the destination does not have; null on the destination.</summary>
-    public ulong? PagesRemaining { get; init; }
+    /// <summary>Pages of this round, or of the rest after the switchover, that the destination does not have.</summary>
+    public required ulong PagesRemaining { get; init; }
 
     /// <summary>Pages with content that went before the switchover, each as often as it went.</summary>
     public required ulong PagesPrecopy { get; init; }
@@ -50,8 +53,8 @@ internal sealed record MigrationStatus
     /// <summary>Milliseconds from the guest's stop to its first instruction on the destination; null until known, and on the destination.</summary>
     public double? DowntimeMs { get; init; }
 
-    /// <summary>Throughput of the background connection in MiB/s; null while there is none, and on the destination.</summary>
-    public double? BackgroundMibPerS { get; init; }
+    /// <summary>Throughput of background pages after the switchover in MiB/s; 0 before.</summary>
+    public required double BackgroundMibPerS { get; init; }
 
     /// <summary>The round of pre-copy, from 1; null before and on the destination.</summary>
     public int? Round { get; init; }
@@ -77,6 +80,9 @@ internal sealed record MigrationStatus
     /// <summary>How long those faults took; null on the source and before the first.</summary>
     public FaultLatency? FaultLatencyUs { get; init; }
 
+    /// <summary>How long those of the last second took, or of the time since somebody asked before that; null when there were none.</summary>
+    public FaultLatency? FaultLatencyNowUs { get; init; }
+
     /// <summary>The part of the status that both sides have.</summary>
     /// <param name="progress">How far the migration is.</param>
     /// <returns>The status, with no role yet.</returns>
@@ -97,6 +103,8 @@ internal sealed record MigrationStatus
         },
         PagesTotal = (ulong)progress.PagesTotal,
         PagesDone = (ulong)progress.PagesDone,
+        PagesRemaining = (ulong)progress.PagesRemaining,
+        BackgroundMibPerS = progress.BackgroundMibPerSecond,
         PagesPrecopy = (ulong)progress.PagesPrecopy,
         PagesDamaged = (ulong)progress.PagesDamaged,
         PagesDemand = (ulong)progress.PagesDemand,

@@ -1,4 +1,3 @@
-using System.Net;
 using Pageferry.Linux;
 using Pageferry.Memory;
 using Pageferry.Migration;
@@ -24,6 +23,7 @@ internal sealed class VmProcess
     private readonly TaskCompletionSource<int> _end = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private Guid _id;
     private IMachine? _machine;
+    private GuestPause? _pause;
     private Departure? _departure;
     private Arrival? _arrival;
     private string _state = VmState.Waiting;
@@ -48,22 +48,25 @@ internal sealed class VmProcess
         IMachine machine = MachineFactory.Create(guest);
         var process = new VmProcess(options);
         await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
-        process.Adopt(Guid.NewGuid(), machine, VmState.Running);
+        var pause = new GuestPause(machine);
+        process.Adopt(Guid.NewGuid(), machine, pause, VmState.Running);
         // Said before the guest can say anything itself.
         process.Say("started", $"Guest '{guest.Guest}' runs on {HostWord.Of(machine.Host)} with {MemorySize.Format(guest.Memory.Bytes)} of memory and {guest.Vcpus} vCPU; userfaults by {DeliveryWord.Of(process._delivery)}, writes tracked by {DirtyTrackingWord.Of(machine.DirtyTracking)}; control socket {options.ControlPath}");
-        machine.Start();
+        pause.Start(isPaused: false);
         return await process._end.Task.WaitAsync(cancellation);
     }
 
     /// <summary>Waits for a guest to arrive, and runs it until it ends, leaves or is stopped.</summary>
     /// <param name="listen">Where to wait.</param>
+    /// <param name="settings">Who this side is and whom it trusts.</param>
     /// <param name="backing">What is to hold the guest's memory; null for what held it at the source.</param>
     /// <param name="dirtyTracking">One of the constants of <see cref="DirtyTrackingWord"/>.</param>
     /// <param name="options">How the process behaves.</param>
     /// <param name="cancellation">Ends the waiting and the guest.</param>
     /// <returns>The exit status.</returns>
     /// <exception cref="CommandException">It can't wait there.</exception>
-    internal static async Task<int> ReceiveAsync(IPEndPoint listen, string? backing, string dirtyTracking, VmProcessOptions options, CancellationToken cancellation)
+    internal static async Task<int> ReceiveAsync(
+        NetworkEndpoint listen, SecuritySettings settings, string? backing, string dirtyTracking, VmProcessOptions options, CancellationToken cancellation)
     {
         string? refusal = dirtyTracking is DirtyTrackingWord.Ring ? KvmExamination.WhyNoDirtyRing() : null;
         refusal ??= backing is BackingWord.GuestMemfd ? MemoryExamination.WhyNotGuestMemfd() : null;
@@ -73,21 +76,25 @@ internal sealed class VmProcess
         }
 
         var process = new VmProcess(options);
-        var arrival = Arrival.Listen(listen, new ArrivalOptions(backing is null ? null : BackingWord.Parse(backing), process._delivery, DirtyTrackingWord.Parse(dirtyTracking)), new OutputLogger(options.Output));
+        using MigrationSecurity? security = settings.Load();
+        var arrivalOptions = new ArrivalOptions(
+            backing is null ? null : BackingWord.Parse(backing), process._delivery, DirtyTrackingWord.Parse(dirtyTracking), security, settings.InsecureNetwork);
+        var arrival = Arrival.Listen(listen, arrivalOptions, new OutputLogger(options.Output));
         process._arrival = arrival;
         await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
-        process.Say("listening", $"Waits for a guest on {arrival.Endpoint}; userfaults by {DeliveryWord.Of(process._delivery)}; control socket {options.ControlPath}");
+        process.Say("listening", $"Waits for a guest on {arrival.Endpoint}{(security is null ? string.Empty : " under TLS")}; userfaults by {DeliveryWord.Of(process._delivery)}; control socket {options.ControlPath}");
         _ = process.WatchArrivalAsync(arrival);
         return await process._end.Task.WaitAsync(cancellation);
     }
 
-    private void Adopt(Guid id, IMachine machine, string state)
+    private void Adopt(Guid id, IMachine machine, GuestPause pause, string state)
     {
         machine.ConsoleLine += line => _options.Output.Write("console", line);
         lock (_lock)
         {
             _id = id;
             _machine = machine;
+            _pause = pause;
             _state = state;
         }
 
@@ -114,8 +121,8 @@ internal sealed class VmProcess
         {
             await arrival.ReceiveAsync(guest =>
             {
-                Adopt(guest.Id, guest.Machine, VmState.Arriving);
-                Say("state", $"The guest runs here on {HostWord.Of(guest.Machine.Host)}, writes tracked by {DirtyTrackingWord.Of(guest.Machine.DirtyTracking)}; its memory is arriving");
+                Adopt(guest.Id, guest.Machine, guest.Pause, VmState.Arriving);
+                Say("state", $"The guest {(guest.Pause.IsPaused ? "stands still" : "runs")} here on {HostWord.Of(guest.Machine.Host)}, writes tracked by {DirtyTrackingWord.Of(guest.Machine.DirtyTracking)}; its memory is arriving");
             });
             Become(VmState.Running, error: null);
             Say("state", "The guest has all its memory");
@@ -139,7 +146,11 @@ internal sealed class VmProcess
                 _ = _end.TrySetResult(ExitCode.Done);
                 break;
             case ControlRequest.Migrate:
-                await MigrateAsync(request.To ?? string.Empty, request.Migration ?? new MigrationSettings(), answer);
+                await MigrateAsync(request, answer);
+                break;
+            case ControlRequest.Pause:
+            case ControlRequest.Resume:
+                await PauseAsync(request.Command, answer);
                 break;
             case ControlRequest.Cancel:
                 await CancelAsync(answer);
@@ -151,7 +162,7 @@ internal sealed class VmProcess
                 await answer(new ControlAnswer { Event = ControlAnswer.Done, Arming = Arm("disarm", machine => _arming.Disarm(machine, request)) });
                 break;
             default:
-                throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop, migrate, cancel, arm or disarm.");
+                throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop, migrate, cancel, pause, resume, arm or disarm.");
         }
     }
 
@@ -195,14 +206,45 @@ internal sealed class VmProcess
         await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
     }
 
-    private async Task MigrateAsync(string to, MigrationSettings settings, Func<ControlAnswer, Task> answer)
+    private async Task PauseAsync(string command, Func<ControlAnswer, Task> answer)
     {
-        if (!LoopbackEndpoint.TryParse(to, anyPort: false, out IPEndPoint endpoint, out string error))
+        bool isPaused = command == ControlRequest.Pause;
+        GuestPause pause = Pausable(command);
+        bool wasPaused = pause.IsPaused;
+
+        // A vCPU that waits for a page comes to a stop when it is here.
+        if (!await Task.Run(() => pause.TrySet(isPaused)))
+        {
+            throw new CommandException($"Could not {command} the guest: it is being switched over, or has been. Ask where it goes, or here again if the migration fails.");
+        }
+
+        if (isPaused != wasPaused)
+        {
+            Say("state", isPaused ? "The guest stands still" : "The guest goes on");
+        }
+
+        await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
+    }
+
+    private GuestPause Pausable(string command)
+    {
+        lock (_lock)
+        {
+            return _pause is not null && CanPause ? _pause : throw new CommandException($"Could not {command} the guest: {WhyNot()}");
+        }
+    }
+
+    private async Task MigrateAsync(ControlRequest request, Func<ControlAnswer, Task> answer)
+    {
+        if (!NetworkEndpoint.TryParse(request.To ?? string.Empty, anyPort: false, out NetworkEndpoint? endpoint, out string error))
         {
             throw new CommandException(error);
         }
 
-        Departure departure = Depart(endpoint, settings);
+        using MigrationSecurity? security = request.Security?.Load();
+        MigrationSettings settings = request.Migration ?? new MigrationSettings();
+        MigrationOptions options = settings.ToOptions() with { Security = security, InsecureNetwork = request.Security?.InsecureNetwork ?? false };
+        Departure departure = Depart(endpoint!, options, settings.DirtyTracking);
         Say("state", $"The guest moves to {endpoint}");
         Task moving = departure.RunAsync();
         bool listening = true;
@@ -226,15 +268,14 @@ internal sealed class VmProcess
 
         Become(VmState.Moved, error: null);
         departure.End();
-        Say("state", $"The guest runs at {endpoint} and has all its memory");
+        Say("state", $"The guest is at {endpoint} and has all its memory");
         _ = await TryAnswerAsync(answer, ControlAnswer.Done);
         EndUnlessHeld(ExitCode.Done);
     }
 
-    private Departure Depart(IPEndPoint to, MigrationSettings settings)
+    private Departure Depart(NetworkEndpoint to, MigrationOptions options, string? dirtyTracking)
     {
-        MigrationOptions options = settings.ToOptions();
-        if (_arrival is { IsListening: true } arrival && to.Equals(arrival.Endpoint))
+        if (_arrival is { IsListening: true } arrival && to.EndPoint.Equals(arrival.Endpoint))
         {
             throw new CommandException($"{to} is this process itself. Start another one to move to: pageferry vm receive --listen 127.0.0.1:0 --control SOCKET.");
         }
@@ -250,12 +291,12 @@ internal sealed class VmProcess
 
                 // The ring belongs to vCPUs from their beginning: what the guest was made with can't be changed, only be known to be right.
                 string tracking = DirtyTrackingWord.Of(machine.DirtyTracking);
-                if (settings.DirtyTracking is not (null or DirtyTrackingWord.Auto) && settings.DirtyTracking != tracking)
+                if (dirtyTracking is not (null or DirtyTrackingWord.Auto) && dirtyTracking != tracking)
                 {
-                    throw new CommandException($"Could not {purpose} with --dirty-tracking {settings.DirtyTracking}: its writes are tracked by {tracking}, which is chosen when it is made, by 'vm run' or 'vm receive' with --dirty-tracking.");
+                    throw new CommandException($"Could not {purpose} with --dirty-tracking {dirtyTracking}: its writes are tracked by {tracking}, which is chosen when it is made, by 'vm run' or 'vm receive' with --dirty-tracking.");
                 }
 
-                _departure = new Departure(new LeavingGuest(_id, machine), to, options);
+                _departure = new Departure(new LeavingGuest(_id, machine, _pause!), to, options);
                 _state = VmState.Leaving;
                 return _departure;
             }
@@ -273,6 +314,8 @@ internal sealed class VmProcess
             throw new CommandException($"Could not {purpose}, for memory of it is armed: {refusal.Message}");
         }
     }
+
+    private bool CanPause => _state is VmState.Running or VmState.Leaving or VmState.Arriving;
 
     private string WhyNot() => _state switch
     {
@@ -328,7 +371,8 @@ internal sealed class VmProcess
             MachineProgress? progress = _machine?.Progress;
             return new VmStatus
             {
-                State = _state,
+                State = _state == VmState.Running && _pause!.IsPaused ? VmState.Paused : _state,
+                Paused = CanPause || _state == VmState.Moved ? _pause!.IsPaused : null,
                 Pid = Environment.ProcessId,
                 Listen = _arrival is { IsListening: true } ? _arrival.Endpoint.ToString() : null,
                 Host = _machine is null ? null : HostWord.Of(_machine.Host),

@@ -9,13 +9,16 @@ internal static class VmState
     /// <summary>The guest runs and all its memory is here.</summary>
     internal const string Running = "running";
 
-    /// <summary>The guest is being moved away: it still runs here, or its memory is still served from here.</summary>
+    /// <summary>The guest stands still until it is resumed, and all its memory is here.</summary>
+    internal const string Paused = "paused";
+
+    /// <summary>The guest is being moved away: it still is here, or its memory is still served from here.</summary>
     internal const string Leaving = "leaving";
 
-    /// <summary>The guest runs here and its memory is still arriving.</summary>
+    /// <summary>The guest is here and its memory is still arriving.</summary>
     internal const string Arriving = "arriving";
 
-    /// <summary>The guest runs elsewhere and has all its memory.</summary>
+    /// <summary>The guest is elsewhere and has all its memory.</summary>
     internal const string Moved = "moved";
 
     /// <summary>The link was lost after switchover: the guest waits for pages that can't come.</summary>

@@ -6,6 +6,9 @@ internal sealed record VmStatus
     /// <summary>One of the constants of <see cref="VmState"/>.</summary>
     public required string State { get; init; }
 
+    /// <summary>Whether the guest stands still until it is resumed, or did when it left; null where there is none that could be paused.</summary>
+    public bool? Paused { get; init; }
+
     /// <summary>The process's id.</summary>
     public required int Pid { get; init; }
 

@@ -36,7 +36,7 @@ internal static class VmStatusText
 
         if (status.Migration is { } migration)
         {
-            Line(text, "migration", $"{migration.Role}, {migration.Phase}: {migration.PagesDone:N0} of {migration.PagesTotal:N0} pages, {migration.TotalMs:N0} ms");
+            Line(text, "migration", $"{migration.Role}{(migration.Tls ? " under TLS" : string.Empty)}, {migration.Phase}: {migration.PagesDone:N0} of {migration.PagesTotal:N0} pages, {migration.TotalMs:N0} ms");
             Line(text, "pages", $"{migration.PagesPrecopy:N0} pre-copy, {migration.PagesDemand:N0} demand, {migration.PagesBackground:N0} background, {migration.PagesZero:N0} zero");
             if (migration.FaultLatencyUs is { } us)
             {
