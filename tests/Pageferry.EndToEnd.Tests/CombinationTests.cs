@@ -18,24 +18,25 @@ public sealed class CombinationTests : IDisposable
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
 
-    /// <summary>The factors and their values. Writes are tracked by whatever the host has.</summary>
+    /// <summary>The factors and their values. Userfaults can't be had on a guest_memfd, so none arrives there.</summary>
     private static readonly string[][] s_factors =
     [
         [.. Enum.GetNames<MigrationMode>()],
         [.. Enum.GetNames<GuestBacking>()],
-        [.. Enum.GetNames<GuestBacking>()],
+        [.. Enum.GetNames<GuestBacking>().Except([nameof(GuestBacking.GuestMemfd)])],
         [.. Enum.GetNames<FaultDelivery>()],
         [.. Enum.GetNames<MigrationCompression>()],
         ["plain", "tls"],
         ["1", "4"],
         ["1", "2"],
         [.. Enum.GetNames<MachineHost>()],
+        [nameof(DirtyTracking.Log), nameof(DirtyTracking.Ring), nameof(DirtyTracking.Scan)],
     ];
 
     private readonly HugePages _hugePages = new();
     private readonly TestCertificates _certificates = new();
 
-    public static TheoryData<string> Rows => [.. PairwiseTable.Rows(s_factors, _ => true).Select(row => string.Join(' ', row))];
+    public static TheoryData<string> Rows => [.. PairwiseTable.Rows(s_factors, IsPossible).Select(row => string.Join(' ', row))];
 
     public void Dispose()
     {
@@ -46,11 +47,18 @@ public sealed class CombinationTests : IDisposable
     [Fact]
     public void The_table_has_every_pair_in_few_rows()
     {
-        List<string[]> rows = PairwiseTable.Rows(s_factors, _ => true);
-        Assert.All(PairwiseTable.Pairs(s_factors), pair => Assert.Contains(
-            rows, row => row[pair.FirstFactor] == s_factors[pair.FirstFactor][pair.First] && row[pair.SecondFactor] == s_factors[pair.SecondFactor][pair.Second]));
+        List<string[]> rows = PairwiseTable.Rows(s_factors, IsPossible);
+        List<(int, int, int, int)> missing = [.. PairwiseTable.Pairs(s_factors).Where(pair => !rows.Exists(
+            row => row[pair.FirstFactor] == s_factors[pair.FirstFactor][pair.First] && row[pair.SecondFactor] == s_factors[pair.SecondFactor][pair.Second]))];
+
+        // Of hosts and what tracks writes three pairs can't be.
+        Assert.Equal(3, missing.Count);
+        Assert.All(missing, pair => Assert.Equal((8, 9), (pair.Item1, pair.Item3)));
         Assert.InRange(rows.Count, 12, 24);
     }
+
+    /// <summary>KVM's log and ring are for what KVM runs, the scan is for threads.</summary>
+    private static bool IsPossible(string[] row) => (row[8] == nameof(MachineHost.Kvm)) == (row[9] != nameof(DirtyTracking.Scan));
 
     [Fact]
     public void A_table_leaves_out_what_can_not_be()
@@ -76,7 +84,8 @@ public sealed class CombinationTests : IDisposable
         using MigrationSecurity? here = values[5] == "tls" ? _certificates.Make("here") : null;
         using MigrationSecurity? there = values[5] == "tls" ? _certificates.Make("there") : null;
 
-        using var configured = MakeMachine(host, new MachineConfiguration(MemoryBytes, vcpus, from));
+        DirtyTracking tracking = Enum.Parse<DirtyTracking>(values[9]);
+        using var configured = MakeMachine(host, new MachineConfiguration(MemoryBytes, vcpus, from, DirtyTracking: tracking));
         configured.Start();
         Assert.True(SpinWait.SpinUntil(() => configured.Progress.Passes > 0, s_patience));
         ArrivingMachine? arrived = null;
