@@ -96,7 +96,7 @@ internal sealed class BatchWriter : IDisposable
         }
 
         Limit.Pay(Room + bytes);
-        _counters.AddBackground(batch.ContentPages, BitOperations.PopCount(zeros), Room + bytes);
+        _counters.AddBackground(batch, bytes);
         _choice.Learn(
             tried, unpacked, Room + bytes, Stopwatch.GetElapsedTime(began, packedAt).TotalNanoseconds, Stopwatch.GetElapsedTime(packedAt).TotalNanoseconds);
     }
@@ -104,9 +104,10 @@ internal sealed class BatchWriter : IDisposable
     /// <summary>Sends the news of zero pages.</summary>
     internal void SendZeros(ulong first, ulong count, uint generation)
     {
-        new ZeroRun(first, count, generation).Write(_prologue);
+        var run = new ZeroRun(first, count, generation);
+        run.Write(_prologue);
         _connection.SendAll(_prologue.AsSpan(0, ZeroRun.FrameBytes));
-        _counters.AddBackground(0, (long)count, ZeroRun.FrameBytes);
+        _counters.AddZeros(run);
     }
 
     public void Dispose()

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Net;
 using System.Net.Sockets;
 using Pageferry.Memory;
 
@@ -23,6 +24,9 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
 
     internal bool SwitchedOver { get; private set; }
 
+    /// <summary>The source's address; null before it is heard.</summary>
+    internal EndPoint? Peer => _control?.Socket.RemoteEndPoint;
+
     internal Action<FaultEngine>? EngineStarted { get; set; }
 
     /// <summary>Accepts the session's connections.</summary>
@@ -31,6 +35,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         _connections = listener.AcceptControl();
         _connections.AcceptRest(MigrationSource.Patience);
         _control = _connections.Control;
+        Counters.ProtocolVersion = _connections.Version;
     }
 
     /// <summary>From the layout to the last page.</summary>
@@ -41,6 +46,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         _guest = prepare(layout);
         _engine = _guest.Engine;
         Counters.PagesTotal = (long)_engine.Memory.PageCount;
+        Counters.Recording?.Begin(Counters.PagesTotal);
         _threads = new PageThreads(_connections!.All);
         var requester = new DemandRequester(_connections.Demand, _threads.Fail);
         _engine.Start(requester);

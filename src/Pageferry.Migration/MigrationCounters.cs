@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Numerics;
 using Pageferry.Memory;
 
 namespace Pageferry.Migration;
@@ -23,6 +24,7 @@ internal sealed class MigrationCounters
     private double _dirtyRate;
     private int _round;
     private int _throttle;
+    private int _protocolVersion;
     private int _phase = (int)MigrationPhase.Preparing;
 
     internal long PagesTotal
@@ -46,13 +48,26 @@ internal sealed class MigrationCounters
                 Volatile.Write(ref _began, Stopwatch.GetTimestamp());
             }
 
-            Volatile.Write(ref _phase, (int)value);
+            bool isNew = Interlocked.Exchange(ref _phase, (int)value) != (int)value;
             if (value is MigrationPhase.Completed or MigrationPhase.Failed or MigrationPhase.Cancelled or MigrationPhase.Stalled)
             {
                 Volatile.Write(ref _ended, Stopwatch.GetTimestamp());
                 Remaining = value == MigrationPhase.Completed ? 0 : Volatile.Read(ref _remaining);
             }
+
+            if (isNew)
+            {
+                Recording?.Note();
+            }
         }
+    }
+
+    /// <summary>Keeps what happens for a report; null if nobody wants one.</summary>
+    internal MigrationRecording? Recording { get; set; }
+
+    internal int ProtocolVersion
+    {
+        set => Volatile.Write(ref _protocolVersion, value);
     }
 
     internal TimeSpan Downtime
@@ -72,7 +87,11 @@ internal sealed class MigrationCounters
 
     internal uint Round
     {
-        set => Volatile.Write(ref _round, (int)value);
+        set
+        {
+            Volatile.Write(ref _round, (int)value);
+            Recording?.Note();
+        }
     }
 
     /// <summary>What is to be sent of the round, or after the switchover.</summary>
@@ -92,25 +111,24 @@ internal sealed class MigrationCounters
     /// <summary>From now on pages go that nobody waits for.</summary>
     internal void BeginBackground() => Volatile.Write(ref _backgroundBegan, Stopwatch.GetTimestamp());
 
-    internal void AddDemand(long pages, long zeros, long bytes)
+    internal void AddDemand(in PageBatch batch, int payloadBytes)
     {
-        _ = Interlocked.Add(ref _demand, pages);
-        Add(pages, zeros, bytes);
+        _ = Interlocked.Add(ref _demand, batch.ContentPages);
+        Add(batch, payloadBytes, TransferKind.Demand);
     }
 
-    internal void AddBackground(long pages, long zeros, long bytes)
+    internal void AddBackground(in PageBatch batch, int payloadBytes)
     {
-        if (Phase == MigrationPhase.PostCopy)
-        {
-            Volatile.Write(ref _backgroundEnded, Stopwatch.GetTimestamp());
-            _ = Interlocked.Add(ref _background, pages);
-        }
-        else
-        {
-            _ = Interlocked.Add(ref _precopy, pages);
-        }
+        bool isPostCopy = IsBackgroundBegun();
+        _ = Interlocked.Add(ref isPostCopy ? ref _background : ref _precopy, batch.ContentPages);
+        Add(batch, payloadBytes, isPostCopy ? TransferKind.Background : TransferKind.Precopy);
+    }
 
-        Add(pages, zeros, bytes);
+    internal void AddZeros(in ZeroRun run)
+    {
+        _ = IsBackgroundBegun();
+        Recording?.Map?.Add(TransferKind.Zero, run.First, run.Count);
+        Add(0, (long)run.Count, ZeroRun.FrameBytes);
     }
 
     internal void AddDamaged(long pages = 1) => Interlocked.Add(ref _damaged, pages);
@@ -141,7 +159,31 @@ internal sealed class MigrationCounters
             DirtyMibPerSecond = Volatile.Read(ref _dirtyRate) / (1 << 20),
             ExpectedDowntime = TimeSpan.FromTicks(Volatile.Read(ref _expectedDowntimeTicks)),
             ThrottlePercent = Throttle,
+            ProtocolVersion = Volatile.Read(ref _protocolVersion),
         };
+    }
+
+    /// <returns>Whether pages that nobody waits for go after the switchover; then it is noted that one went now.</returns>
+    private bool IsBackgroundBegun()
+    {
+        bool isPostCopy = Phase == MigrationPhase.PostCopy;
+        if (isPostCopy)
+        {
+            Volatile.Write(ref _backgroundEnded, Stopwatch.GetTimestamp());
+        }
+
+        return isPostCopy;
+    }
+
+    private void Add(in PageBatch batch, int payloadBytes, TransferKind kind)
+    {
+        if (Recording?.Map is { } map)
+        {
+            map.AddMask(kind, batch.First, batch.Content);
+            map.AddMask(TransferKind.Zero, batch.First, batch.Zeros);
+        }
+
+        Add(batch.ContentPages, BitOperations.PopCount(batch.Zeros), PageBatch.PrologueBytes + payloadBytes);
     }
 
     private void Add(long pages, long zeros, long bytes)

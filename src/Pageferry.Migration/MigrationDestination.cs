@@ -80,6 +80,21 @@ public sealed class MigrationDestination : IDisposable
     /// <summary>How long a source may say nothing, on any connection, before the guest could run here.</summary>
     internal TimeSpan LongestSilence { get; init; } = TimeSpan.FromSeconds(60);
 
+    /// <summary>Whether what happens is kept for a report, in <see cref="Recording"/>.</summary>
+    public bool IsRecorded { get; init; }
+
+    /// <summary>What happened since a source came; null before, and unless it is recorded. Complete when <see cref="Receive"/> or <see cref="TurnedAway"/> is told.</summary>
+    public MigrationRecording? Recording => _counters.Recording;
+
+    /// <summary>The source's address; null before there is one.</summary>
+    public EndPoint? Peer { get; private set; }
+
+    /// <summary>
+    /// Is told the reason when a source that was listened to failed before switchover, while <see cref="Progress"/>, <see cref="Engine"/> and
+    /// <see cref="Recording"/> are still about it.
+    /// </summary>
+    public Action<string>? TurnedAway { get; set; }
+
     /// <summary>Takes in one guest. Sources that fail before switchover are turned away and waited on again.</summary>
     /// <param name="arrived">Called when the guest has been told to run, with the guest; from then on it belongs to who called this.</param>
     /// <exception cref="MigrationException">The link was lost after switchover: the guest stalls on what is missing.</exception>
@@ -89,10 +104,12 @@ public sealed class MigrationDestination : IDisposable
         {
             using var session = new IncomingSession(_prepare, LongestSilence);
             _counters = session.Counters;
+            _counters.Recording = IsRecorded ? new MigrationRecording(() => Progress) : null;
             session.EngineStarted = engine => _engine = engine;
             try
             {
                 session.Accept(_listener);
+                Peer = session.Peer;
                 session.Migrate(arrived);
                 return;
             }
@@ -100,6 +117,15 @@ public sealed class MigrationDestination : IDisposable
             {
                 string reason = MigrationSource.Describe(failure);
                 session.Part(reason);
+                bool isHeard = _counters.Phase != MigrationPhase.Waiting;
+                _counters.Phase = MigrationPhase.Failed;
+                Recording?.End();
+                if (isHeard)
+                {
+                    TurnedAway?.Invoke(reason);
+                }
+
+                Peer = null;
                 _counters = new MigrationCounters { Phase = MigrationPhase.Waiting };
                 _engine = null;
                 if (_logger is not null)
@@ -113,6 +139,10 @@ public sealed class MigrationDestination : IDisposable
                     $"The link to the source was lost after switchover: {MigrationSource.Describe(failure)} The guest goes on with the pages it has and stalls on the {_engine?.UnknownPages ?? 0} that are missing.",
                     switchedOver: true,
                     failure);
+            }
+            finally
+            {
+                session.Counters.Recording?.End();
             }
         }
     }

@@ -59,4 +59,7 @@ public readonly record struct MigrationProgress
 
     /// <summary>The share of time that the guest's vCPUs are kept from running, 0 to 99 (QEMU: cpu-throttle-percentage).</summary>
     public int ThrottlePercent { get; init; }
+
+    /// <summary>The version of the protocol that both sides agreed on; 0 before.</summary>
+    public int ProtocolVersion { get; init; }
 }

@@ -52,6 +52,16 @@ public sealed class MigrationSource
     /// <summary>How far the migration is, from any thread.</summary>
     public MigrationProgress Progress => _counters.Snapshot();
 
+    /// <summary>Whether what happens is kept for a report, in <see cref="Recording"/>.</summary>
+    public bool IsRecorded
+    {
+        get => _counters.Recording is not null;
+        init => _counters.Recording = value ? new MigrationRecording(() => Progress) : null;
+    }
+
+    /// <summary>What happened; null unless it is recorded. Complete when <see cref="Run"/> has ended.</summary>
+    public MigrationRecording? Recording => _counters.Recording;
+
     /// <summary>What was decided so far, and why, in sentences for a reader.</summary>
     public IReadOnlyList<string> Decisions
     {
@@ -75,6 +85,7 @@ public sealed class MigrationSource
     public void Run(EndPoint destination)
     {
         using var session = new OutgoingSession(_options, _counters);
+        Recording?.Begin(_counters.PagesTotal);
         try
         {
             Migrate(destination, session);
@@ -95,6 +106,10 @@ public sealed class MigrationSource
                     : $"The migration to {PeerConnector.NameOf(destination)} {(_cancelled ? "was cancelled." : $"failed: {reason}")} The guest goes on here.",
                 _switchedOver,
                 failure);
+        }
+        finally
+        {
+            Recording?.End();
         }
     }
 
@@ -378,5 +393,7 @@ public sealed class MigrationSource
         {
             _decisions.Add(reason);
         }
+
+        Recording?.Note(reason);
     }
 }

@@ -41,7 +41,9 @@ internal sealed class OutgoingSession(MigrationOptions options, MigrationCounter
     internal void Open(EndPoint destination)
     {
         var connector = new PeerConnector(destination, options.Security, options.InsecureNetwork);
-        SessionId session = connector.Connect(_all).Introduce(new Hello(options.Versions, ConnectionRole.Control, (byte)options.Connections, SessionId.None)).Session;
+        Welcome welcome = connector.Connect(_all).Introduce(new Hello(options.Versions, ConnectionRole.Control, (byte)options.Connections, SessionId.None));
+        SessionId session = welcome.Session;
+        counters.ProtocolVersion = welcome.Version;
         PeerConnection demand = connector.Connect(_all);
         long began = Stopwatch.GetTimestamp();
         _ = demand.Introduce(new Hello(options.Versions, ConnectionRole.Demand, 0, session));

@@ -70,7 +70,7 @@ internal sealed class PageArrival : IDisposable
         else
         {
             PlaceZeros(_zeros.First, _zeros.Count);
-            Count(0, (long)_zeros.Count, ZeroRun.FrameBytes);
+            _pages.Counters.AddZeros(_zeros);
         }
     }
 
@@ -102,7 +102,14 @@ internal sealed class PageArrival : IDisposable
         }
 
         _pages.TakeWhole(batch.First, batch.Zeros);
-        Count(batch.ContentPages, BitOperations.PopCount(batch.Zeros), PageBatch.PrologueBytes + _payloadBytes);
+        if (_role == ConnectionRole.Demand)
+        {
+            _pages.Counters.AddDemand(batch, _payloadBytes);
+        }
+        else
+        {
+            _pages.Counters.AddBackground(batch, _payloadBytes);
+        }
     }
 
     /// <summary>Makes the payload the pages' content.</summary>
@@ -208,18 +215,6 @@ internal sealed class PageArrival : IDisposable
         if (_pages.Engine.Statistics.RemovedPages == 0 && _pages.Counters.Damaged == 0)
         {
             throw new ProtocolException($"The source sent a page of the {count} from {first} twice.");
-        }
-    }
-
-    private void Count(long content, long zeros, long bytes)
-    {
-        if (_role == ConnectionRole.Demand)
-        {
-            _pages.Counters.AddDemand(content, zeros, bytes);
-        }
-        else
-        {
-            _pages.Counters.AddBackground(content, zeros, bytes);
         }
     }
 }

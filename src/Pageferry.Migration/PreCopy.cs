@@ -83,8 +83,8 @@ internal sealed class PreCopy(IMigratingGuest guest, OutgoingSession session, Ou
     {
         Generation++;
         var count = (long)pages.Pending.CountPages();
-        session.Counters.Round = Generation;
         session.Counters.Remaining = count;
+        session.Counters.Round = Generation;
         threads.RunTogether("pre-copy", senders.Length, index => senders[index].SendRound(Generation, tracker, until));
         return count;
     }
