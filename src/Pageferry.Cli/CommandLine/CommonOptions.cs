@@ -144,6 +144,24 @@ internal static class CommonOptions
         CustomParser = result => Choice(result, HostWord.Auto, HostWord.Kvm, HostWord.Threads),
     };
 
+    /// <summary>A file for a report.</summary>
+    internal static Option<string?> Report() => new("--report")
+    {
+        Description = "Write what happened to a page with plots, which needs no network: a file that ends with .html.",
+        HelpName = "FILE",
+        CustomParser = result =>
+        {
+            string path = Text(result);
+            if (path.EndsWith(ReportFile.Extension, StringComparison.Ordinal))
+            {
+                return Path.GetFullPath(path);
+            }
+
+            result.AddError($"'{path}' is not a value of --report. Write a file's name that ends with {ReportFile.Extension}, such as report.html.");
+            return null;
+        },
+    };
+
     internal static Option<string> Control(string description) => new("--control")
     {
         Description = description,

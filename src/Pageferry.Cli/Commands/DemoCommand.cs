@@ -27,8 +27,10 @@ internal static class DemoCommand
         Option<string> host = CommonOptions.Host();
         Option<string> mode = CommonOptions.Mode("postcopy");
         Option<string> dirtyTracking = CommonOptions.DirtyTracking();
+        Option<string?> report = CommonOptions.Report();
+        report.Description = "Write a page with plots for each side: FILE.source.html and FILE.destination.html, where --report is FILE.html.";
         Option<bool> json = CommonOptions.Json();
-        var command = new Command("demo", "Move a running guest to another process and show what happens.") { memory, vcpus, guest, backing, delivery, privilege, host, mode, dirtyTracking, json };
+        var command = new Command("demo", "Move a running guest to another process and show what happens.") { memory, vcpus, guest, backing, delivery, privilege, host, mode, dirtyTracking, report, json };
         examples[command] = ["pageferry demo", "pageferry demo --memory 1G --vcpus 2 --guest random", "pageferry demo --memory 64M --delivery exit --json"];
         command.SetAction((result, cancellation) => RunAsync(
             new DemoOptions(
@@ -40,7 +42,8 @@ internal static class DemoCommand
                 result.GetRequiredValue(privilege),
                 result.GetRequiredValue(host),
                 result.GetRequiredValue(mode),
-                result.GetRequiredValue(dirtyTracking)),
+                result.GetRequiredValue(dirtyTracking),
+                result.GetValue(report)),
             result.GetValue(json),
             cancellation));
         return command;

@@ -28,11 +28,12 @@ internal static class VmMigrateCommand
         dirtyTracking.Description = "What the guest's writes have to be tracked by, as chosen when it was made; auto: whatever it is.";
         Option<bool> autoConverge = new("--auto-converge") { Description = "Slow the guest down when it writes faster than pre-copy sends (with --mode precopy)." };
         Option<bool> validate = new("--validate") { Description = "Compare a digest of every page on both sides at the end." };
+        Option<string?> report = CommonOptions.Report();
         Option<bool> json = CommonOptions.Json();
         json.Description = "Write JSON to standard output: an object per second, and one at the end.";
         var command = new Command("migrate", "Move a running guest: its memory before it, after it, or both.")
         {
-            control, to, mode, downtime, connections, compression, bandwidth, postcopyBandwidth, timeout, onTimeout, dirtyTracking, autoConverge, validate, json,
+            control, to, mode, downtime, connections, compression, bandwidth, postcopyBandwidth, timeout, onTimeout, dirtyTracking, autoConverge, validate, report, json,
         };
         var security = new SecurityOptions(
             command,
@@ -61,6 +62,7 @@ internal static class VmMigrateCommand
                 DirtyTracking = result.GetValue(dirtyTracking),
                 AutoConverge = result.GetValue(autoConverge),
                 Validate = result.GetValue(validate),
+                Report = result.GetValue(report),
             };
             var request = new ControlRequest
             {
@@ -110,6 +112,16 @@ internal static class VmMigrateCommand
         foreach (string line in json ? [text] : TextWrap.Lines(text, "  ", string.Empty))
         {
             await Console.Out.WriteLineAsync(line);
+        }
+
+        if (migration.Report is { } report && !json)
+        {
+            await Console.Out.WriteLineAsync($"The report is in {report}.");
+        }
+
+        if (migration.ReportError is { } reason)
+        {
+            await Console.Error.WriteLineAsync($"pageferry: {reason}");
         }
 
         return ExitCode.Done;

@@ -20,9 +20,10 @@ internal static class VmReceiveCommand
         };
         Option<string> delivery = CommonOptions.Delivery();
         Option<string> dirtyTracking = CommonOptions.DirtyTracking();
+        Option<string?> report = CommonOptions.Report();
         Option<bool> json = CommonOptions.Json();
         Option<bool> endWithInput = CommonOptions.EndWithInput();
-        var command = new Command("receive", "Wait for a guest and run it when it arrives.") { listen, control, backing, delivery, dirtyTracking, json, endWithInput };
+        var command = new Command("receive", "Wait for a guest and run it when it arrives.") { listen, control, backing, delivery, dirtyTracking, report, json, endWithInput };
         var security = new SecurityOptions(
             command,
             listen,
@@ -44,7 +45,7 @@ internal static class VmReceiveCommand
                 Lifeline.Watch(path);
             }
 
-            var options = new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, result.GetRequiredValue(delivery));
+            var options = new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, result.GetRequiredValue(delivery), result.GetValue(report));
             return VmProcess.ReceiveAsync(
                 result.GetRequiredValue(listen), security.Read(result), result.GetValue(backing), result.GetRequiredValue(dirtyTracking), options, cancellation);
         });

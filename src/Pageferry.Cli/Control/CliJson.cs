@@ -11,6 +11,7 @@ namespace Pageferry.Cli;
 [JsonSerializable(typeof(VmStatus))]
 [JsonSerializable(typeof(ArmingReport))]
 [JsonSerializable(typeof(VmEvent))]
+[JsonSerializable(typeof(MigrationReport))]
 [JsonSerializable(typeof(DemoReport))]
 [JsonSerializable(typeof(DoctorReport))]
 [JsonSerializable(typeof(ConformanceReport))]

@@ -10,5 +10,6 @@ namespace Pageferry.Cli;
 /// <param name="Host">One of the constants of <see cref="HostWord"/>.</param>
 /// <param name="Mode">When memory goes: <c>auto</c>, <c>precopy</c> or <c>postcopy</c>.</param>
 /// <param name="DirtyTracking">One of the constants of <see cref="DirtyTrackingWord"/>.</param>
+/// <param name="Report">What the names of both sides' reports are made of, an absolute path; null for none.</param>
 internal sealed record DemoOptions(
-    string Guest, MemorySize Memory, int Vcpus, string Backing, string Delivery, string Privilege, string Host, string Mode, string DirtyTracking);
+    string Guest, MemorySize Memory, int Vcpus, string Backing, string Delivery, string Privilege, string Host, string Mode, string DirtyTracking, string? Report = null);

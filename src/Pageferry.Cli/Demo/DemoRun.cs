@@ -40,7 +40,8 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
                 "--privilege", options.Privilege,
                 "--host", options.Host,
                 "--dirty-tracking", options.DirtyTracking]);
-            using ChildVm destination = ChildVm.Start("destination", destinationControl, "vm", "receive", "--listen", "127.0.0.1:0", "--delivery", options.Delivery);
+            using ChildVm destination = ChildVm.Start("destination", destinationControl, [
+                "vm", "receive", "--listen", "127.0.0.1:0", "--delivery", options.Delivery, .. ReportOf("destination") is { } report ? (string[])["--report", report] : []]);
             await source.ConnectAsync(cancellation);
             await destination.ConnectAsync(cancellation);
             return await MigrateAsync(source, destination, cancellation);
@@ -64,7 +65,7 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
 
         VmStatus left = await display.ShowAsync(async () =>
         {
-            Task<VmStatus> moving = source.AskApartAsync(new ControlRequest { Command = ControlRequest.Migrate, To = waiting.Listen, Migration = new MigrationSettings { Mode = options.Mode } }, cancellation);
+            Task<VmStatus> moving = source.AskApartAsync(new ControlRequest { Command = ControlRequest.Migrate, To = waiting.Listen, Migration = new MigrationSettings { Mode = options.Mode, Report = ReportOf("source") } }, cancellation);
             var patience = new Patience();
             while (await Task.WhenAny(moving, Task.Delay(s_pollInterval, cancellation)) != moving)
             {
@@ -81,8 +82,32 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
 
         display.Say("destination", $"the guest runs here and has all its memory; {PassesAfter} passes follow");
         VmStatus arrived = await WatchAsync(destination, PassesAfter, cancellation);
+        await SayReportsAsync(left, destination, cancellation);
         arrived = await destination.AskAsync(new ControlRequest { Command = ControlRequest.Stop }, cancellation);
         return Report(left, arrived);
+    }
+
+    private string? ReportOf(string side) => options.Report is null ? null : Path.ChangeExtension(options.Report, $".{side}{ReportFile.Extension}");
+
+    private async Task SayReportsAsync(VmStatus left, ChildVm destination, CancellationToken cancellation)
+    {
+        if (options.Report is null)
+        {
+            return;
+        }
+
+        VmStatus arrived;
+        var patience = new Patience();
+        while ((arrived = await destination.StatusAsync(cancellation)).Migration is { Report: null, ReportError: null })
+        {
+            patience.Observe(arrived);
+            await Task.Delay(s_pollInterval, cancellation);
+        }
+
+        foreach (MigrationStatus? side in (MigrationStatus?[])[left.Migration, arrived.Migration])
+        {
+            display.Say("report", side?.ReportError ?? side?.Report ?? string.Empty);
+        }
     }
 
     /// <summary>Waits until the guest has ended a number of passes, or has ended itself.</summary>

@@ -13,12 +13,12 @@ internal sealed class Arrival
 {
     private readonly MigrationDestination _destination;
     private readonly RecentLatencies _recent = new();
-    private readonly bool _isSecured;
+    private readonly ArrivalOptions _options;
 
-    private Arrival(MigrationDestination destination, bool isSecured)
+    private Arrival(MigrationDestination destination, ArrivalOptions options)
     {
         _destination = destination;
-        _isSecured = isSecured;
+        _options = options;
     }
 
     /// <summary>Where it listens.</summary>
@@ -38,7 +38,14 @@ internal sealed class Arrival
                 return null;
             }
 
-            MigrationStatus status = MigrationStatus.Of(progress) with { Role = "destination", Tls = _isSecured };
+            MigrationStatus status = MigrationStatus.Of(progress) with
+            {
+                Role = "destination",
+                Peer = _destination.Peer?.ToString(),
+                Tls = _options.Security is not null,
+                Report = _options.Report?.WrittenTo,
+                ReportError = _options.Report?.Error,
+            };
             return _destination.Engine is { } engine ? WithFaults(status, engine.Statistics) : status;
         }
     }
@@ -55,8 +62,11 @@ internal sealed class Arrival
         try
         {
             var destination = new MigrationDestination(
-                local, layout => Prepare(layout, options, logger), logger, security: options.Security, insecureNetwork: options.InsecureNetwork);
-            return new Arrival(destination, options.Security is not null);
+                local, layout => Prepare(layout, options, logger), logger, security: options.Security, insecureNetwork: options.InsecureNetwork)
+            {
+                IsRecorded = options.Report is not null,
+            };
+            return new Arrival(destination, options);
         }
         catch (SocketException e)
         {
@@ -72,10 +82,12 @@ internal sealed class Arrival
 
     /// <summary>Takes one guest in.</summary>
     /// <param name="arrived">Called when the guest runs here and its memory is still arriving.</param>
+    /// <param name="turnedAway">Called with the reason when a guest did not come: another is waited for.</param>
     /// <returns>Completes when all its memory is here; fails with <see cref="MigrationException"/> when the link is lost before.</returns>
-    internal Task ReceiveAsync(Action<ArrivingGuest> arrived) => Task.Factory.StartNew(
+    internal Task ReceiveAsync(Action<ArrivingGuest> arrived, Action<string> turnedAway) => Task.Factory.StartNew(
         () =>
         {
+            _destination.TurnedAway = turnedAway;
             try
             {
                 _destination.Receive(guest => arrived((ArrivingGuest)guest));
@@ -90,6 +102,18 @@ internal sealed class Arrival
         CancellationToken.None,
         TaskCreationOptions.LongRunning,
         TaskScheduler.Default);
+
+    /// <summary>Writes the report of what came last, if one is wanted.</summary>
+    /// <param name="status">How the guest is now.</param>
+    /// <param name="guest">The guest's id; empty if none came.</param>
+    /// <param name="error">Why it failed; null if it didn't.</param>
+    /// <returns>Where it is, or why it isn't, for a reader; null if none is wanted.</returns>
+    internal string? WriteReport(VmStatus status, Guid guest, string? error) => _destination.Recording is { } recording
+        ? _options.Report?.Write(() => MigrationReport.Of(status, guest, recording, error) with
+        {
+            Faults = _destination.Engine is { } engine ? MigrationReport.FaultsOf(engine.Statistics) : [],
+        })
+        : null;
 
     private static ArrivingGuest Prepare(MigrationLayout layout, ArrivalOptions options, ILogger logger)
     {

@@ -10,4 +10,6 @@ namespace Pageferry.Cli;
 /// <param name="DirtyTracking">What is to tell which pages it writes, if KVM runs it.</param>
 /// <param name="Security">Who this side is and whom it trusts; null for connections without TLS.</param>
 /// <param name="InsecureNetwork">Whether to listen beyond loopback without TLS.</param>
-internal sealed record ArrivalOptions(GuestBacking? Backing, FaultDelivery Delivery, DirtyTracking DirtyTracking, MigrationSecurity? Security, bool InsecureNetwork);
+/// <param name="Report">Where a report of each arrival goes, also of one that fails; null for none.</param>
+internal sealed record ArrivalOptions(
+    GuestBacking? Backing, FaultDelivery Delivery, DirtyTracking DirtyTracking, MigrationSecurity? Security, bool InsecureNetwork, ReportFile? Report);

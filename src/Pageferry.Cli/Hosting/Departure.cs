@@ -6,9 +6,11 @@ namespace Pageferry.Cli;
 /// <param name="guest">The guest.</param>
 /// <param name="to">Where it goes.</param>
 /// <param name="options">How it goes there.</param>
-internal sealed class Departure(IMigratingGuest guest, NetworkEndpoint to, MigrationOptions options)
+/// <param name="settings">The same, as it was asked for.</param>
+/// <param name="report">Where a report of it goes; null for none.</param>
+internal sealed class Departure(IMigratingGuest guest, NetworkEndpoint to, MigrationOptions options, MigrationSettings settings, ReportFile? report)
 {
-    private readonly MigrationSource _source = new(guest, options);
+    private readonly MigrationSource _source = new(guest, options) { IsRecorded = report is not null };
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     /// <summary>Completes when the guest's process has taken note of the end.</summary>
@@ -35,6 +37,8 @@ internal sealed class Departure(IMigratingGuest guest, NetworkEndpoint to, Migra
                 ExpectedDowntimeMs = Known(progress.ExpectedDowntime.TotalMilliseconds),
                 ThrottlePercent = Known(progress.ThrottlePercent),
                 Decisions = _source.Decisions,
+                Report = report?.WrittenTo,
+                ReportError = report?.Error,
             };
         }
     }
@@ -45,6 +49,14 @@ internal sealed class Departure(IMigratingGuest guest, NetworkEndpoint to, Migra
 
     /// <summary>The guest's process has taken note of the end.</summary>
     internal void End() => _ended.SetResult();
+
+    /// <summary>Writes the report of the migration, if one is wanted.</summary>
+    /// <param name="status">How the guest is now.</param>
+    /// <param name="error">Why it failed; null if it didn't.</param>
+    /// <returns>Where it is, or why it isn't, for a reader; null if none is wanted.</returns>
+    internal string? WriteReport(VmStatus status, string? error) => _source.Recording is { } recording
+        ? report?.Write(() => MigrationReport.Of(status, guest.Id, recording, error) with { Options = settings })
+        : null;
 
     /// <summary>Moves the guest.</summary>
     /// <returns>Completes when the destination has every page; fails with <see cref="MigrationException"/>.</returns>

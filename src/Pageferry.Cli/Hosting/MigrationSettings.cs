@@ -38,6 +38,9 @@ internal sealed record MigrationSettings
     /// <summary>Whether every page is compared at the end.</summary>
     public bool Validate { get; init; }
 
+    /// <summary>Where a report is to be written, an absolute path; null for none.</summary>
+    public string? Report { get; init; }
+
     /// <summary>The options.</summary>
     /// <exception cref="CommandException">A word or number is none that the option has.</exception>
     internal MigrationOptions ToOptions()

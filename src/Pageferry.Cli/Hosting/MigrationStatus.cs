@@ -74,6 +74,12 @@ internal sealed record MigrationStatus
     /// <summary>What was decided, and why; null on the destination.</summary>
     public IReadOnlyList<string>? Decisions { get; init; }
 
+    /// <summary>Where the report of the migration is; null before it is written, and if none was asked for.</summary>
+    public string? Report { get; init; }
+
+    /// <summary>Why the report that was asked for could not be written; null if it could.</summary>
+    public string? ReportError { get; init; }
+
     /// <summary>Userfaults that needed a page from the source; null on the source.</summary>
     public ulong? DemandFaults { get; init; }
 

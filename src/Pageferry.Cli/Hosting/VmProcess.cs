@@ -78,7 +78,7 @@ internal sealed class VmProcess
         var process = new VmProcess(options);
         using MigrationSecurity? security = settings.Load();
         var arrivalOptions = new ArrivalOptions(
-            backing is null ? null : BackingWord.Parse(backing), process._delivery, DirtyTrackingWord.Parse(dirtyTracking), security, settings.InsecureNetwork);
+            backing is null ? null : BackingWord.Parse(backing), process._delivery, DirtyTrackingWord.Parse(dirtyTracking), security, settings.InsecureNetwork, ReportFile.At(options.Report));
         var arrival = Arrival.Listen(listen, arrivalOptions, new OutputLogger(options.Output));
         process._arrival = arrival;
         await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
@@ -117,21 +117,26 @@ internal sealed class VmProcess
 
     private async Task WatchArrivalAsync(Arrival arrival)
     {
+        string? error = null;
         try
         {
             await arrival.ReceiveAsync(guest =>
             {
                 Adopt(guest.Id, guest.Machine, guest.Pause, VmState.Arriving);
                 Say("state", $"The guest {(guest.Pause.IsPaused ? "stands still" : "runs")} here on {HostWord.Of(guest.Machine.Host)}, writes tracked by {DirtyTrackingWord.Of(guest.Machine.DirtyTracking)}; its memory is arriving");
-            });
+            },
+            reason => SayReport(arrival.WriteReport(Status(), _id, reason)));
             Become(VmState.Running, error: null);
             Say("state", "The guest has all its memory");
         }
         catch (Exception e)
         {
-            Become(VmState.Stalled, e.Message);
-            Say("state", e.Message);
+            error = e.Message;
+            Become(VmState.Stalled, error);
+            Say("state", error);
         }
+
+        SayReport(arrival.WriteReport(Status(), _id, error));
     }
 
     private async Task HandleAsync(ControlRequest request, Func<ControlAnswer, Task> answer)
@@ -244,7 +249,7 @@ internal sealed class VmProcess
         using MigrationSecurity? security = request.Security?.Load();
         MigrationSettings settings = request.Migration ?? new MigrationSettings();
         MigrationOptions options = settings.ToOptions() with { Security = security, InsecureNetwork = request.Security?.InsecureNetwork ?? false };
-        Departure departure = Depart(endpoint!, options, settings.DirtyTracking);
+        Departure departure = Depart(endpoint!, options, settings);
         Say("state", $"The guest moves to {endpoint}");
         Task moving = departure.RunAsync();
         bool listening = true;
@@ -262,19 +267,23 @@ internal sealed class VmProcess
             bool isCancelled = departure.IsCancelled;
             Become(e is MigrationException { SwitchedOver: true } ? VmState.Stalled : VmState.Running, isCancelled ? null : e.Message);
             Say("state", e.Message);
+            string? report = departure.WriteReport(Status(), e.Message);
+            SayReport(report);
             departure.End();
-            throw new CommandException(e.Message);
+            throw new CommandException(report is null ? e.Message : $"{e.Message} {report}");
         }
 
         Become(VmState.Moved, error: null);
         departure.End();
         Say("state", $"The guest is at {endpoint} and has all its memory");
+        SayReport(departure.WriteReport(Status(), error: null));
         _ = await TryAnswerAsync(answer, ControlAnswer.Done);
         EndUnlessHeld(ExitCode.Done);
     }
 
-    private Departure Depart(NetworkEndpoint to, MigrationOptions options, string? dirtyTracking)
+    private Departure Depart(NetworkEndpoint to, MigrationOptions options, MigrationSettings settings)
     {
+        ReportFile? report = ReportFile.At(settings.Report);
         if (_arrival is { IsListening: true } arrival && to.EndPoint.Equals(arrival.Endpoint))
         {
             throw new CommandException($"{to} is this process itself. Start another one to move to: pageferry vm receive --listen 127.0.0.1:0 --control SOCKET.");
@@ -291,12 +300,12 @@ internal sealed class VmProcess
 
                 // The ring belongs to vCPUs from their beginning: what the guest was made with can't be changed, only be known to be right.
                 string tracking = DirtyTrackingWord.Of(machine.DirtyTracking);
-                if (dirtyTracking is not (null or DirtyTrackingWord.Auto) && dirtyTracking != tracking)
+                if (settings.DirtyTracking is not (null or DirtyTrackingWord.Auto) && settings.DirtyTracking != tracking)
                 {
-                    throw new CommandException($"Could not {purpose} with --dirty-tracking {dirtyTracking}: its writes are tracked by {tracking}, which is chosen when it is made, by 'vm run' or 'vm receive' with --dirty-tracking.");
+                    throw new CommandException($"Could not {purpose} with --dirty-tracking {settings.DirtyTracking}: its writes are tracked by {tracking}, which is chosen when it is made, by 'vm run' or 'vm receive' with --dirty-tracking.");
                 }
 
-                _departure = new Departure(new LeavingGuest(_id, machine, _pause!), to, options);
+                _departure = new Departure(new LeavingGuest(_id, machine, _pause!), to, options, settings, report);
                 _state = VmState.Leaving;
                 return _departure;
             }
@@ -359,6 +368,14 @@ internal sealed class VmProcess
         if (!_options.IsHeld)
         {
             _ = _end.TrySetResult(code);
+        }
+    }
+
+    private void SayReport(string? report)
+    {
+        if (report is not null)
+        {
+            Say("report", report);
         }
     }
 

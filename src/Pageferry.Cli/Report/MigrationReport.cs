@@ -1,0 +1,81 @@
+using System.Reflection;
+using Pageferry.Memory;
+using Pageferry.Migration;
+
+namespace Pageferry.Cli;
+
+/// <summary>All that a report's page shows, as its JSON block has it. docs/cli.md explains each field.</summary>
+internal sealed record MigrationReport
+{
+    /// <summary>When it was written, UTC, ISO 8601.</summary>
+    public required string WrittenAt { get; init; }
+
+    /// <summary>The version of pageferry that wrote it.</summary>
+    public required string Version { get; init; }
+
+    /// <summary>The protocol version that both sides spoke; null if they had not agreed on any.</summary>
+    public int? ProtocolVersion { get; init; }
+
+    /// <summary>The name of the machine that wrote it.</summary>
+    public required string Machine { get; init; }
+
+    /// <summary>That machine's kernel, as <c>uname -r</c> tells it.</summary>
+    public required string Kernel { get; init; }
+
+    /// <summary>Tells the guest apart from all others; the same on both sides. Null if none came.</summary>
+    public Guid? Guest { get; init; }
+
+    /// <summary>The guest and its migration when it had ended, as <c>vm status --json</c> tells them.</summary>
+    public required VmStatus Status { get; init; }
+
+    /// <summary>Why the migration failed or was cancelled; null if neither.</summary>
+    public string? Error { get; init; }
+
+    /// <summary>What was asked for; null at the destination.</summary>
+    public MigrationSettings? Options { get; init; }
+
+    /// <summary>The migration over time.</summary>
+    public required ReportSamples Samples { get; init; }
+
+    /// <summary>When phases and rounds began, and what was decided.</summary>
+    public required IReadOnlyList<ReportMoment> Moments { get; init; }
+
+    /// <summary>Moments in the middle that were too many to keep; null if none.</summary>
+    public int? MomentsLeftOut { get; init; }
+
+    /// <summary>The guest's userfaults by their cause; empty at the source.</summary>
+    public required IReadOnlyList<ReportFaults> Faults { get; init; }
+
+    /// <summary>Which ranges of memory went how and when; null if the migration ended before that could be seen.</summary>
+    public ReportMap? Map { get; init; }
+
+    /// <summary>Makes a report of a migration that has ended.</summary>
+    /// <param name="status">The guest and its migration.</param>
+    /// <param name="guest">The guest's id; empty if none came.</param>
+    /// <param name="recording">What was recorded.</param>
+    /// <param name="error">Why it failed; null if it didn't.</param>
+    internal static MigrationReport Of(VmStatus status, Guid guest, MigrationRecording recording, string? error)
+    {
+        IReadOnlyList<MigrationProgress> samples = recording.Samples;
+        return new MigrationReport
+        {
+            WrittenAt = DateTimeOffset.UtcNow.ToString("yyyy-MM-dd'T'HH:mm:ss'Z'"),
+            Version = typeof(MigrationReport).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion ?? "unknown",
+            ProtocolVersion = recording.Moments is [.., { Progress.ProtocolVersion: > 0 and var version }] ? version : null,
+            Machine = Environment.MachineName,
+            Kernel = File.ReadAllText("/proc/sys/kernel/osrelease").Trim(),
+            Guest = guest == Guid.Empty ? null : guest,
+            Status = status,
+            Error = error,
+            Samples = ReportSamples.Of(samples),
+            Moments = [.. recording.Moments.Select(ReportMoment.Of)],
+            MomentsLeftOut = recording.MomentsLeftOut > 0 ? recording.MomentsLeftOut : null,
+            Faults = [],
+            Map = recording.Map is { } map && samples.Count > 0 ? ReportMap.Of(map) : null,
+        };
+    }
+
+    /// <summary>The faults that an engine has answered, by cause.</summary>
+    internal static IReadOnlyList<ReportFaults> FaultsOf(FaultStatistics statistics) =>
+        [.. Enum.GetValues<FaultCause>().Where(cause => statistics.FaultsBy(cause) > 0).Select(cause => ReportFaults.Of(cause, statistics.Latencies(cause)))];
+}
