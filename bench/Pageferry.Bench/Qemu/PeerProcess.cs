@@ -13,6 +13,9 @@ internal sealed class PeerProcess : IDisposable
     /// <summary>USER_HZ.</summary>
     private const double CpuTicksPerSecond = 100;
 
+    /// <summary>By how much the threads that note the time of ticks are favoured over those that they watch.</summary>
+    private const int Favour = 10;
+
     private readonly Process _process;
     private readonly BlockingCollection<string> _lines = [];
     private readonly ManualResetEventSlim _ticked = new();
@@ -43,17 +46,18 @@ internal sealed class PeerProcess : IDisposable
         }
     }
 
+    /// <summary>Favours this process over those it is going to start.</summary>
+    public static void FavourThisProcess() => Comparison.Run(["renice", "-n", $"-{Favour}", "-p", $"{Environment.ProcessId}"]);
+
     /// <summary>Starts a process that ends when the caller's thread does, however that comes.</summary>
     /// <param name="command">Its command line.</param>
     public static PeerProcess Start(params string[] command)
     {
-        string[] bound = ["--pdeathsig", "KILL", "--", .. command];
+        string[] bound = ["--pdeathsig", "KILL", "--", "nice", "-n", $"{Favour}", .. command];
         var start = new ProcessStartInfo("setpriv", bound) { UseShellExecute = false, RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
         var peer = new PeerProcess(Process.Start(start)!);
-        peer._process.OutputDataReceived += (_, e) => peer.Take(e.Data);
-        peer._process.ErrorDataReceived += (_, e) => peer.TakeError(e.Data);
-        peer._process.BeginOutputReadLine();
-        peer._process.BeginErrorReadLine();
+        new Thread(() => ReadLines(peer._process.StandardOutput, peer.Take)) { IsBackground = true }.Start();
+        new Thread(() => ReadLines(peer._process.StandardError, peer.TakeError)) { IsBackground = true }.Start();
         return peer;
     }
 
@@ -93,7 +97,15 @@ internal sealed class PeerProcess : IDisposable
         _ticked.Dispose();
     }
 
-    private void Take(string? line)
+    private static void ReadLines(StreamReader from, Action<string> take)
+    {
+        while (from.ReadLine() is { } line)
+        {
+            take(line);
+        }
+    }
+
+    private void Take(string line)
     {
         if (line == BenchGuest.Tick)
         {
@@ -103,21 +115,17 @@ internal sealed class PeerProcess : IDisposable
             _ = Interlocked.Increment(ref _ticks);
             _ticked.Set();
         }
-        else if (line is not null)
+        else
         {
             _lines.Add(line);
         }
-        else
-        {
-            _lines.Add("ended");
-        }
     }
 
-    private void TakeError(string? line)
+    private void TakeError(string line)
     {
         lock (_errors)
         {
-            _errors.Add(line ?? string.Empty);
+            _errors.Add(line);
         }
     }
 
@@ -125,7 +133,7 @@ internal sealed class PeerProcess : IDisposable
     {
         lock (_errors)
         {
-            return new($"{_process.StartInfo.ArgumentList[3]} (process {_process.Id}) {what}. {string.Join(' ', _errors)}");
+            return new($"{_process.StartInfo.ArgumentList[6]} (process {_process.Id}) {what}. {string.Join(' ', _errors)}");
         }
     }
 }

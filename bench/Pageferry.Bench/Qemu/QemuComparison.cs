@@ -30,16 +30,30 @@ internal sealed class QemuComparison : IDisposable
     /// <param name="rounds">Rounds of each, but of downtime.</param>
     /// <param name="downtimes">Rounds of downtime.</param>
     /// <param name="mebibytes">The guest's memory.</param>
-    public static int Compare(string qemu, int rounds, int downtimes, int mebibytes)
+    /// <param name="only">What to measure: background, tls, demand or downtime. Null for everything; only that is stored.</param>
+    public static int Compare(string qemu, int rounds, int downtimes, int mebibytes, string? only)
     {
+        PeerProcess.FavourThisProcess();
         using var comparison = new QemuComparison(qemu, rounds, mebibytes);
-        comparison.Background();
-        comparison.Secured();
-        comparison.Demand();
-        comparison.Downtime(downtimes);
+        (string Name, Action Measure)[] parts =
+        [
+            ("background", comparison.Background),
+            ("tls", comparison.Secured),
+            ("demand", comparison.Demand),
+            ("downtime", () => comparison.Downtime(downtimes)),
+        ];
+        foreach ((_, Action measure) in parts.Where(part => only is null || part.Name == only))
+        {
+            measure();
+        }
+
         comparison._table.Print(Console.Out);
-        comparison._comparison.Add("table", comparison._table.ToJson());
-        comparison._comparison.Store();
+        if (only is null)
+        {
+            comparison._comparison.Add("table", comparison._table.ToJson());
+            comparison._comparison.Store();
+        }
+
         return 0;
     }
 
