@@ -14,12 +14,12 @@ internal sealed class QemuComparison : IDisposable
     private readonly QemuTable _table = new();
     private readonly string _folder = Directory.CreateTempSubdirectory("pageferry-beside-qemu-").FullName;
 
-    private QemuComparison(string qemu, int rounds, int mebibytes)
+    private QemuComparison(string name, string qemu, int rounds, int mebibytes)
     {
         _qemu = qemu;
         _rounds = rounds;
         _mebibytes = mebibytes;
-        _comparison = new Comparison("qemu", rounds);
+        _comparison = new Comparison(name, rounds);
         _comparison.Add("qemu", JsonValue.Create(Comparison.Run([qemu, "--version"]).Split('\n')[0]));
         _comparison.Add("mebibytes", JsonValue.Create(mebibytes));
         BenchCertificates.Make(_folder);
@@ -30,11 +30,11 @@ internal sealed class QemuComparison : IDisposable
     /// <param name="rounds">Rounds of each, but of downtime.</param>
     /// <param name="downtimes">Rounds of downtime.</param>
     /// <param name="mebibytes">The guest's memory.</param>
-    /// <param name="only">What to measure: background, tls, demand or downtime. Null for everything; only that is stored.</param>
+    /// <param name="only">What to measure: background, tls, demand or downtime. Null for everything.</param>
     public static int Compare(string qemu, int rounds, int downtimes, int mebibytes, string? only)
     {
         PeerProcess.FavourThisProcess();
-        using var comparison = new QemuComparison(qemu, rounds, mebibytes);
+        using var comparison = new QemuComparison(only is null ? "qemu" : $"qemu-{only}", qemu, rounds, mebibytes);
         (string Name, Action Measure)[] parts =
         [
             ("background", comparison.Background),
@@ -48,12 +48,8 @@ internal sealed class QemuComparison : IDisposable
         }
 
         comparison._table.Print(Console.Out);
-        if (only is null)
-        {
-            comparison._comparison.Add("table", comparison._table.ToJson());
-            comparison._comparison.Store();
-        }
-
+        comparison._comparison.Add("table", comparison._table.ToJson());
+        comparison._comparison.Store();
         return 0;
     }
 
