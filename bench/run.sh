@@ -10,7 +10,10 @@ dotnet publish bench/Pageferry.Bench -c Release -o artifacts/bench --nologo -v q
 for name; do
     case $name in
         downtime|demand-paging) artifacts/bench/Pageferry.Bench "$name" artifacts/native/pageferry ;;
-        qemu) artifacts/bench/Pageferry.Bench qemu "$(bench/qemu/get-qemu.sh)" ;;
+        qemu)
+            # For the raw TLS stream.
+            [ -f /usr/include/openssl/ssl.h ] || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libssl-dev
+            artifacts/bench/Pageferry.Bench qemu "$(bench/qemu/get-qemu.sh)" ;;
         *) artifacts/bench/Pageferry.Bench "$name" ;;
     esac
 done

@@ -10,7 +10,7 @@ internal sealed class GuestLog
     /// A touch at the destination that takes longer has waited for its page. Shorter ones are of pages that were there and had to be mapped for the
     /// guest; the two are far apart.
     /// </summary>
-    private const double LeastStallMicroseconds = 30;
+    private const double LeastStallMicroseconds = 20;
 
     private const ulong Results = 0x20_0000;
     private const ulong Ticks = 0x20_1000;
