@@ -1,5 +1,6 @@
 #!/bin/sh
-# Publishes the command and the benchmarks as native binaries, then runs the benchmarks named, or all. Results go to bench/results.
+# Publishes the command and the benchmarks as native binaries, then runs the benchmarks named, or all but qemu, which installs a QEMU to run beside.
+# Results go to bench/results.
 # usage: bench/run.sh [NAME...]
 set -eu
 cd "$(dirname "$0")/.."
@@ -9,6 +10,10 @@ dotnet publish bench/Pageferry.Bench -c Release -o artifacts/bench --nologo -v q
 for name; do
     case $name in
         downtime|demand-paging) artifacts/bench/Pageferry.Bench "$name" artifacts/native/pageferry ;;
+        qemu)
+            # For the raw TLS stream.
+            [ -f /usr/include/openssl/ssl.h ] || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libssl-dev
+            artifacts/bench/Pageferry.Bench qemu "$(bench/qemu/get-qemu.sh)" ;;
         *) artifacts/bench/Pageferry.Bench "$name" ;;
     esac
 done

@@ -11,7 +11,8 @@ internal sealed class Comparison(string name, int rounds)
 {
     private static readonly JsonSerializerOptions s_indented = new() { WriteIndented = true };
 
-    private static readonly string s_bench = Path.GetFullPath(Path.Combine(SourceFolder(), ".."));
+    /// <summary>The folder <c>bench</c> of the sources.</summary>
+    public static string Folder { get; } = Path.GetFullPath(Path.Combine(SourceFolder(), ".."));
 
     private readonly JsonObject _result = new()
     {
@@ -33,11 +34,14 @@ internal sealed class Comparison(string name, int rounds)
     public static string[] Ours(params string[] arguments) => [Environment.ProcessPath!, .. arguments];
 
     /// <summary>The command line of a twin, compiled now with gcc -O2.</summary>
-    public static string[] Twin(string source, params string[] arguments)
+    public static string[] Twin(string source, params string[] arguments) => Twin(source, arguments, []);
+
+    /// <summary>The same, with libraries to link.</summary>
+    public static string[] Twin(string source, string[] arguments, params string[] libraries)
     {
         string folder = Directory.CreateDirectory(Path.Combine(Path.GetTempPath(), "pageferry-twins")).FullName;
         string program = Path.Combine(folder, source);
-        _ = Run(["gcc", "-O2", "-Wall", "-Wextra", "-pthread", "-o", program, Path.Combine(s_bench, "twins", $"{source}.c")]);
+        _ = Run(["gcc", "-O2", "-Wall", "-Wextra", "-pthread", "-o", program, Path.Combine(Folder, "twins", $"{source}.c"), .. libraries]);
         return [program, .. arguments];
     }
 
@@ -56,10 +60,6 @@ internal sealed class Comparison(string name, int rounds)
     public void Alternate(string title, string figure, string[] ours, params string[][] twins) => Alternate(title, figure, populate: 0, ours, twins);
 
     /// <summary>The same, with so many bytes of this machine's memory populated and given back before every run.</summary>
-    /// <remarks>
-    /// A virtual machine's memory that is free for some seconds may be taken back by its hypervisor, and is slow when it is used again. A program
-    /// that takes much new memory would measure that, not itself.
-    /// </remarks>
     public void Alternate(string title, string figure, ulong populate, string[] ours, params string[][] twins)
     {
         string[][] programs = [ours, .. twins];
@@ -97,7 +97,22 @@ internal sealed class Comparison(string name, int rounds)
     public void Add(string title, JsonNode value) => _result[title] = value;
 
     /// <summary>Stores the results in place of the earlier ones.</summary>
-    public void Store() => File.WriteAllText(Path.Combine(s_bench, "results", $"{name}.json"), _result.ToJsonString(s_indented) + "\n");
+    public void Store() => File.WriteAllText(Path.Combine(Folder, "results", $"{name}.json"), _result.ToJsonString(s_indented) + "\n");
+
+    /// <summary>Populates so many bytes of this machine's memory and gives them back.</summary>
+    /// <remarks>
+    /// A virtual machine's memory that is free for some seconds may be taken back by its hypervisor, and is slow when it is used again. A program
+    /// that takes much new memory would measure that, not itself.
+    /// </remarks>
+    public static void Populate(ulong bytes)
+    {
+        if (bytes > 0)
+        {
+            using var memory = MappedRegion.MapAnonymous(bytes);
+            memory.Advise(0, bytes, MemoryAdvice.NoHugePage);
+            memory.Advise(0, bytes, MemoryAdvice.PopulateWrite);
+        }
+    }
 
     /// <summary>The middle value; of an even number of values the mean of the two in the middle.</summary>
     public static double Median(IReadOnlyCollection<double> values)
@@ -117,16 +132,6 @@ internal sealed class Comparison(string name, int rounds)
         }
 
         return parsed;
-    }
-
-    private static void Populate(ulong bytes)
-    {
-        if (bytes > 0)
-        {
-            using var memory = MappedRegion.MapAnonymous(bytes);
-            memory.Advise(0, bytes, MemoryAdvice.NoHugePage);
-            memory.Advise(0, bytes, MemoryAdvice.PopulateWrite);
-        }
     }
 
     private static string SourceFolder([CallerFilePath] string file = "") => Path.GetDirectoryName(file)!;

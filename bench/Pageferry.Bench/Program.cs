@@ -15,6 +15,12 @@ return args switch
     ["arming-cycles", var userfaults, var seed] => ArmingCycles.Run(long.Parse(userfaults), int.Parse(seed)),
     ["engine-memory"] => EngineMemory.Measure(),
     ["kernel-matrix", var results, var output, .. var document] => KernelMatrix.Collect(results, output, document is [var path] ? path : null),
+    ["qemu", var qemu] => QemuComparison.Compare(qemu, rounds: 5, downtimes: 20, mebibytes: 1024, only: null),
+    ["qemu", var qemu, var rounds, var downtimes, var mebibytes, .. var only] =>
+        QemuComparison.Compare(qemu, int.Parse(rounds), int.Parse(downtimes), int.Parse(mebibytes), only is [var part] ? part : null),
+    ["peer-source", var image, var mebibytes, var backing, var certificates] =>
+        PageferryPeer.RunSource(image, int.Parse(mebibytes), Enum.Parse<GuestBacking>(backing), certificates),
+    ["peer-destination", var certificates] => PageferryPeer.RunDestination(certificates),
     ["local-fault-once", var pages] => LocalFault.RunOnce(ulong.Parse(pages)),
     ["remote-fault-once", var pages] => RemoteFault.RunOnce(ulong.Parse(pages), GuestBacking.Memfd, stride: 1),
     ["remote-fault-once", var pages, var backing, var stride] => RemoteFault.RunOnce(ulong.Parse(pages), Enum.Parse<GuestBacking>(backing), ulong.Parse(stride)),
@@ -28,6 +34,6 @@ static int Rounds(string[] options) => options is [var rounds] ? int.Parse(round
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator|arming|page-sizes [ROUNDS] | downtime|demand-paging PAGEFERRY [ROUNDS] | arming-cycles USERFAULTS SEED | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
+    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator|arming|page-sizes [ROUNDS] | downtime|demand-paging PAGEFERRY [ROUNDS] | qemu QEMU [ROUNDS DOWNTIMES MEBIBYTES [PART]] | arming-cycles USERFAULTS SEED | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
     return 2;
 }

@@ -160,7 +160,10 @@ public sealed class MigrationSource
             threads.Run(() =>
             {
                 CheckNotCancelled();
-                (uint generation, long stopped) = MoveGuest(session, pages, senders, server, threads);
+
+                // Ended when all is over: it takes long for a memory of which much was written, and the guest waits for pages meanwhile.
+                using IDirtyTracker? tracker = TrackDirtyPages();
+                (uint generation, long stopped) = MoveGuest(session, pages, senders, server, threads, tracker);
                 Follow(session, pages, senders, threads, generation, stopped);
             });
         }
@@ -172,9 +175,9 @@ public sealed class MigrationSource
 
     /// <summary>Pre-copy, if that is wanted, and the switchover.</summary>
     /// <returns>The switchover's generation, and when the guest had stopped.</returns>
-    private (uint Generation, long Stopped) MoveGuest(OutgoingSession session, OutgoingPages pages, BackgroundSender[] senders, DemandServer server, PageThreads threads)
+    private (uint Generation, long Stopped) MoveGuest(
+        OutgoingSession session, OutgoingPages pages, BackgroundSender[] senders, DemandServer server, PageThreads threads, IDirtyTracker? tracker)
     {
-        using IDirtyTracker? tracker = TrackDirtyPages();
         if (tracker is null)
         {
             pages.Pending.AddRun(0, pages.Memory.PageCount);

@@ -29,6 +29,46 @@ public class CodingTests
     });
 
     [Fact]
+    public void Every_run_of_changed_words_makes_a_delta_as_long_as_it_pays()
+    {
+        const int Words = Page.Size / sizeof(ulong);
+        var before = new byte[Page.Size];
+        new Random(1).NextBytes(before);
+        var delta = new byte[DeltaCoding.MostBytes];
+        for (int first = 0; first < Words; first++)
+        {
+            // At the edges of the page, of a length's first byte, and of what pays.
+            foreach (int count in (int[])[1, 2, 126, 127, 128, 129, 254, 255, 256, Words - first])
+            {
+                if (first + count > Words)
+                {
+                    continue;
+                }
+
+                byte[] now = [.. before];
+                for (int word = first; word < first + count; word++)
+                {
+                    now[(word * sizeof(ulong)) + (word % sizeof(ulong))] ^= 0x40;
+                }
+
+                int bytes = DeltaCoding.Encode(before, now, delta);
+                bool pays = (count * sizeof(ulong)) + 4 <= DeltaCoding.MostBytes;
+                Assert.Equal(pays ? (count * sizeof(ulong)) + (first < 128 ? 1 : 2) + (count < 128 ? 1 : 2) : -1, bytes);
+                if (pays)
+                {
+                    byte[] page = [.. before];
+                    Assert.True(DeltaCoding.TryApply(delta.AsSpan(0, bytes), page));
+                    Assert.Equal(now, page);
+
+                    // One that breaks off is none, or changes less than it was to.
+                    page = [.. before];
+                    Assert.False(DeltaCoding.TryApply(delta.AsSpan(0, bytes - 1), page));
+                }
+            }
+        }
+    }
+
+    [Fact]
     public void A_small_change_is_a_small_delta()
     {
         var before = new byte[Page.Size];
@@ -89,6 +129,63 @@ public class CodingTests
 
             return Enumerable.Range(0, count).All(page => pages[(ulong)page] == read[(ulong)page]);
         });
+
+    [Fact]
+    public void Runs_far_apart_make_the_set_that_they_were_made_of()
+    {
+        // Gaps and lengths of one byte to four, at their edges, from the first page to the last.
+        const ulong Pages = 1 << 22;
+        foreach (ulong size in (ulong[])[1, 63, 64, 65, 127, 128, (1 << 14) - 1, 1 << 14, (1 << 21) - 1, 1 << 21])
+        {
+            foreach (ulong first in (ulong[])[0, 1, size, Pages - size])
+            {
+                var pages = new PageBitmap(Pages);
+                pages.AddRun(first, size);
+                _ = pages.Add(Pages - 1);
+                var message = new byte[RunCoding.MostMessageBytes];
+                ulong from = 0;
+                ReadOnlySpan<byte> rest = message.AsSpan(0, RunCoding.Write(pages, ref from, message));
+                Assert.Equal(Pages, from);
+                var read = new PageBitmap(Pages);
+                for (ulong end = 0; !rest.IsEmpty;)
+                {
+                    (ulong at, ulong count) = RunCoding.Read(ref rest, ref end, Pages);
+                    read.AddRun(at, count);
+                }
+
+                Assert.Equal(pages.CountPages(), read.CountPages());
+                for (ulong word = 0; word < Pages; word += PageBitmap.PagesPerWord)
+                {
+                    Assert.True(pages.Word(word) == read.Word(word));
+                }
+            }
+        }
+    }
+
+    [Theory]
+    [InlineData(new byte[] { 0xFF, 0xFF, 0xFF, 0xFF, 0x0F, 1 }, uint.MaxValue, 1)]
+    [InlineData(new byte[] { 0, 0x80, 0x80, 0x80, 0x80, 0x10 }, 0, 1L << 32)]
+    public void The_largest_numbers_are_read(byte[] bytes, long first, long count)
+    {
+        ReadOnlySpan<byte> rest = bytes;
+        ulong end = 0;
+        Assert.Equal(((ulong)first, (ulong)count), RunCoding.Read(ref rest, ref end, 1UL << 32));
+        Assert.True(rest.IsEmpty);
+    }
+
+    [Theory]
+    [InlineData(new byte[] { 0, 0 })]
+    [InlineData(new byte[] { 0 })]
+    [InlineData(new byte[] { 0x80 })]
+    [InlineData(new byte[] { 100, 1 })]
+    [InlineData(new byte[] { 99, 2 })]
+    [InlineData(new byte[] { 0x80, 0x80, 0x80, 0x80, 0x80, 0, 1 })]
+    public void What_is_no_run_is_refused(byte[] bytes) => Assert.Throws<ProtocolException>(() =>
+    {
+        ReadOnlySpan<byte> rest = bytes;
+        ulong end = 0;
+        _ = RunCoding.Read(ref rest, ref end, 100);
+    });
 
     [Fact]
     public void No_bytes_harm_runs() => Gen.Select(Gen.Byte.Array[1, 60], Gen.ULong[1, 100_000]).Sample((bytes, count) =>
