@@ -34,6 +34,8 @@ internal static class BenchCertificates
         request.CertificateExtensions.Add(new X509EnhancedKeyUsageExtension([new Oid("1.3.6.1.5.5.7.3.1"), new Oid("1.3.6.1.5.5.7.3.2")], critical: false));
         using X509Certificate2 certificate = request.Create(authority, s_from, s_until, RandomNumberGenerator.GetBytes(16));
         File.WriteAllText(Path.Combine(folder, $"{side}-cert.pem"), certificate.ExportCertificatePem());
-        File.WriteAllText(Path.Combine(folder, $"{side}-key.pem"), key.ExportPkcs8PrivateKeyPem());
+        string keyFile = Path.Combine(folder, $"{side}-key.pem");
+        File.WriteAllText(keyFile, key.ExportPkcs8PrivateKeyPem());
+        File.SetUnixFileMode(keyFile, UnixFileMode.UserRead | UnixFileMode.UserWrite);
     }
 }
