@@ -56,7 +56,14 @@ internal static class PageStream
                 PageFrames.Repair(stream);
             }
 
-            Loopback.Feed(stream, read(input[0]));
+            try
+            {
+                Loopback.Feed(stream, read(input[0]));
+            }
+            catch (EndOfStreamException)
+            {
+                // The peer went: nothing was wrong with what it said.
+            }
         }
     }
 
