@@ -68,11 +68,13 @@ internal static class PageferryPeer
         using var destination = new MigrationDestination(new IPEndPoint(IPAddress.Loopback, 0), ArrivingGuest.Prepare, security: security);
         Console.WriteLine($"{Port} {destination.EndPoint.Port}");
         ArrivingGuest? arrived = null;
-        new Thread(() =>
+        var receiving = new Thread(() =>
         {
             destination.Receive(guest => Volatile.Write(ref arrived, (ArrivingGuest)guest));
             Console.WriteLine(Arrived);
-        }) { IsBackground = true }.Start();
+        });
+        receiving.IsBackground = true;
+        receiving.Start();
         while (Console.ReadLine()?.Split(' ') is { } told)
         {
             KvmMachine machine = (Volatile.Read(ref arrived) ?? throw new InvalidOperationException("No guest has arrived.")).Machine;
