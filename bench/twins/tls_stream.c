@@ -34,6 +34,8 @@ static SSL *begin_tls(const SSL_METHOD *method, int socket, char **files)
     SSL_CTX *context = SSL_CTX_new(method);
     if (files && (SSL_CTX_use_certificate_file(context, files[0], SSL_FILETYPE_PEM) != 1 || SSL_CTX_use_PrivateKey_file(context, files[1], SSL_FILETYPE_PEM) != 1))
         fail("certificate");
+    // A client that ends with a ticket unread resets the connection.
+    SSL_CTX_set_num_tickets(context, 0);
     SSL *tls = SSL_new(context);
     if (SSL_set_min_proto_version(tls, TLS1_3_VERSION) != 1 || SSL_set_fd(tls, socket) != 1 || (files ? SSL_accept(tls) : SSL_connect(tls)) != 1)
         fail("handshake");
