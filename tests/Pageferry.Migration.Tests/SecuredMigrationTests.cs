@@ -64,7 +64,7 @@ public sealed class SecuredMigrationTests : IDisposable
     {
         using MigrationSecurity a = _certificates.Make("a");
         using MigrationSecurity b = _strangers.Make("b");
-        
+
         // Each refuses the other, and says so.
         AssertRefused(a, b, ["The source refuses the destination", "not signed by the authority"], ["The destination refuses the source", "not signed by the authority"]);
     }
