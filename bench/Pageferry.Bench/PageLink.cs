@@ -32,6 +32,7 @@ internal static class PageLink
         outgoing.Pending.AddRun(0, pages);
         if (kind == "demand")
         {
+            connection.SkipPacing();
             var server = new DemandServer(connection, outgoing, new MigrationCounters());
             server.SwitchOver(Generation);
             try
@@ -45,7 +46,7 @@ internal static class PageLink
         }
         else
         {
-            connection.Socket.SendBufferSize = OutgoingSession.LoopbackQueueBytes;
+            OutgoingSession.FitToLoopback(connection);
             using var sender = new BackgroundSender(connection, outgoing, 0, 1, MigrationCompression.None, new MigrationCounters());
             sender.Drain(Generation);
         }

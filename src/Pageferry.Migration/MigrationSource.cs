@@ -15,6 +15,9 @@ public sealed class MigrationSource
     /// <summary>How long any step before switchover may take: 10 s.</summary>
     public static readonly TimeSpan Patience = TimeSpan.FromSeconds(10);
 
+    /// <summary>Pre-copy that never converges decides once a round, for days.</summary>
+    private const int MostDecisions = 256;
+
     /// <summary>Of the downtime limit, what sending pages may take: the rest is for the messages.</summary>
     private const double SendingShare = 0.75;
 
@@ -62,7 +65,7 @@ public sealed class MigrationSource
     /// <summary>What happened; null unless it is recorded. Complete when <see cref="Run"/> has ended.</summary>
     public MigrationRecording? Recording => _counters.Recording;
 
-    /// <summary>What was decided so far, and why, in sentences for a reader.</summary>
+    /// <summary>What was decided so far, and why, in sentences for a reader: the first and the latest decisions, 256 at most.</summary>
     public IReadOnlyList<string> Decisions
     {
         get
@@ -394,6 +397,11 @@ public sealed class MigrationSource
     {
         lock (_decisions)
         {
+            if (_decisions.Count == MostDecisions)
+            {
+                _decisions.RemoveAt(MostDecisions / 2);
+            }
+
             _decisions.Add(reason);
         }
 

@@ -10,7 +10,7 @@ internal sealed class OutgoingSession(MigrationOptions options, MigrationCounter
     /// How much background content may be queued between two sides of one host. A page that the guest touches while it is queued waits for all
     /// before it, and a queue that outgrows the CPU's cache makes both sides slower. Over a network the kernel fits the queue to the delay.
     /// </summary>
-    internal const int LoopbackQueueBytes = 128 << 10;
+    private const int LoopbackQueueBytes = 128 << 10;
 
     private readonly List<PeerConnection> _all = [];
     private readonly List<PeerConnection> _background = [];
@@ -53,11 +53,20 @@ internal sealed class OutgoingSession(MigrationOptions options, MigrationCounter
             PeerConnection background = connector.Connect(_all);
             _ = background.Introduce(new Hello(options.Versions, ConnectionRole.Background, i, session));
             _background.Add(background);
-            if (background.Socket.RemoteEndPoint is IPEndPoint peer && IPAddress.IsLoopback(peer.Address))
-            {
-                background.Socket.SendBufferSize = LoopbackQueueBytes;
-            }
         }
+
+        if (demand.Socket.RemoteEndPoint is IPEndPoint peer && IPAddress.IsLoopback(peer.Address))
+        {
+            demand.SkipPacing();
+            _background.ForEach(FitToLoopback);
+        }
+    }
+
+    /// <summary>Fits a background connection to two sides of one host.</summary>
+    internal static void FitToLoopback(PeerConnection background)
+    {
+        background.SkipPacing();
+        background.Socket.SendBufferSize = LoopbackQueueBytes;
     }
 
     /// <summary>Sends a control message.</summary>
