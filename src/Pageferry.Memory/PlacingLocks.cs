@@ -7,7 +7,7 @@ namespace Pageferry.Memory;
 /// </summary>
 internal sealed class PlacingLocks
 {
-    /// <summary>Each costs the reading of events some 20 ns; more lanes than these share. A migration has two for each background connection, and one for demand.</summary>
+    /// <summary>Each costs the reading of events some 20 ns; more lanes than these share. A migration has one for each connection, and one more where there is one in the background.</summary>
     private const int Count = 8;
 
     private readonly Lock[] _locks = [.. Enumerable.Range(0, Count).Select(_ => new Lock())];

@@ -19,6 +19,8 @@ internal sealed class IncomingPages(FaultEngine engine, MigrationCounters counte
 
     internal MigrationCounters Counters => counters;
 
+    internal int BackgroundConnections => backgroundConnections;
+
     /// <summary>The digests of what arrived; null unless the source asked for them.</summary>
     internal ReceivedDigests? Digests { get; } = validate ? new ReceivedDigests(engine.Memory.PageCount) : null;
 

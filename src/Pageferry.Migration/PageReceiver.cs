@@ -14,8 +14,11 @@ internal sealed class PageReceiver(PeerConnection connection, IncomingPages page
     private int _placing;
     private bool _isOver;
 
-    /// <summary>How many threads receive: placing takes longer than receiving where pages come that nobody waits for.</summary>
-    internal int Threads => role == ConnectionRole.Background ? 2 : 1;
+    /// <summary>
+    /// How many threads receive. Placing takes longer than receiving where pages come that nobody waits for, so one connection alone has two; more threads than
+    /// connections would only compete with the pages that the guest waits for.
+    /// </summary>
+    internal int Threads => role == ConnectionRole.Background && pages.BackgroundConnections == 1 ? 2 : 1;
 
     /// <summary>Receives and places until the source says that all is sent, or the connection ends; on each of <see cref="Threads"/>.</summary>
     internal void ReceiveAll()
