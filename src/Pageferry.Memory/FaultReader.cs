@@ -69,6 +69,7 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
     private void ReadUntilStopped()
     {
         s_current = this;
+        DemandThread.Begin();
         try
         {
             if (cpu is { } chosen)

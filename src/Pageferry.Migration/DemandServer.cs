@@ -22,6 +22,7 @@ internal sealed class DemandServer(PeerConnection connection, OutgoingPages page
     /// <summary>Answers until the destination ends the connection.</summary>
     internal void Serve()
     {
+        DemandThread.Begin();
         while (true)
         {
             (MessageType type, int bytes) = connection.ReceiveHeader();

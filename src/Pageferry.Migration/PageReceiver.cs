@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using Pageferry.Memory;
 
 namespace Pageferry.Migration;
 
@@ -23,6 +24,11 @@ internal sealed class PageReceiver(PeerConnection connection, IncomingPages page
     /// <summary>Receives and places until the source says that all is sent, or the connection ends; on each of <see cref="Threads"/>.</summary>
     internal void ReceiveAll()
     {
+        if (role == ConnectionRole.Demand)
+        {
+            DemandThread.Begin();
+        }
+
         using var arrival = new PageArrival(connection, pages, role);
         while (TryReceive(arrival))
         {

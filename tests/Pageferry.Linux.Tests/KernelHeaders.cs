@@ -25,6 +25,7 @@ internal static class KernelHeaders
         #include <linux/fs.h>
         #include <linux/memfd.h>
         #include <linux/mman.h>
+        #include <linux/sched/types.h>
         #include <linux/userfaultfd.h>
 
         int main(void)
