@@ -32,7 +32,7 @@ internal static class BackgroundFill
         (PeerConnection connection, Task sourceEnded) = PageLink.Connect("background", pages);
         using var memory = GuestMemory.Create(pages * Page.Size, backing);
         using var engine = new FaultEngine(memory);
-        var requester = new DemandRequester(connection, failure => throw failure);
+        var requester = new DemandRequester(engine.States, connection, failure => throw failure);
         engine.Start(requester);
         PageReceiver receiver = PageLink.Receiver(connection, engine, requester, ConnectionRole.Background);
         _ = connection.Socket.Poll(-1, System.Net.Sockets.SelectMode.SelectRead);

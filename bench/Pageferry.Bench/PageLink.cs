@@ -46,7 +46,7 @@ internal static class PageLink
         }
         else
         {
-            OutgoingSession.FitToLoopback(connection);
+            OutgoingConnections.FitToLoopback(connection);
             using var sender = new BackgroundSender(connection, outgoing, 0, 1, MigrationCompression.None, new MigrationCounters());
             sender.Drain(Generation);
         }

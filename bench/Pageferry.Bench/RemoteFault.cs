@@ -26,7 +26,7 @@ internal static class RemoteFault
         (PeerConnection connection, Task sourceEnded) = PageLink.Connect("demand", pages);
         using var memory = GuestMemory.Create(pages * Page.Size, backing);
         using var engine = new FaultEngine(memory);
-        var requester = new DemandRequester(connection, failure => throw failure);
+        var requester = new DemandRequester(engine.States, connection, failure => throw failure);
         engine.Start(requester);
         PageReceiver receiver = PageLink.Receiver(connection, engine, requester, ConnectionRole.Demand);
         var receiving = new Thread(() => ReceiveUntilShutdown(receiver)) { IsBackground = true };

@@ -40,6 +40,9 @@ public sealed class PageBitmap
         return count;
     }
 
+    /// <summary>Takes all pages out of the set, one after another.</summary>
+    public void Clear() => Array.Clear(_words);
+
     /// <summary>Puts a page into the set.</summary>
     /// <param name="page">0 to <see cref="PageCount"/> - 1.</param>
     /// <returns>Whether it was not in it.</returns>

@@ -37,6 +37,10 @@ internal sealed class BackgroundSender : IDisposable
         _writer = new BatchWriter(connection, new CompressionChoice(compression), counters);
     }
 
+    /// <summary>Makes the senders of a link's background connections.</summary>
+    internal static BackgroundSender[] Of(OutgoingConnections link, OutgoingPages pages, MigrationCompression compression, MigrationCounters counters) =>
+        [.. link.Background.Select((connection, index) => new BackgroundSender(connection, pages, index, link.Background.Count, compression, counters))];
+
     /// <summary>How fast it sends.</summary>
     internal BandwidthLimit Limit
     {

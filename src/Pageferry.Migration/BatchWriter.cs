@@ -86,13 +86,12 @@ internal sealed class BatchWriter : IDisposable
         if (at != 0 || isBuffered)
         {
             batch.Write(Buffer(at), bytes);
-            _connection.SendAll(Buffer(at)[..(Room + bytes)]);
+            _connection.SendFrame(Buffer(at)[..(Room + bytes)]);
         }
         else
         {
             batch.Write(_prologue, bytes);
-            _connection.SendAll(_prologue);
-            _connection.SendAll(gathered);
+            _connection.SendFrame(_prologue, gathered);
         }
 
         Limit.Pay(Room + bytes);
@@ -106,7 +105,7 @@ internal sealed class BatchWriter : IDisposable
     {
         var run = new ZeroRun(first, count, generation);
         run.Write(_prologue);
-        _connection.SendAll(_prologue.AsSpan(0, ZeroRun.FrameBytes));
+        _connection.SendFrame(_prologue.AsSpan(0, ZeroRun.FrameBytes));
         _counters.AddZeros(run);
     }
 

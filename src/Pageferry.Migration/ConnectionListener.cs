@@ -30,6 +30,8 @@ internal sealed class ConnectionListener : IDisposable
     private readonly HashSet<PeerConnection> _handshakes = [];
     private (PeerConnection Connection, Hello Hello, ushort Version)? _offered;
     private IncomingConnections? _session;
+    private SessionId _held;
+    private bool _takesOthers = true;
     private volatile bool _isDisposed;
     private long _loggedAt = long.MinValue;
     private long _notLogged;
@@ -78,18 +80,35 @@ internal sealed class ConnectionListener : IDisposable
         }
     }
 
-    /// <summary>Waits for a source, and begins a session with it. One at a time: the session ends with its disposal.</summary>
-    /// <returns>The session's connections, of which the control connection is there and welcome.</returns>
+    /// <summary>Waits for a source that begins a session, for as long as it takes.</summary>
+    /// <inheritdoc cref="AcceptControl(SessionId, bool, TimeSpan)"/>
+    internal IncomingConnections AcceptControl() => AcceptControl(SessionId.None, takesOthers: true, Timeout.InfiniteTimeSpan)!;
+
+    /// <summary>Waits for a source that begins a session, or comes back to one. One link at a time: it ends with its disposal.</summary>
+    /// <param name="held">The session that a source may come back to, if any.</param>
+    /// <param name="takesOthers">Whether a source may begin a session.</param>
+    /// <param name="longest">How long to wait; <see cref="Timeout.InfiniteTimeSpan"/> for as long as it takes.</param>
+    /// <returns>The link, of which the control connection is there and welcome; null if none came.</returns>
     /// <exception cref="ObjectDisposedException">The listener was disposed.</exception>
-    internal IncomingConnections AcceptControl()
+    internal IncomingConnections? AcceptControl(SessionId held, bool takesOthers, TimeSpan longest)
     {
+        long until = longest == Timeout.InfiniteTimeSpan ? long.MaxValue : Environment.TickCount64 + (long)longest.TotalMilliseconds;
         IncomingConnections session;
         lock (_gate)
         {
+            _held = held;
+            _takesOthers = takesOthers;
+            Monitor.PulseAll(_gate);
             while (_offered is null)
             {
                 ObjectDisposedException.ThrowIf(_isDisposed, this);
-                _ = Monitor.Wait(_gate);
+                long left = until - Environment.TickCount64;
+                if (left <= 0)
+                {
+                    return null;
+                }
+
+                _ = Monitor.Wait(_gate, (int)Math.Min(left, int.MaxValue));
             }
 
             session = new IncomingConnections(this, _offered.Value.Connection, _offered.Value.Hello, _offered.Value.Version);
@@ -125,6 +144,7 @@ internal sealed class ConnectionListener : IDisposable
         lock (_gate)
         {
             _session = _session == session ? null : _session;
+            _held = session.Id;
             Monitor.PulseAll(_gate);
         }
     }
@@ -255,6 +275,11 @@ internal sealed class ConnectionListener : IDisposable
         long until = Environment.TickCount64 + (long)s_grace.TotalMilliseconds;
         lock (_gate)
         {
+            if (!hello.Session.IsNone)
+            {
+                EndLinkOf(hello.Session);
+            }
+
             while ((_session is not null || _offered is not null) && !_isDisposed)
             {
                 long left = until - Environment.TickCount64;
@@ -271,8 +296,28 @@ internal sealed class ConnectionListener : IDisposable
                 throw new ProtocolException("This destination stopped listening.");
             }
 
+            if (hello.Session.IsNone && !_takesOthers)
+            {
+                throw new ProtocolException("This destination holds a guest whose source may come back.");
+            }
+
             _offered = (connection, hello, version);
             Monitor.PulseAll(_gate);
+        }
+    }
+
+    /// <summary>A source comes back: the link that it lost has ended, whether or not this side has noticed yet.</summary>
+    private void EndLinkOf(SessionId session)
+    {
+        bool isCurrent = _session is not null && _session.Id.Matches(session);
+        if (!isCurrent && (_held.IsNone || !_held.Matches(session)))
+        {
+            throw new ProtocolException("A source came back to a session that is not known here: this destination was started anew, or has ended the session.");
+        }
+
+        if (isCurrent)
+        {
+            _session!.Shutdown();
         }
     }
 

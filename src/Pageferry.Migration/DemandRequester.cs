@@ -1,15 +1,24 @@
 using System.Buffers.Binary;
+using System.Net.Sockets;
 using System.Numerics;
 using Pageferry.Memory;
 
 namespace Pageferry.Migration;
 
-/// <summary>Asks the source for the pages that the guest waits for: the fault engine's page source. Allocates nothing per request.</summary>
-internal sealed class DemandRequester(PeerConnection connection, Action<Exception> lost) : IPageSource
+/// <summary>
+/// Asks the source for the pages that the guest waits for: the fault engine's page source. Allocates nothing per request. While there is no link nobody is asked;
+/// the next one begins with all that is waited for.
+/// </summary>
+/// <param name="states">Tells what is waited for.</param>
+/// <param name="connection">The first link's demand connection.</param>
+/// <param name="lost">Hears when that fails.</param>
+internal sealed class DemandRequester(PageStates states, PeerConnection connection, Action<Exception> lost) : IPageSource
 {
     /// <summary>One request at a time: vCPUs ask on their own threads where faults are delivered as exits.</summary>
     private readonly Lock _sending = new();
     private readonly byte[] _frame = new byte[PeerConnection.HeaderBytes + (DemandServer.MostRequested * sizeof(ulong))];
+    private PeerConnection? _connection = connection;
+    private Action<Exception> _lost = lost;
 
     /// <inheritdoc/>
     public void Request(ReadOnlySpan<ulong> pages)
@@ -17,6 +26,27 @@ internal sealed class DemandRequester(PeerConnection connection, Action<Exceptio
         lock (_sending)
         {
             Send(MessageType.PageRequest, pages);
+        }
+    }
+
+    /// <summary>Asks on a link from now on, for what was waited for before too.</summary>
+    /// <param name="next">Its demand connection.</param>
+    /// <param name="failed">Hears when that fails.</param>
+    internal void Attach(PeerConnection next, Action<Exception> failed)
+    {
+        lock (_sending)
+        {
+            (_connection, _lost) = (next, failed);
+            RequestAgain();
+        }
+    }
+
+    /// <summary>Asks nobody until there is another link.</summary>
+    internal void Detach()
+    {
+        lock (_sending)
+        {
+            _connection = null;
         }
     }
 
@@ -38,9 +68,29 @@ internal sealed class DemandRequester(PeerConnection connection, Action<Exceptio
         }
     }
 
+    private void RequestAgain()
+    {
+        Span<ulong> waited = stackalloc ulong[DemandServer.MostRequested];
+        int count = 0;
+        for (ulong page = 0; page < states.PageCount; page++)
+        {
+            if (states[page] == PageState.Requested)
+            {
+                waited[count++] = page;
+                if (count == waited.Length)
+                {
+                    Send(MessageType.PageRequest, waited);
+                    count = 0;
+                }
+            }
+        }
+
+        Send(MessageType.PageRequest, waited[..count]);
+    }
+
     private void Send(MessageType type, ReadOnlySpan<ulong> pages)
     {
-        while (!pages.IsEmpty)
+        while (!pages.IsEmpty && _connection is { } link)
         {
             int count = Math.Min(pages.Length, DemandServer.MostRequested);
             int bytes = count * sizeof(ulong);
@@ -52,12 +102,13 @@ internal sealed class DemandRequester(PeerConnection connection, Action<Exceptio
 
             try
             {
-                connection.SendAll(_frame.AsSpan(0, PeerConnection.HeaderBytes + bytes));
+                link.SendFrame(_frame.AsSpan(0, PeerConnection.HeaderBytes + bytes));
             }
-            catch (Exception failure) when (failure is System.Net.Sockets.SocketException or ObjectDisposedException)
+            catch (Exception failure) when (failure is SocketException or ObjectDisposedException)
             {
-                // The guest stalls on these pages; the engine goes on answering what is here.
-                lost(failure);
+                // The guest stalls on these pages until they are asked for again; the engine goes on answering what is here.
+                _connection = null;
+                _lost(failure);
                 return;
             }
 

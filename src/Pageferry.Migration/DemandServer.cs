@@ -96,7 +96,7 @@ internal sealed class DemandServer(PeerConnection connection, OutgoingPages page
         int bytes = isZero ? 0 : Page.Size;
         var batch = new PageBatch(page, isZero ? 0UL : 1, isZero ? 1UL : 0, 0, _generation, PageEncoding.None, bytes, PageBatch.DigestOf(content[..bytes]));
         batch.Write(_frame, bytes);
-        connection.SendAll(_frame.AsSpan(0, PageBatch.PrologueBytes + bytes));
+        connection.SendFrame(_frame.AsSpan(0, PageBatch.PrologueBytes + bytes));
         counters.AddDemand(batch, bytes);
     }
 }

@@ -11,6 +11,7 @@ internal sealed class IncomingConnections : IDisposable
     private readonly PeerConnection?[] _background;
     private readonly bool[] _claimed;
     private PeerConnection? _demand;
+    private Heartbeat? _heartbeat;
     private bool _demandClaimed;
     private bool _isEnded;
 
@@ -19,12 +20,17 @@ internal sealed class IncomingConnections : IDisposable
         _listener = listener;
         Control = control;
         Version = version;
+        IsResumed = !hello.Session.IsNone;
+        Id = IsResumed ? hello.Session : SessionId.Create();
         _background = new PeerConnection?[hello.BackgroundWanted];
         _claimed = new bool[hello.BackgroundWanted];
     }
 
     /// <summary>The session's id, which its control connection alone is told.</summary>
-    internal SessionId Id { get; } = SessionId.Create();
+    internal SessionId Id { get; }
+
+    /// <summary>Whether the source came back to a session that was here before.</summary>
+    internal bool IsResumed { get; }
 
     /// <summary>The protocol version to speak.</summary>
     internal ushort Version { get; }
@@ -88,6 +94,27 @@ internal sealed class IncomingConnections : IDisposable
         }
     }
 
+    /// <summary>From now on silence means that the link is lost.</summary>
+    /// <param name="longest">How long a connection may be silent.</param>
+    internal void ExpectLife(TimeSpan longest)
+    {
+        foreach (PeerConnection connection in All)
+        {
+            connection.Patience = longest;
+        }
+
+        _heartbeat = new Heartbeat(All, longest);
+    }
+
+    /// <summary>Ends the connections, so that who waits in one notices; they are still to be disposed.</summary>
+    internal void Shutdown()
+    {
+        foreach (PeerConnection connection in All)
+        {
+            connection.Shutdown();
+        }
+    }
+
     /// <summary>Takes a connection that names this session, if it is due, and welcomes it.</summary>
     /// <param name="connection">The connection; it belongs to the session if it is taken.</param>
     /// <param name="hello">What it said.</param>
@@ -133,6 +160,8 @@ internal sealed class IncomingConnections : IDisposable
             _isEnded = true;
         }
 
+        Shutdown();
+        _heartbeat?.Dispose();
         foreach (PeerConnection connection in All)
         {
             connection.Dispose();

@@ -5,99 +5,210 @@ using Pageferry.Memory;
 
 namespace Pageferry.Migration;
 
-/// <summary>One guest's arrival, from its first connection to its last page.</summary>
-internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prepare, TimeSpan longestSilence) : IDisposable
+/// <summary>One guest's arrival, from its first connection to its last page, over as many links as that takes.</summary>
+internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prepare) : IDisposable
 {
     /// <summary>How long a guest whose memory is whole may take to be known to have executed.</summary>
     private static readonly TimeSpan s_firstInstruction = TimeSpan.FromSeconds(1);
 
+    private readonly Lock _stepping = new();
     private readonly Lock _controlSends = new();
     private readonly TaskCompletionSource _running = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private IncomingConnections? _connections;
-    private PeerConnection? _control;
+    private IncomingConnections? _link;
+    private MigrationLayout? _layout;
     private IArrivingGuest? _guest;
     private FaultEngine? _engine;
     private IncomingPages? _pages;
+    private DemandRequester? _requester;
     private PageThreads? _threads;
+    private bool _isPaused;
+
+    /// <summary>Whether the source expects to hear that the guest has executed; on a new link only behind what is found there.</summary>
+    private bool _tellsRunning = true;
+
+    /// <summary>Whether the source said on the control connection that it parts, instead of letting the guest go.</summary>
+    private bool _hasSourceParted;
 
     internal MigrationCounters Counters { get; } = new() { Phase = MigrationPhase.Waiting };
 
-    internal bool SwitchedOver { get; private set; }
+    /// <summary>Whose the guest is.</summary>
+    internal DestinationStage Stage { get; private set; }
+
+    /// <summary>Whether the guest is here, so that a link that is lost is waited for.</summary>
+    internal bool HoldsGuest => Stage is DestinationStage.Loaded or DestinationStage.Started or DestinationStage.Whole;
+
+    /// <summary>Whether what failed is the engine, which no other link mends.</summary>
+    internal bool HasEngineFailed => _engine?.Failed.IsCompleted == true;
+
+    /// <summary>The guest; null before its layout is here.</summary>
+    internal Guid? GuestId => _layout?.GuestId;
 
     /// <summary>The source's address; null before it is heard.</summary>
-    internal EndPoint? Peer => _control?.Socket.RemoteEndPoint;
+    internal EndPoint? Peer { get; private set; }
 
-    internal Action<FaultEngine>? EngineStarted { get; set; }
+    /// <summary>What it is called by, which only its source was told.</summary>
+    internal SessionId Id { get; private set; }
 
-    /// <summary>Accepts the session's connections.</summary>
-    internal void Accept(ConnectionListener listener)
+    /// <summary>What answers the guest's faults; null before its memory is armed.</summary>
+    internal FaultEngine? Engine { get; private set; }
+
+    /// <summary>Why the last link was lost; null while there is one.</summary>
+    internal Exception? Lost { get; private set; }
+
+    /// <summary>How long a source may say nothing, on any connection, before the guest could run here.</summary>
+    internal TimeSpan LongestSilence { get; init; }
+
+    /// <summary>How long a connection may be silent after that.</summary>
+    internal TimeSpan LinkTimeout { get; init; }
+
+    private PeerConnection Control => _link!.Control;
+
+    /// <summary>Takes a link that begins this session, up to what the source says of the guest's memory.</summary>
+    internal void Begin(IncomingConnections link)
     {
-        _connections = listener.AcceptControl();
-        _connections.AcceptRest(MigrationSource.Patience);
-        _control = _connections.Control;
-        Counters.ProtocolVersion = _connections.Version;
+        if (link.IsResumed)
+        {
+            throw new ProtocolException("A source came back to a session that has ended.");
+        }
+
+        _link = link;
+        Id = link.Id;
+        Peer = link.Control.Socket.RemoteEndPoint;
+        link.AcceptRest(MigrationSource.Patience);
+        Counters.ProtocolVersion = link.Version;
+        Counters.Phase = MigrationPhase.Preparing;
+        _layout = MigrationLayout.Deserialize(Control.Receive(MessageType.Layout, MigrationLayout.MostBytes));
     }
 
-    /// <summary>From the layout to the last page.</summary>
+    /// <summary>From the layout to the last page, on the first link.</summary>
     internal void Migrate(Action<IArrivingGuest> arrived)
     {
-        Counters.Phase = MigrationPhase.Preparing;
-        var layout = MigrationLayout.Deserialize(_control!.Receive(MessageType.Layout, MigrationLayout.MostBytes));
-        _guest = prepare(layout);
+        _guest = prepare(_layout!);
         _engine = _guest.Engine;
         Counters.PagesTotal = (long)_engine.Memory.PageCount;
         Counters.Recording?.Begin(Counters.PagesTotal);
-        _threads = new PageThreads(_connections!.All);
-        var requester = new DemandRequester(_connections.Demand, _threads.Fail);
-        _engine.Start(requester);
-        EngineStarted?.Invoke(_engine);
-        _pages = new IncomingPages(_engine, Counters, requester, _connections.Background.Count, layout.Validate) { RoundDone = TellRoundDone };
+        _threads = new PageThreads(_link!.All);
+        _requester = new DemandRequester(_engine.States, _link.Demand, _threads.Fail);
+        _engine.Start(_requester);
+        Engine = _engine;
+        _pages = new IncomingPages(_engine, Counters, _requester, _link.Background.Count, _layout!.Validate) { RoundDone = TellRoundDone };
         SendControl(MessageType.Armed);
-        foreach (PeerConnection connection in _connections.All)
+        foreach (PeerConnection connection in _link.All)
         {
             // Rounds take as long as they take.
             connection.Patience = TimeSpan.Zero;
         }
 
-        foreach (PeerConnection background in _connections.Background)
+        ReceiveBackground();
+        using var watch = new SilenceWatch(LongestSilence, () => Counters.Bytes, _threads.Fail);
+        RunLink(() =>
         {
-            Receive(background, ConnectionRole.Background);
+            SwitchOver(watch);
+            AwaitStart(arrived);
+            Complete();
+        });
+    }
+
+    /// <summary>Goes on with a link on which the source came back.</summary>
+    internal void GoOn(IncomingConnections link, Action<IArrivingGuest> arrived)
+    {
+        _link = link;
+        Peer = link.Control.Socket.RemoteEndPoint;
+        link.AcceptRest(MigrationSource.Patience);
+        if (link.Background.Count != _pages!.BackgroundConnections)
+        {
+            throw new ProtocolException($"The source came back with {link.Background.Count} background connections where it had {_pages.BackgroundConnections}.");
         }
 
-        using var watch = new SilenceWatch(longestSilence, () => Counters.Bytes, _threads.Fail);
-        try
+        _ = Step(DestinationEvent.Resumed);
+        Lost = null;
+        _threads = new PageThreads(link.All);
+        link.ExpectLife(LinkTimeout);
+        TellMissing();
+        Counters.Phase = Stage == DestinationStage.Loaded ? MigrationPhase.SwitchingOver : MigrationPhase.PostCopy;
+        Counters.WaitFor(null);
+        ReceiveBackground();
+        _requester!.Attach(link.Demand, _threads.Fail);
+        RunLink(() =>
         {
-            _threads.Run(() =>
+            if (Stage == DestinationStage.Loaded)
             {
-                SwitchOver(arrived, watch);
-                Complete(layout.Backing);
-            });
-            Counters.Phase = MigrationPhase.Completed;
-        }
-        catch
-        {
-            Counters.Phase = SwitchedOver ? MigrationPhase.Stalled : Counters.Phase;
-            throw;
-        }
+                AwaitStart(arrived);
+            }
+            else
+            {
+                Receive(link.Demand, ConnectionRole.Demand);
+            }
+
+            Complete();
+        });
     }
+
+    /// <summary>Ends the link that failed.</summary>
+    /// <returns>What to do about the guest.</returns>
+    internal DestinationAction Lose(Exception failure)
+    {
+        Lost = failure;
+        Part(MigrationSource.Describe(failure));
+        _link?.Dispose();
+        _requester?.Detach();
+        lock (_controlSends)
+        {
+            _tellsRunning = false;
+        }
+
+        return Step(_hasSourceParted ? DestinationEvent.Parted : DestinationEvent.LinkLost);
+    }
+
+    /// <summary>A source begins anew.</summary>
+    /// <returns>What to do about the guest that is here, if it is the same.</returns>
+    internal DestinationAction MeetAnew() => Step(DestinationEvent.BegunAnew);
 
     /// <summary>Tells the source why it is turned away.</summary>
     internal void Part(string reason)
     {
-        foreach (PeerConnection connection in _connections?.All ?? [])
+        foreach (PeerConnection connection in _link?.All ?? [])
         {
             connection.TryPart(reason);
         }
     }
 
-    /// <summary>Closes the connections. A guest that has not switched over goes with them; one that has stays, and its engine with it.</summary>
+    /// <summary>Closes the connections. A guest that runs here stays, and its engine with it; one that doesn't goes with them.</summary>
     public void Dispose()
     {
-        _connections?.Dispose();
-        if (!SwitchedOver)
+        _link?.Dispose();
+        if (Stage is DestinationStage.Empty or DestinationStage.Loaded)
         {
             _engine?.Dispose();
             _guest?.Dispose();
+        }
+    }
+
+    private DestinationAction Step(DestinationEvent met)
+    {
+        lock (_stepping)
+        {
+            (Stage, DestinationAction action) = DestinationHandover.Step(Stage, met);
+            return action;
+        }
+    }
+
+    private void RunLink(Action work)
+    {
+        _threads!.Run(work);
+        if (Stage == DestinationStage.Whole)
+        {
+            throw new EndOfStreamException("The source closed the connection before it said that it has forgotten the guest.");
+        }
+
+        Counters.Phase = MigrationPhase.Completed;
+    }
+
+    private void ReceiveBackground()
+    {
+        foreach (PeerConnection background in _link!.Background)
+        {
+            Receive(background, ConnectionRole.Background);
         }
     }
 
@@ -120,25 +231,46 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         }
     }
 
-    private void SwitchOver(Action<IArrivingGuest> arrived, SilenceWatch watch)
+    private void SwitchOver(SilenceWatch watch)
     {
         SwitchoverMessage message = AwaitSwitchover(watch);
         Counters.Phase = MigrationPhase.SwitchingOver;
         _pages!.SwitchOver(message.Generation);
         Discard(message.OutOfDate.Span);
         _guest!.LoadState(message.State.Span);
+        _isPaused = message.IsPaused;
 
-        // From here on the source may have let go of the guest: its word is waited for as long as it takes.
+        // From here on the source may have let go of the guest: its word is waited for as long as it takes, on one link or another.
         watch.End();
-        SendControl(MessageType.StateLoaded);
-        _ = _control!.Receive(MessageType.Start, 0);
+        _link!.ExpectLife(LinkTimeout);
+        if (Step(DestinationEvent.StateLoaded) == DestinationAction.TellLoaded)
+        {
+            SendControl(MessageType.StateLoaded);
+        }
+    }
 
-        SwitchedOver = true;
+    private void AwaitStart(Action<IArrivingGuest> arrived)
+    {
+        try
+        {
+            _ = Control.Receive(MessageType.Start, 0);
+        }
+        catch (ProtocolException failure) when (failure.IsParting)
+        {
+            _hasSourceParted = true;
+            throw;
+        }
+
+        if (Step(DestinationEvent.Start) != DestinationAction.Run)
+        {
+            return;
+        }
+
         Counters.Phase = MigrationPhase.PostCopy;
         Counters.BeginBackground();
-        Receive(_connections!.Demand, ConnectionRole.Demand);
-        _guest.Start(message.IsPaused, TellRunning);
-        if (message.IsPaused)
+        Receive(_link!.Demand, ConnectionRole.Demand);
+        _guest!.Start(_isPaused, TellRunning);
+        if (_isPaused)
         {
             TellRunning();
         }
@@ -151,7 +283,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     {
         while (true)
         {
-            (MessageType type, int bytes) = _control!.ReceiveHeader();
+            (MessageType type, int bytes) = Control.ReceiveHeader();
             bool isSwitchover = type == MessageType.Switchover;
             if ((!isSwitchover && type != MessageType.Discard) || bytes > (isSwitchover ? SwitchoverMessage.MostBytes : RunCoding.MostMessageBytes))
             {
@@ -159,7 +291,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
             }
 
             var payload = new byte[bytes];
-            _control.ReceiveAll(payload);
+            Control.ReceiveAll(payload);
             watch.Hear();
             if (isSwitchover)
             {
@@ -182,17 +314,71 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         }
     }
 
-    private void Complete(GuestBacking sourceBacking)
+    /// <summary>Begins a new link: which pages are missing, and how far the guest is. No page of the link before it is on its way any more.</summary>
+    private void TellMissing()
     {
-        _threads!.Start("control", () => _ = _control!.Receive(MessageType.Released, 0));
-        if (Task.WaitAny(_engine!.Completed, _threads.Failed, _engine.Failed) != 0)
+        ulong count = _engine!.Memory.PageCount;
+        var missing = new PageBitmap(count);
+        for (ulong page = 0; page < count; page++)
+        {
+            if (_engine.States[page] is PageState.Absent or PageState.Requested)
+            {
+                _ = missing.Add(page);
+            }
+        }
+
+        lock (_controlSends)
+        {
+            var runs = new byte[RunCoding.MostMessageBytes];
+            for (ulong from = missing.Next(0, count); from < count;)
+            {
+                int bytes = RunCoding.Write(missing, ref from, runs);
+                Control.Send(MessageType.Missing, runs.AsSpan(0, bytes));
+            }
+
+            _tellsRunning = true;
+            Control.Send(MessageType.Found, [(byte)(Stage == DestinationStage.Loaded ? FoundGuest.Loaded : _running.Task.IsCompleted ? FoundGuest.Running : FoundGuest.Started)]);
+        }
+    }
+
+    private void Complete()
+    {
+        _threads!.Start("control", () =>
+        {
+            _ = Control.Receive(MessageType.Released, 0);
+            _ = Step(DestinationEvent.Released);
+        });
+        if (Stage != DestinationStage.Whole && !AwaitPages())
+        {
+            return;
+        }
+
+        _threads.Finish();
+        if (Step(DestinationEvent.PagesComplete) == DestinationAction.TellComplete)
+        {
+            SendControl(MessageType.Complete);
+            _pages!.Digests?.Send((type, payload) => SendControl(type, payload.Span));
+        }
+
+        _threads.Join("control");
+        if (_layout!.Backing == GuestBacking.Memfd2M && _engine!.Memory.Backing != GuestBacking.Memfd2M)
+        {
+            // It had huge pages there, and took as much memory as it can take here. Not earlier: no page that is waited for is to wait for that.
+            _engine.Memory.BeginCollapse();
+        }
+    }
+
+    /// <returns>Whether all pages are here; false if the link was lost or the engine failed.</returns>
+    private bool AwaitPages()
+    {
+        if (Task.WaitAny(_engine!.Completed, _threads!.Failed, _engine.Failed) != 0)
         {
             if (_engine.Failed.IsCompleted)
             {
                 _threads.Fail(_engine.Failed.Result);
             }
 
-            return;
+            return false;
         }
 
         // The source hears that the guest runs before it hears that all is here, also if the guest stands in a loop in which nothing is seen of it.
@@ -200,17 +386,9 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         TellRunning();
 
         // Every page is present or known to be zero. Whoever still waits touches its page again and finds it without us.
-        _threads.Finish();
         _engine.Stop();
         _engine.Memory.Unregister();
-        SendControl(MessageType.Complete);
-        _pages!.Digests?.Send((type, payload) => SendControl(type, payload.Span));
-        _threads.Join("control");
-        if (sourceBacking == GuestBacking.Memfd2M && _engine.Memory.Backing != GuestBacking.Memfd2M)
-        {
-            // It had huge pages there, and took as much memory as it can take here. Not earlier: no page that is waited for is to wait for that.
-            _engine.Memory.BeginCollapse();
-        }
+        return true;
     }
 
     private void TellRoundDone(uint generation)
@@ -227,15 +405,15 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         {
             lock (_controlSends)
             {
-                if (!_running.Task.IsCompleted)
+                if (_running.TrySetResult() && _tellsRunning)
                 {
-                    _control!.Send(MessageType.Running, []);
-                    _running.SetResult();
+                    Control.Send(MessageType.Running, []);
                 }
             }
         }
         catch (Exception failure) when (failure is SocketException or ObjectDisposedException)
         {
+            // Told with the next link.
             _threads!.Fail(failure);
         }
     }
@@ -244,7 +422,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     {
         lock (_controlSends)
         {
-            _control!.Send(type, payload);
+            Control.Send(type, payload);
         }
     }
 }

@@ -12,6 +12,9 @@ internal enum MessageType : ushort
     /// <summary>Either way: the sender parts, and says why.</summary>
     Error = 3,
 
+    /// <summary>Either way, when nothing else was sent for a while: the sender is there.</summary>
+    Alive = 4,
+
     /// <summary>Source → destination: what the guest's memory looks like.</summary>
     Layout = 16,
 
@@ -47,6 +50,12 @@ internal enum MessageType : ushort
 
     /// <summary>Destination → source: the digests of pages as they arrived.</summary>
     Digests = 27,
+
+    /// <summary>Destination → source, on a new link: pages that are missing.</summary>
+    Missing = 28,
+
+    /// <summary>Destination → source, on a new link: those were all, and whether the guest was let run.</summary>
+    Found = 29,
 
     /// <summary>Destination → source, demand connection: pages the guest waits for.</summary>
     PageRequest = 32,

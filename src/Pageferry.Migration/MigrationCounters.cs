@@ -25,6 +25,9 @@ internal sealed class MigrationCounters
     private int _round;
     private int _throttle;
     private int _protocolVersion;
+    private int _reconnects;
+    private string? _waitsFor;
+    private long _waitsSince;
     private int _phase = (int)MigrationPhase.Preparing;
 
     internal long PagesTotal
@@ -72,6 +75,7 @@ internal sealed class MigrationCounters
 
     internal TimeSpan Downtime
     {
+        get => TimeSpan.FromTicks(Volatile.Read(ref _downtimeTicks));
         set => Volatile.Write(ref _downtimeTicks, value.Ticks);
     }
 
@@ -109,7 +113,25 @@ internal sealed class MigrationCounters
     }
 
     /// <summary>From now on pages go that nobody waits for.</summary>
-    internal void BeginBackground() => Volatile.Write(ref _backgroundBegan, Stopwatch.GetTimestamp());
+    internal void BeginBackground() => Interlocked.CompareExchange(ref _backgroundBegan, Stopwatch.GetTimestamp(), 0);
+
+    /// <summary>A link that was lost was found again.</summary>
+    internal void AddReconnect()
+    {
+        _ = Interlocked.Increment(ref _reconnects);
+        WaitFor(null);
+    }
+
+    /// <summary>Something is waited for, or has come; the time counts from the first thing on.</summary>
+    internal void WaitFor(string? what)
+    {
+        if (what is null || Volatile.Read(ref _waitsFor) is null)
+        {
+            Volatile.Write(ref _waitsSince, Stopwatch.GetTimestamp());
+        }
+
+        Volatile.Write(ref _waitsFor, what);
+    }
 
     internal void AddDemand(in PageBatch batch, int payloadBytes)
     {
@@ -139,6 +161,7 @@ internal sealed class MigrationCounters
     {
         long background = Volatile.Read(ref _background);
         long ended = Volatile.Read(ref _ended);
+        string? waitsFor = Volatile.Read(ref _waitsFor);
         double seconds = Stopwatch.GetElapsedTime(Volatile.Read(ref _backgroundBegan), Volatile.Read(ref _backgroundEnded)).TotalSeconds;
         return new MigrationProgress
         {
@@ -151,7 +174,7 @@ internal sealed class MigrationCounters
             PagesDamaged = Damaged,
             PagesRemaining = Math.Max(0, Volatile.Read(ref _remaining)),
             BytesSent = Bytes,
-            Downtime = TimeSpan.FromTicks(Volatile.Read(ref _downtimeTicks)),
+            Downtime = Downtime,
             Total = Stopwatch.GetElapsedTime(Volatile.Read(ref _began), ended != 0 ? ended : Stopwatch.GetTimestamp()),
             BackgroundMibPerSecond = seconds > 0 && background > 0 ? background * Page.Size / seconds / (1 << 20) : 0,
             Round = Volatile.Read(ref _round),
@@ -159,6 +182,9 @@ internal sealed class MigrationCounters
             DirtyMibPerSecond = Volatile.Read(ref _dirtyRate) / (1 << 20),
             ExpectedDowntime = TimeSpan.FromTicks(Volatile.Read(ref _expectedDowntimeTicks)),
             ThrottlePercent = Throttle,
+            Reconnects = Volatile.Read(ref _reconnects),
+            WaitsFor = waitsFor,
+            WaitedFor = waitsFor is null ? TimeSpan.Zero : Stopwatch.GetElapsedTime(Volatile.Read(ref _waitsSince)),
             ProtocolVersion = Volatile.Read(ref _protocolVersion),
         };
     }

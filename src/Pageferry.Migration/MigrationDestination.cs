@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using System.Net;
 using System.Net.Sockets;
 using Microsoft.Extensions.Logging;
@@ -5,14 +6,16 @@ using Pageferry.Memory;
 
 namespace Pageferry.Migration;
 
-/// <summary>Waits for a guest and takes it in by post-copy: it runs as soon as its machine state is here.</summary>
+/// <summary>Waits for a guest and takes it in: it runs as soon as its machine state is here.</summary>
 public sealed class MigrationDestination : IDisposable
 {
+    /// <summary>How long a source that does not know yet that its guest is whole here is waited for: the guest doesn't need it.</summary>
+    private static readonly TimeSpan s_wholePatience = TimeSpan.FromSeconds(30);
+
     private readonly Func<MigrationLayout, IArrivingGuest> _prepare;
     private readonly ILogger? _logger;
     private readonly ConnectionListener _listener;
-    private MigrationCounters _counters = new() { Phase = MigrationPhase.Waiting };
-    private volatile FaultEngine? _engine;
+    private volatile IncomingSession _session;
 
     /// <summary>Listens.</summary>
     /// <param name="listen">An address and a port, 0 for any.</param>
@@ -58,6 +61,7 @@ public sealed class MigrationDestination : IDisposable
 
         _prepare = prepare;
         _logger = logger;
+        _session = new IncomingSession(prepare);
         _listener = new ConnectionListener(listen, versions, security, logger, MigrationSource.Patience);
     }
 
@@ -69,25 +73,35 @@ public sealed class MigrationDestination : IDisposable
     {
         get
         {
-            MigrationProgress progress = _counters.Snapshot();
-            return progress with { PagesRemaining = _engine?.UnknownPages ?? progress.PagesTotal };
+            IncomingSession session = _session;
+            MigrationProgress progress = session.Counters.Snapshot();
+            return progress with { PagesRemaining = session.Engine?.UnknownPages ?? progress.PagesTotal };
         }
     }
 
     /// <summary>The engine that answers the guest's faults, once memory is armed: its statistics outlive the migration.</summary>
-    public FaultEngine? Engine => _engine;
+    public FaultEngine? Engine => _session.Engine;
+
+    /// <summary>How long a link that was lost after switchover is waited for; <see cref="Timeout.InfiniteTimeSpan"/> for as long as it takes.</summary>
+    public TimeSpan ReconnectFor { get; init; } = Timeout.InfiniteTimeSpan;
+
+    /// <summary>How long a connection may be silent after switchover until its link counts as lost; more than zero.</summary>
+    public TimeSpan LinkTimeout { get; init; } = MigrationOptions.DefaultLinkTimeout;
 
     /// <summary>How long a source may say nothing, on any connection, before the guest could run here.</summary>
     internal TimeSpan LongestSilence { get; init; } = TimeSpan.FromSeconds(60);
+
+    /// <summary>How long a source that does not know yet that its guest is whole here is waited for.</summary>
+    internal TimeSpan WholePatience { get; init; } = s_wholePatience;
 
     /// <summary>Whether what happens is kept for a report, in <see cref="Recording"/>.</summary>
     public bool IsRecorded { get; init; }
 
     /// <summary>What happened since a source came; null before, and unless it is recorded. Complete when <see cref="Receive"/> or <see cref="TurnedAway"/> is told.</summary>
-    public MigrationRecording? Recording => _counters.Recording;
+    public MigrationRecording? Recording => _session.Counters.Recording;
 
     /// <summary>The source's address; null before there is one.</summary>
-    public EndPoint? Peer { get; private set; }
+    public EndPoint? Peer => _session.Peer;
 
     /// <summary>
     /// Is told the reason when a source that was listened to failed before switchover, while <see cref="Progress"/>, <see cref="Engine"/> and
@@ -95,58 +109,191 @@ public sealed class MigrationDestination : IDisposable
     /// </summary>
     public Action<string>? TurnedAway { get; set; }
 
-    /// <summary>Takes in one guest. Sources that fail before switchover are turned away and waited on again.</summary>
+    /// <summary>
+    /// Takes in one guest. Sources that fail before switchover are turned away and waited on again. A link that is lost later is waited for: the guest goes on with
+    /// the pages it has, and stalls on the others. Called again when that was given up, it waits again.
+    /// </summary>
     /// <param name="arrived">Called when the guest has been told to run, with the guest; from then on it belongs to who called this.</param>
-    /// <exception cref="MigrationException">The link was lost after switchover: the guest stalls on what is missing.</exception>
+    /// <exception cref="MigrationException">
+    /// The link was lost after switchover and the source did not come back within <see cref="ReconnectFor"/>, or the engine failed: the guest stalls on what is missing.
+    /// </exception>
     public void Receive(Action<IArrivingGuest> arrived)
     {
-        while (true)
+        IncomingConnections? resumed = null;
+        if (_session.HoldsGuest ? !TryAwaitSource(_session.Lost!, out resumed) : !TryRenew())
         {
-            using var session = new IncomingSession(_prepare, LongestSilence);
-            _counters = session.Counters;
-            _counters.Recording = IsRecorded ? new MigrationRecording(() => Progress) : null;
-            session.EngineStarted = engine => _engine = engine;
-            try
-            {
-                session.Accept(_listener);
-                Peer = session.Peer;
-                session.Migrate(arrived);
-                return;
-            }
-            catch (Exception failure) when (!session.SwitchedOver && failure is not ObjectDisposedException)
-            {
-                string reason = MigrationSource.Describe(failure);
-                session.Part(reason);
-                bool isHeard = _counters.Phase != MigrationPhase.Waiting;
-                _counters.Phase = MigrationPhase.Failed;
-                Recording?.End();
-                if (isHeard)
-                {
-                    TurnedAway?.Invoke(reason);
-                }
+            return;
+        }
 
-                Peer = null;
-                _counters = new MigrationCounters { Phase = MigrationPhase.Waiting };
-                _engine = null;
-                if (_logger is not null)
-                {
-                    MigrationLog.TurnedAway(_logger, reason);
-                }
-            }
-            catch (Exception failure) when (session.SwitchedOver)
+        try
+        {
+            while (!TryTakeIn(resumed, arrived, out Exception? failure) && TryGoOn(failure, out resumed))
             {
-                throw new MigrationException(
-                    $"The link to the source was lost after switchover: {MigrationSource.Describe(failure)} The guest goes on with the pages it has and stalls on the {_engine?.UnknownPages ?? 0} that are missing.",
-                    switchedOver: true,
-                    failure);
             }
-            finally
-            {
-                session.Counters.Recording?.End();
-            }
+        }
+        finally
+        {
+            _session.Dispose();
+            _session.Counters.Recording?.End();
         }
     }
 
     /// <summary>Stops listening. A guest that has arrived is not touched.</summary>
     public void Dispose() => _listener.Dispose();
+
+    /// <returns>Whether the guest is here with all its memory.</returns>
+    private bool TryTakeIn(IncomingConnections? resumed, Action<IArrivingGuest> arrived, [NotNullWhen(false)] out Exception? failure)
+    {
+        IncomingSession session = _session;
+        try
+        {
+            if (resumed is not null)
+            {
+                session.GoOn(resumed, arrived);
+            }
+            else
+            {
+                if (session.GuestId is null)
+                {
+                    session.Begin(_listener.AcceptControl());
+                }
+
+                session.Migrate(arrived);
+            }
+
+            failure = null;
+            return true;
+        }
+        catch (Exception e) when (e is not ObjectDisposedException || session.HoldsGuest)
+        {
+            failure = e;
+            return false;
+        }
+    }
+
+    /// <summary>After a failure: waits for the source of a guest that is here, makes ready for another source if there is none.</summary>
+    /// <param name="failure">What failed.</param>
+    /// <param name="resumed">A link on which the source came back; null if another guest's migration begins.</param>
+    /// <returns>False if there is nothing to go on with, and need not be.</returns>
+    private bool TryGoOn(Exception failure, out IncomingConnections? resumed)
+    {
+        resumed = null;
+        if (_session.Lose(failure) != DestinationAction.Discard)
+        {
+            return !_session.HasEngineFailed ? TryAwaitSource(failure, out resumed) : throw Stalled(failure);
+        }
+
+        TurnAway(MigrationSource.Describe(failure));
+        return TryRenew();
+    }
+
+    /// <inheritdoc cref="TryGoOn"/>
+    private bool TryAwaitSource(Exception failure, out IncomingConnections? resumed)
+    {
+        IncomingSession session = _session;
+        bool isWhole = session.Stage == DestinationStage.Whole;
+        TimeSpan longest = isWhole ? WholePatience : ReconnectFor;
+        long began = Environment.TickCount64;
+        session.Counters.Phase = isWhole ? MigrationPhase.Completed : MigrationPhase.Paused;
+        session.Counters.WaitFor($"the source to come back: {MigrationSource.Describe(failure)}");
+        if (_logger is not null)
+        {
+            MigrationLog.LinkLost(_logger, MigrationSource.Describe(failure));
+        }
+
+        while ((resumed = AcceptControl(session, longest, began)) is not null)
+        {
+            if (resumed.IsResumed || TryBeginAnew(resumed))
+            {
+                resumed = resumed.IsResumed ? resumed : null;
+                return true;
+            }
+        }
+
+        session.Counters.Phase = isWhole ? MigrationPhase.Completed : MigrationPhase.Stalled;
+        return isWhole ? false : throw Stalled(failure);
+    }
+
+    /// <returns>A link; null if none came in time, or nobody listens any more.</returns>
+    private IncomingConnections? AcceptControl(IncomingSession held, TimeSpan longest, long began)
+    {
+        TimeSpan left = longest == Timeout.InfiniteTimeSpan ? longest : longest - TimeSpan.FromMilliseconds(Environment.TickCount64 - began);
+        try
+        {
+            return left < TimeSpan.Zero && longest != Timeout.InfiniteTimeSpan ? null : _listener.AcceptControl(held.Id, takesOthers: held.Stage == DestinationStage.Loaded, left);
+        }
+        catch (ObjectDisposedException)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>A source begins a migration while a guest is here whose source is gone: it is let in if that shows that it never let go of this guest.</summary>
+    private bool TryBeginAnew(IncomingConnections link)
+    {
+        IncomingSession held = _session;
+        var newer = NewSession();
+        try
+        {
+            newer.Begin(link);
+            if (newer.GuestId == held.GuestId && held.MeetAnew() == DestinationAction.Discard)
+            {
+                TurnAway("Its source begins anew.");
+                held.Dispose();
+                _session = newer;
+                return true;
+            }
+
+            throw new ProtocolException("This destination holds a guest whose source may come back.");
+        }
+        catch (Exception failure)
+        {
+            link.Control.TryPart(MigrationSource.Describe(failure));
+            link.Dispose();
+            return false;
+        }
+    }
+
+    /// <summary>Makes ready for a source.</summary>
+    private bool TryRenew()
+    {
+        _session.Dispose();
+        _session = NewSession();
+        return true;
+    }
+
+    private IncomingSession NewSession()
+    {
+        var session = new IncomingSession(_prepare) { LongestSilence = LongestSilence, LinkTimeout = LinkTimeout };
+        session.Counters.Recording = IsRecorded ? new MigrationRecording(() => Progress) : null;
+        return session;
+    }
+
+    private void TurnAway(string reason)
+    {
+        IncomingSession session = _session;
+        bool isHeard = session.Counters.Phase != MigrationPhase.Waiting;
+        session.Counters.Phase = MigrationPhase.Failed;
+        session.Counters.Recording?.End();
+        if (isHeard)
+        {
+            TurnedAway?.Invoke(reason);
+        }
+
+        if (_logger is not null)
+        {
+            MigrationLog.TurnedAway(_logger, reason);
+        }
+    }
+
+    private MigrationException Stalled(Exception failure)
+    {
+        _session.Counters.Phase = MigrationPhase.Stalled;
+        return new MigrationException(
+            _session.Stage == DestinationStage.Loaded
+                ? $"The link to the source was lost in the switchover: {MigrationSource.Describe(failure)} The guest was not let run here, and may be the source's."
+                : $"The link to the source was lost after switchover: {MigrationSource.Describe(failure)} The guest goes on with the pages it has and stalls on the {Engine?.UnknownPages ?? 0} that are missing.",
+            switchedOver: _session.Stage != DestinationStage.Loaded,
+            failure);
+    }
 }

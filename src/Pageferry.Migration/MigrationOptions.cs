@@ -6,6 +6,9 @@ public sealed record MigrationOptions
     /// <summary>The most background connections.</summary>
     public const int MostConnections = Hello.MostBackground;
 
+    /// <summary>The default of <see cref="LinkTimeout"/>: 5 s.</summary>
+    public static readonly TimeSpan DefaultLinkTimeout = TimeSpan.FromSeconds(5);
+
     /// <summary>When memory goes: before the guest, after it, or what is measured to be right.</summary>
     public MigrationMode Mode { get; init; } = MigrationMode.Auto;
 
@@ -36,6 +39,12 @@ public sealed record MigrationOptions
     /// <summary>Whether the digest of every page, as it arrived, is compared with the source's memory at the end.</summary>
     public bool Validate { get; init; }
 
+    /// <summary>How long a link that was lost after switchover is looked for; <see cref="System.Threading.Timeout.InfiniteTimeSpan"/> for as long as it takes.</summary>
+    public TimeSpan ReconnectFor { get; init; } = System.Threading.Timeout.InfiniteTimeSpan;
+
+    /// <summary>How long a connection may be silent after switchover until its link counts as lost; more than zero.</summary>
+    public TimeSpan LinkTimeout { get; init; } = DefaultLinkTimeout;
+
     /// <summary>Who this side is and whom it trusts: every connection is then under TLS. Null for connections without TLS, to loopback only.</summary>
     public MigrationSecurity? Security { get; init; }
 
@@ -53,6 +62,11 @@ public sealed record MigrationOptions
         if (Connections is < 1 or > MostConnections)
         {
             throw new ArgumentException($"A migration has 1 to {MostConnections} background connections, not {Connections}.");
+        }
+
+        if (LinkTimeout <= TimeSpan.Zero || (ReconnectFor < TimeSpan.Zero && ReconnectFor != System.Threading.Timeout.InfiniteTimeSpan))
+        {
+            throw new ArgumentException("A link timeout is more than zero, a time to reconnect zero, for not at all, or more.");
         }
 
         if (DowntimeLimit <= TimeSpan.Zero || Timeout < TimeSpan.Zero || MaxBandwidth < 0 || MaxPostcopyBandwidth < 0)

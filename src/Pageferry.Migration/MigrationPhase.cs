@@ -18,6 +18,9 @@ public enum MigrationPhase
     /// <summary>The guest runs at the destination, its pages follow.</summary>
     PostCopy,
 
+    /// <summary>The link was lost after switchover: both sides look for each other, the guest runs on the pages it has (QEMU: postcopy-paused).</summary>
+    Paused,
+
     /// <summary>Every page is at the destination.</summary>
     Completed,
 
@@ -27,6 +30,6 @@ public enum MigrationPhase
     /// <summary>It was cancelled before switchover: the guest is the source's.</summary>
     Cancelled,
 
-    /// <summary>The link was lost after switchover: the guest stalls on what is missing.</summary>
+    /// <summary>The link was lost after switchover, and is not looked for any more: the guest stalls on what is missing.</summary>
     Stalled,
 }

@@ -60,6 +60,15 @@ public readonly record struct MigrationProgress
     /// <summary>The share of time that the guest's vCPUs are kept from running, 0 to 99 (QEMU: cpu-throttle-percentage).</summary>
     public int ThrottlePercent { get; init; }
 
+    /// <summary>How often the link was lost after switchover and found again.</summary>
+    public int Reconnects { get; init; }
+
+    /// <summary>What is waited for while the link is lost, for a reader; null while it isn't.</summary>
+    public string? WaitsFor { get; init; }
+
+    /// <summary>How long that has been waited for; zero while nothing is.</summary>
+    public TimeSpan WaitedFor { get; init; }
+
     /// <summary>The version of the protocol that both sides agreed on; 0 before.</summary>
     public int ProtocolVersion { get; init; }
 }

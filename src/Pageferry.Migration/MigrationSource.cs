@@ -27,8 +27,9 @@ public sealed class MigrationSource
     private readonly Lock _switching = new();
     private readonly List<string> _decisions = [];
     private PageThreads? _threads;
+    private PostCopy? _postCopy;
+    private SourceStage _stage;
     private bool _cancelled;
-    private bool _switchedOver;
 
     /// <summary>Makes a migration; nothing happens before <see cref="Run"/>.</summary>
     /// <param name="guest">The guest.</param>
@@ -77,38 +78,35 @@ public sealed class MigrationSource
         }
     }
 
-    /// <summary>Migrates. Returns when every page is at the destination.</summary>
+    /// <summary>
+    /// Migrates. Returns when every page is at the destination. A link that is lost after switchover is looked for, for <see cref="MigrationOptions.ReconnectFor"/>.
+    /// </summary>
     /// <param name="destination">
     /// Where a <see cref="MigrationDestination"/> listens: an <see cref="IPEndPoint"/> or a <see cref="DnsEndPoint"/>. Under TLS its
     /// certificate has to be for that name or address, unless the security names another.
     /// </param>
     /// <exception cref="MigrationException">
-    /// It failed or was cancelled. Before switchover the guest goes on here; after it the guest is the destination's and is never resumed here.
+    /// It failed or was cancelled. Before switchover the guest goes on here; after it the guest is the destination's and is never resumed here: see <see cref="Resume"/>.
     /// </exception>
     public void Run(EndPoint destination)
     {
-        using var session = new OutgoingSession(_options, _counters);
         Recording?.Begin(_counters.PagesTotal);
         try
         {
-            Migrate(destination, session);
+            try
+            {
+                RunFirstLink(destination);
+            }
+            catch (Exception failure) when (HasLetGo && failure is not ValidationException)
+            {
+                _postCopy!.GoOn(failure);
+            }
+
             _counters.Phase = MigrationPhase.Completed;
         }
         catch (Exception failure)
         {
-            string reason = _cancelled && !_switchedOver ? "It was cancelled." : Describe(failure);
-            foreach (PeerConnection connection in session.All)
-            {
-                connection.TryPart(reason);
-            }
-
-            _counters.Phase = _switchedOver ? MigrationPhase.Stalled : _cancelled ? MigrationPhase.Cancelled : MigrationPhase.Failed;
-            throw new MigrationException(
-                _switchedOver
-                    ? $"The migration to {PeerConnector.NameOf(destination)} lost its destination after switchover: {reason} The guest is the destination's; it stalls there on pages that only this side has. Its memory is kept here."
-                    : $"The migration to {PeerConnector.NameOf(destination)} {(_cancelled ? "was cancelled." : $"failed: {reason}")} The guest goes on here.",
-                _switchedOver,
-                failure);
+            throw Explain(destination, failure);
         }
         finally
         {
@@ -116,13 +114,48 @@ public sealed class MigrationSource
         }
     }
 
+    /// <summary>
+    /// Goes on with a migration that lost its destination after switchover: looks for it at once, where it is now. While <see cref="Run"/> looks for it itself, that
+    /// goes on there, and this returns at once; after it has given up, this returns when every page is at the destination.
+    /// </summary>
+    /// <param name="destination">Where the destination listens now.</param>
+    /// <exception cref="InvalidOperationException">No link was lost.</exception>
+    /// <exception cref="MigrationException">The destination was not found, or was lost again.</exception>
+    public void Resume(EndPoint destination)
+    {
+        MigrationPhase phase = _counters.Phase;
+        if (!HasLetGo || _postCopy is not { } postCopy || phase is not (MigrationPhase.Paused or MigrationPhase.Stalled))
+        {
+            throw new InvalidOperationException($"There is no lost link to resume: the migration is {phase}.");
+        }
+
+        postCopy.ReconnectTo(destination);
+        if (phase == MigrationPhase.Paused)
+        {
+            return;
+        }
+
+        try
+        {
+            postCopy.GoOn(new TimeoutException("It was given up."));
+            _counters.Phase = MigrationPhase.Completed;
+        }
+        catch (Exception failure)
+        {
+            throw Explain(destination, failure);
+        }
+    }
+
+    /// <summary>Looks no longer for a destination that was lost after switchover: <see cref="Run"/> ends with an exception.</summary>
+    public void GiveUp() => _postCopy?.GiveUp();
+
     /// <summary>Ends the migration, from any thread: the guest goes on here as if nothing had been.</summary>
     /// <returns>False if it is too late: the guest is the destination's.</returns>
     public bool Cancel()
     {
         lock (_switching)
         {
-            if (_switchedOver)
+            if (HasLetGo)
             {
                 return false;
             }
@@ -138,12 +171,50 @@ public sealed class MigrationSource
     internal static string Describe(Exception failure) => failure switch
     {
         SocketException { SocketErrorCode: SocketError.ConnectionRefused } => "Nobody listens there (ECONNREFUSED). Start the destination first: pageferry vm receive.",
-        SocketException { SocketErrorCode: SocketError.TimedOut or SocketError.WouldBlock } => $"The peer did not answer within {Patience.TotalSeconds:F0} s.",
+        SocketException { SocketErrorCode: SocketError.TimedOut or SocketError.WouldBlock } => "The peer did not answer in time.",
         SocketException socket => $"{socket.Message} ({socket.SocketErrorCode}).",
         _ => failure.Message,
     };
 
-    private void Migrate(EndPoint destination, OutgoingSession session)
+    private bool HasLetGo => _stage is SourceStage.LetGo or SourceStage.Forgotten;
+
+    private SourceAction Step(SourceEvent met)
+    {
+        lock (_switching)
+        {
+            (_stage, SourceAction action) = SourceHandover.Step(_stage, met);
+            return action;
+        }
+    }
+
+    private MigrationException Explain(EndPoint destination, Exception failure)
+    {
+        string name = PeerConnector.NameOf(_postCopy?.Destination ?? destination);
+        _counters.WaitFor(null);
+        _counters.Phase = HasLetGo ? MigrationPhase.Stalled : _cancelled ? MigrationPhase.Cancelled : MigrationPhase.Failed;
+        return new MigrationException(
+            HasLetGo
+                ? $"The migration to {name} lost its destination after switchover: {Describe(failure)} The guest is the destination's; it stalls there on pages that only this side has. Its memory is kept here."
+                : $"The migration to {name} {(_cancelled ? "was cancelled." : $"failed: {Describe(failure)}")} The guest goes on here.",
+            HasLetGo,
+            failure);
+    }
+
+    private void RunFirstLink(EndPoint destination)
+    {
+        using var session = new OutgoingConnections(_options, _counters);
+        try
+        {
+            Migrate(destination, session);
+        }
+        catch (Exception failure)
+        {
+            session.Part(_cancelled && !HasLetGo ? "It was cancelled." : Describe(failure));
+            throw;
+        }
+    }
+
+    private void Migrate(EndPoint destination, OutgoingConnections session)
     {
         session.Open(destination);
         GuestMemory memory = _guest.Memory;
@@ -152,8 +223,8 @@ public sealed class MigrationSource
 
         var pages = new OutgoingPages(memory);
         var server = new DemandServer(session.Demand, pages, _counters);
-        BackgroundSender[] senders = [.. session.Background.Select((connection, index) =>
-            new BackgroundSender(connection, pages, index, session.Background.Count, _options.Compression, _counters) { Limit = session.PrecopyLimit })];
+        BackgroundSender[] senders = BackgroundSender.Of(session, pages, _options.Compression, _counters);
+        Array.ForEach(senders, sender => sender.Limit = session.PrecopyLimit);
         var threads = new PageThreads(session.All);
         _threads = threads;
         try
@@ -166,8 +237,8 @@ public sealed class MigrationSource
 
                 // Ended when all is over: it takes long for a memory of which much was written, and the guest waits for pages meanwhile.
                 using IDirtyTracker? tracker = TrackDirtyPages();
-                (uint generation, long stopped) = MoveGuest(session, pages, senders, server, threads, tracker);
-                Follow(session, pages, senders, threads, generation, stopped);
+                MoveGuest(destination, session, pages, senders, server, threads, tracker);
+                _postCopy!.Follow(session, senders, threads);
             });
         }
         finally
@@ -177,33 +248,30 @@ public sealed class MigrationSource
     }
 
     /// <summary>Pre-copy, if that is wanted, and the switchover.</summary>
-    /// <returns>The switchover's generation, and when the guest had stopped.</returns>
-    private (uint Generation, long Stopped) MoveGuest(
-        OutgoingSession session, OutgoingPages pages, BackgroundSender[] senders, DemandServer server, PageThreads threads, IDirtyTracker? tracker)
+    private void MoveGuest(
+        EndPoint destination, OutgoingConnections session, OutgoingPages pages, BackgroundSender[] senders, DemandServer server, PageThreads threads, IDirtyTracker? tracker)
     {
         if (tracker is null)
         {
             pages.Pending.AddRun(0, pages.Memory.PageCount);
-            return SwitchOver(session, pages, server, precopy: null, tracker: null, DecisionKind.PostCopy)!.Value;
+            _ = TrySwitchOver(destination, session, pages, server, precopy: null, tracker: null, DecisionKind.PostCopy);
+            return;
         }
 
         _counters.Phase = MigrationPhase.PreCopy;
         var precopy = new PreCopy(_guest, session, pages, senders, threads, Decide);
         try
         {
-            while (true)
+            DecisionKind due;
+            do
             {
-                DecisionKind due = precopy.Run(tracker);
+                due = precopy.Run(tracker);
                 if (due == DecisionKind.Cancel)
                 {
                     throw new TimeoutException($"Pre-copy did not get so far within {_options.Timeout.TotalSeconds:0.#} s that the guest would stand still for no more than {_options.DowntimeLimit.TotalMilliseconds:0} ms.");
                 }
-
-                if (SwitchOver(session, pages, server, precopy, tracker, due) is { } switched)
-                {
-                    return switched;
-                }
             }
+            while (!TrySwitchOver(destination, session, pages, server, precopy, tracker, due));
         }
         finally
         {
@@ -235,14 +303,15 @@ public sealed class MigrationSource
         }
     }
 
-    /// <returns>The switchover's generation and when the guest had stopped; null if the guest wrote so much in the end that another round is better.</returns>
-    private (uint Generation, long Stopped)? SwitchOver(
-        OutgoingSession session, OutgoingPages pages, DemandServer server, PreCopy? precopy, IDirtyTracker? tracker, DecisionKind due)
+    /// <returns>False if the guest wrote so much in the end that another round is better.</returns>
+    private bool TrySwitchOver(
+        EndPoint destination, OutgoingConnections session, OutgoingPages pages, DemandServer server, PreCopy? precopy, IDirtyTracker? tracker, DecisionKind due)
     {
         PageBitmap? discarded = due == DecisionKind.PostCopy && tracker is not null ? DiscardEarly(session, pages, tracker) : null;
         _counters.Phase = MigrationPhase.SwitchingOver;
         long stopped = Stopwatch.GetTimestamp();
         _guest.Pause();
+        _ = Step(SourceEvent.Stopped);
         bool isPaused = _guest.IsPaused;
         try
         {
@@ -253,7 +322,7 @@ public sealed class MigrationSource
                 if (IsTooMuch(precopy!, (long)pages.Pending.CountPages()))
                 {
                     _counters.Phase = MigrationPhase.PreCopy;
-                    return null;
+                    return false;
                 }
 
                 precopy!.SendLast(_options.Mode == MigrationMode.Auto && !IsTimedOut ? stopped + (long)(_options.DowntimeLimit.TotalSeconds * SendingShare * Stopwatch.Frequency) : long.MaxValue);
@@ -275,24 +344,26 @@ public sealed class MigrationSource
 
             _ = session.Control.Receive(MessageType.StateLoaded, 0);
 
-            // Once a byte of it may have left, the destination may run the guest.
+            _postCopy = new PostCopy(_options, _counters, destination, Step) { Session = session.Session, Pages = pages, Generation = generation, Stopped = stopped };
+
+            // Once a byte of Start may have left, the destination may run the guest.
             lock (_switching)
             {
                 CheckNotCancelled();
                 _threads!.ThrowFirst();
-                _switchedOver = true;
+                _ = Step(SourceEvent.StateLoaded);
             }
 
-            session.WaitForEver();
+            session.ExpectLife();
             server.SwitchOver(generation);
             session.Send(MessageType.Start, []);
             _counters.Remaining = (long)pages.Pending.CountPages();
             _counters.Phase = MigrationPhase.PostCopy;
-            return (generation, stopped);
+            return true;
         }
         finally
         {
-            if (!_switchedOver)
+            if (!HasLetGo && Step(SourceEvent.Failed) == SourceAction.Resume)
             {
                 _guest.Resume();
             }
@@ -315,7 +386,7 @@ public sealed class MigrationSource
     }
 
     /// <summary>Has the destination discard what is out of date while the guest still runs: what it writes from now on is little.</summary>
-    private PageBitmap DiscardEarly(OutgoingSession session, OutgoingPages pages, IDirtyTracker tracker)
+    private PageBitmap DiscardEarly(OutgoingConnections session, OutgoingPages pages, IDirtyTracker tracker)
     {
         tracker.Fetch(pages.Pending);
         var discarded = new PageBitmap(pages.Memory.PageCount);
@@ -359,30 +430,6 @@ public sealed class MigrationSource
         return from == pages.PageCount
             ? runs[..bytes]
             : throw new InvalidOperationException($"The pages that are out of date make more than {SwitchoverMessage.MostRunBytes} bytes of runs.");
-    }
-
-    /// <summary>After the switchover: everything that the destination does not have.</summary>
-    private void Follow(OutgoingSession session, OutgoingPages pages, BackgroundSender[] senders, PageThreads threads, uint generation, long stopped)
-    {
-        _ = session.Control.Receive(MessageType.Running, 0);
-        _counters.Downtime = Stopwatch.GetElapsedTime(stopped);
-
-        // Not earlier: it would compete with the first pages the guest asks for.
-        _counters.BeginBackground();
-        foreach (BackgroundSender sender in senders)
-        {
-            sender.Limit = session.PostcopyLimit;
-            threads.Start("background pages", () => sender.Drain(generation));
-        }
-
-        _ = session.Control.Receive(MessageType.Complete, 0);
-        if (_options.Validate)
-        {
-            new PageValidation(pages.Memory).Compare(session.Control);
-        }
-
-        threads.Finish();
-        session.Send(MessageType.Released, []);
     }
 
     private void CheckNotCancelled()

@@ -21,7 +21,8 @@ internal sealed class PageValidation(GuestMemory memory)
     private readonly byte[] _page = new byte[Page.Size];
 
     /// <summary>Receives the digests of all pages, and compares.</summary>
-    /// <exception cref="ProtocolException">Digests are missing, or pages differ.</exception>
+    /// <exception cref="ProtocolException">Digests are missing.</exception>
+    /// <exception cref="ValidationException">Pages differ.</exception>
     internal void Compare(PeerConnection control)
     {
         var wrong = new List<ulong>();
@@ -51,7 +52,7 @@ internal sealed class PageValidation(GuestMemory memory)
 
         if (count > 0)
         {
-            throw new ProtocolException(
+            throw new ValidationException(
                 $"Validation found {count} of {memory.PageCount} pages that did not arrive as they are here: {string.Join(", ", wrong)}{(count > wrong.Count ? " and more" : string.Empty)}.");
         }
     }

@@ -20,6 +20,7 @@ internal sealed class PeerConnection : IDisposable
 
     private readonly Socket _socket;
     private readonly SocketStream _stream;
+    private readonly Lock _sending = new();
     private readonly byte[] _sendHeader = new byte[HeaderBytes];
     private readonly byte[] _receiveHeader = new byte[HeaderBytes];
     private readonly byte[] _buffer = new byte[BufferBytes];
@@ -27,6 +28,7 @@ internal sealed class PeerConnection : IDisposable
     private int _bufferTaken;
     private TlsChannel? _tls;
     private bool _isSecuring;
+    private int _hasSent;
 
     internal PeerConnection(Socket socket)
     {
@@ -113,9 +115,37 @@ internal sealed class PeerConnection : IDisposable
     /// <summary>Sends a frame.</summary>
     internal void Send(MessageType type, ReadOnlySpan<byte> payload)
     {
-        WriteHeader(_sendHeader, type, payload.Length);
-        SendAll(_sendHeader);
-        SendAll(payload);
+        lock (_sending)
+        {
+            WriteHeader(_sendHeader, type, payload.Length);
+            SendFrame(_sendHeader, payload);
+        }
+    }
+
+    /// <summary>Lets the peer know that this side is there, if it has heard nothing since this was called last and nobody is sending.</summary>
+    internal void KeepAlive()
+    {
+        if (Interlocked.Exchange(ref _hasSent, 0) != 0 || !_sending.TryEnter())
+        {
+            return;
+        }
+
+        try
+        {
+            // What is queued already tells as much.
+            if (_socket.Poll(0, SelectMode.SelectWrite))
+            {
+                Send(MessageType.Alive, []);
+            }
+        }
+        catch (Exception failure) when (failure is SocketException or ObjectDisposedException or IOException)
+        {
+            // Whoever uses the connection meets that too.
+        }
+        finally
+        {
+            _sending.Exit();
+        }
     }
 
     /// <summary>Writes a frame's header.</summary>
@@ -126,16 +156,17 @@ internal sealed class PeerConnection : IDisposable
         BinaryPrimitives.WriteInt32LittleEndian(header[4..], payloadBytes);
     }
 
-    /// <summary>Sends bytes that are framed already.</summary>
-    internal void SendAll(ReadOnlySpan<byte> bytes)
+    /// <summary>Sends a frame whose header is written already.</summary>
+    /// <param name="frame">The frame, or its beginning.</param>
+    /// <param name="rest">The rest of it.</param>
+    internal void SendFrame(ReadOnlySpan<byte> frame, ReadOnlySpan<byte> rest = default)
     {
-        if (_tls is not null)
+        lock (_sending)
         {
-            _tls.Send(bytes);
-            return;
+            SendAll(frame);
+            SendAll(rest);
+            Volatile.Write(ref _hasSent, 1);
         }
-
-        _stream.Write(bytes);
     }
 
     /// <summary>Receives exactly as many bytes as the buffer holds.</summary>
@@ -169,18 +200,24 @@ internal sealed class PeerConnection : IDisposable
     /// <exception cref="ProtocolException">The peer parted with a reason, or the header makes no sense.</exception>
     internal (MessageType Type, int Bytes) ReceiveHeader()
     {
-        ReceiveAll(_receiveHeader);
-        var type = (MessageType)BinaryPrimitives.ReadUInt16LittleEndian(_receiveHeader);
-        ushort flags = BinaryPrimitives.ReadUInt16LittleEndian(_receiveHeader.AsSpan(2));
-        uint bytes = BinaryPrimitives.ReadUInt32LittleEndian(_receiveHeader.AsSpan(4));
-        if (flags != 0)
+        MessageType type;
+        uint bytes;
+        do
         {
-            throw new ProtocolException($"The peer sent a {type} frame with the unknown flags 0x{flags:x}.");
+            ReceiveAll(_receiveHeader);
+            type = (MessageType)BinaryPrimitives.ReadUInt16LittleEndian(_receiveHeader);
+            ushort flags = BinaryPrimitives.ReadUInt16LittleEndian(_receiveHeader.AsSpan(2));
+            bytes = BinaryPrimitives.ReadUInt32LittleEndian(_receiveHeader.AsSpan(4));
+            if (flags != 0)
+            {
+                throw new ProtocolException($"The peer sent a {type} frame with the unknown flags 0x{flags:x}.");
+            }
         }
+        while (type == MessageType.Alive && bytes == 0);
 
         if (type == MessageType.Error)
         {
-            throw new ProtocolException($"The peer parted: {ReceiveError(bytes)}");
+            throw new ProtocolException($"The peer parted: {ReceiveError(bytes)}") { IsParting = true };
         }
 
         return bytes <= int.MaxValue ? (type, (int)bytes) : throw new ProtocolException($"The peer sent a {type} frame of {bytes} bytes.");
@@ -284,6 +321,17 @@ internal sealed class PeerConnection : IDisposable
     {
         _socket.Dispose();
         _tls?.Dispose();
+    }
+
+    private void SendAll(ReadOnlySpan<byte> bytes)
+    {
+        if (_tls is not null)
+        {
+            _tls.Send(bytes);
+            return;
+        }
+
+        _stream.Write(bytes);
     }
 
     private void Shutdown(SocketShutdown how)

@@ -9,14 +9,20 @@ internal sealed class PeerConnector
     private readonly EndPoint _destination;
     private readonly MigrationSecurity? _security;
     private readonly bool _insecureNetwork;
+    private readonly TimeSpan _connectPatience;
+    private readonly TimeSpan _patience;
     private IPEndPoint? _found;
 
     /// <summary>Remembers where to connect to, and how.</summary>
     /// <param name="destination">An address, or a host name and port.</param>
     /// <param name="security">Who this side is and whom it trusts; null for connections without TLS.</param>
     /// <param name="insecureNetwork">Whether to connect beyond loopback without TLS.</param>
-    internal PeerConnector(EndPoint destination, MigrationSecurity? security, bool insecureNetwork)
+    /// <param name="connectPatience">How long a connection may take to be made.</param>
+    /// <param name="patience">How long the destination may take for each step of the handshake then.</param>
+    internal PeerConnector(EndPoint destination, MigrationSecurity? security, bool insecureNetwork, TimeSpan connectPatience, TimeSpan patience)
     {
+        _connectPatience = connectPatience;
+        _patience = patience;
         _destination = destination;
         _security = security;
         _insecureNetwork = insecureNetwork;
@@ -36,9 +42,9 @@ internal sealed class PeerConnector
         connections.Add(connection);
         if (_security is not null)
         {
-            connection.Deadline = MigrationSource.Patience;
+            connection.Deadline = _patience;
             connection.SecureAsSource(_security, HostName());
-            connection.Patience = MigrationSource.Patience;
+            connection.Patience = _patience;
         }
 
         return connection;
@@ -82,13 +88,19 @@ internal sealed class PeerConnector
     private static ProtocolException Refused(EndPoint destination) =>
         new($"{NameOf(destination)} is beyond loopback, and there the guest's memory travels under TLS only. Give a certificate, a key and an authority.");
 
-    private static PeerConnection ConnectTo(IPEndPoint destination)
+    private PeerConnection ConnectTo(IPEndPoint destination)
     {
-        var connection = new PeerConnection(new Socket(destination.AddressFamily, SocketType.Stream, ProtocolType.Tcp)) { Patience = MigrationSource.Patience };
+        var connection = new PeerConnection(new Socket(destination.AddressFamily, SocketType.Stream, ProtocolType.Tcp)) { Patience = _patience };
         try
         {
-            connection.Socket.Connect(destination);
+            using var deadline = new CancellationTokenSource(_connectPatience);
+            connection.Socket.ConnectAsync(destination, deadline.Token).AsTask().GetAwaiter().GetResult();
             return connection;
+        }
+        catch (OperationCanceledException)
+        {
+            connection.Dispose();
+            throw new SocketException((int)SocketError.TimedOut);
         }
         catch
         {

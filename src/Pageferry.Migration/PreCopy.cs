@@ -5,7 +5,7 @@ using Pageferry.Memory;
 namespace Pageferry.Migration;
 
 /// <summary>Sends memory while the guest runs: all of it, then what was written meanwhile, round by round, until it is decided that the guest goes.</summary>
-internal sealed class PreCopy(IMigratingGuest guest, OutgoingSession session, OutgoingPages pages, BackgroundSender[] senders, PageThreads threads, Action<string> decided)
+internal sealed class PreCopy(IMigratingGuest guest, OutgoingConnections session, OutgoingPages pages, BackgroundSender[] senders, PageThreads threads, Action<string> decided)
 {
     /// <summary>How long the destination may take to place what the link still held when a round ended.</summary>
     private static readonly TimeSpan s_roundPatience = TimeSpan.FromSeconds(60);

@@ -9,4 +9,7 @@ public sealed class ProtocolException : IOException
         : base(message)
     {
     }
+
+    /// <summary>Whether the peer said itself that it parts (<see cref="MessageType.Error"/>).</summary>
+    internal bool IsParting { get; init; }
 }

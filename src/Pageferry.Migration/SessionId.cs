@@ -2,7 +2,7 @@ using System.Security.Cryptography;
 
 namespace Pageferry.Migration;
 
-/// <summary>Names a session: 122 random bits in 16 bytes, which only the answer to its control connection gives out. Who can name it is let in.</summary>
+/// <summary>Names a session: 122 random bits in 16 bytes, which only the answer to its first control connection gives out. Who can name it is let in, and may come back to it.</summary>
 internal readonly struct SessionId
 {
     /// <summary>Its size on the wire.</summary>
@@ -14,6 +14,9 @@ internal readonly struct SessionId
 
     /// <summary>What a control connection names: it has no session yet.</summary>
     internal static SessionId None => default;
+
+    /// <summary>Whether it names none.</summary>
+    internal bool IsNone => _value == default;
 
     /// <summary>Makes a session's id, which nobody can guess.</summary>
     internal static SessionId Create()

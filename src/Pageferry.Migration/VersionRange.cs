@@ -6,7 +6,7 @@ namespace Pageferry.Migration;
 public readonly record struct VersionRange(ushort Lowest, ushort Highest)
 {
     /// <summary>What this build speaks.</summary>
-    public static VersionRange Current { get; } = new(2, 2);
+    public static VersionRange Current { get; } = new(3, 3);
 
     /// <summary>The newest version that both sides speak.</summary>
     /// <param name="peer">What the other side speaks.</param>

@@ -33,7 +33,7 @@ public sealed class BrokenPeerTests : IDisposable
         var request = new byte[PeerConnection.HeaderBytes + sizeof(ulong)];
         PeerConnection.WriteHeader(request, MessageType.PageRequest, sizeof(ulong));
         BinaryPrimitives.WriteUInt64LittleEndian(request.AsSpan(PeerConnection.HeaderBytes), ulong.MaxValue);
-        destination.Demand.SendAll(request.AsSpan(0, PeerConnection.HeaderBytes));
+        destination.Demand.SendFrame(request.AsSpan(0, PeerConnection.HeaderBytes));
         Thread.Sleep(200);
         if (isCut)
         {
@@ -41,7 +41,7 @@ public sealed class BrokenPeerTests : IDisposable
         }
         else
         {
-            destination.Demand.SendAll(request.AsSpan(PeerConnection.HeaderBytes));
+            destination.Demand.SendFrame(request.AsSpan(PeerConnection.HeaderBytes));
         }
 
         Assert.True(moving.Wait(s_patience), "The source goes on with a destination that it has parted from.");
@@ -76,7 +76,7 @@ public sealed class BrokenPeerTests : IDisposable
         queued.Connect((IPEndPoint)listener.LocalEndPoint!);
         long began = Environment.TickCount64;
         MigrationException failure = Move(listener.LocalEndPoint!).WaitAsync(s_patience).GetAwaiter().GetResult();
-        Assert.Contains("did not answer within 10 s", failure.Message, StringComparison.Ordinal);
+        Assert.Contains("did not answer in time", failure.Message, StringComparison.Ordinal);
         Assert.InRange(Environment.TickCount64 - began, 8_000, 15_000);
         Assert.True(_leaving.IsRunning);
     }
@@ -91,7 +91,7 @@ public sealed class BrokenPeerTests : IDisposable
             LongestSilence = TimeSpan.FromSeconds(1),
         };
         Task receiving = Task.Run(() => destination.Receive(_ => { }));
-        using var session = new OutgoingSession(new MigrationOptions { Connections = 2 }, new MigrationCounters());
+        using var session = new OutgoingConnections(new MigrationOptions { Connections = 2 }, new MigrationCounters());
         session.Open(destination.EndPoint);
         session.Send(MessageType.Layout, new MigrationLayout(Guid.NewGuid(), "test", GuestBacking.Memfd, _leaving.Memory.Regions).Serialize());
         _ = session.Control.Receive(MessageType.Armed, 0);
@@ -100,7 +100,7 @@ public sealed class BrokenPeerTests : IDisposable
         for (int i = 0; i < 15; i++)
         {
             new ZeroRun(0, 1, 1).Write(_frame);
-            session.Background[0].SendAll(_frame);
+            session.Background[0].SendFrame(_frame);
             Thread.Sleep(100);
         }
 
@@ -128,7 +128,7 @@ public sealed class BrokenPeerTests : IDisposable
         using var destination = new MigrationDestination(
             new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions, GuestBacking.Anonymous)));
         _ = Task.Run(() => Record.Exception(() => destination.Receive(_ => { })));
-        using var session = new OutgoingSession(new MigrationOptions { Connections = 1 }, new MigrationCounters());
+        using var session = new OutgoingConnections(new MigrationOptions { Connections = 1 }, new MigrationCounters());
         session.Open(destination.EndPoint);
         session.Send(MessageType.Layout, new MigrationLayout(Guid.NewGuid(), "test", GuestBacking.Memfd, _leaving.Memory.Regions).Serialize());
         _ = session.Control.Receive(MessageType.Armed, 0);
@@ -141,7 +141,7 @@ public sealed class BrokenPeerTests : IDisposable
         // A batch whose content does not follow yet.
         var batch = new byte[PageBatch.PrologueBytes];
         new PageBatch(0, 1, 0, 0, 1, PageEncoding.None, Page.Size, 0).Write(batch, Page.Size);
-        session.Background[0].SendAll(batch);
+        session.Background[0].SendFrame(batch);
         if (!isDiscardedBefore)
         {
             Thread.Sleep(200);
@@ -153,5 +153,5 @@ public sealed class BrokenPeerTests : IDisposable
     }
 
     private Task<MigrationException> Move(EndPoint destination) => Task.Run(() =>
-        Assert.Throws<MigrationException>(() => new MigrationSource(_leaving, new MigrationOptions { Mode = MigrationMode.Postcopy, Connections = 1 }).Run(destination)));
+        Assert.Throws<MigrationException>(() => new MigrationSource(_leaving, new MigrationOptions { Mode = MigrationMode.Postcopy, Connections = 1, ReconnectFor = TimeSpan.Zero }).Run(destination)));
 }

@@ -180,7 +180,7 @@ public class FrameTests
         using var engine = new FaultEngine(memory);
         engine.Start(new TestNoSource());
         Exception? end = Feed(
-            bytes, connection => PageEnds.Receive(connection, PageEnds.Incoming(engine, new DemandRequester(connection, _ => { })), ConnectionRole.Background));
+            bytes, connection => PageEnds.Receive(connection, PageEnds.Incoming(engine, new DemandRequester(engine.States, connection, _ => { })), ConnectionRole.Background));
         Assert.True(end is null or ProtocolException or EndOfStreamException or SocketException, $"{end}");
         Assert.False(engine.Failed.IsCompleted);
         return end;

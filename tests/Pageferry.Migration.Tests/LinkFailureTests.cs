@@ -75,7 +75,9 @@ public sealed class LinkFailureTests : IDisposable
         Assert.Contains("is kept here", failure.Message, StringComparison.Ordinal);
         Assert.False(_leaving.IsRunning);
         Assert.Null(_arrived);
-        Assert.True(SpinWait.SpinUntil(() => _destination.Progress.Phase == MigrationPhase.Waiting, s_patience), $"{_destination.Progress.Phase}");
+        MigrationException there = GiveUp();
+        Assert.False(there.SwitchedOver);
+        Assert.Contains("may be the source's", there.Message, StringComparison.Ordinal);
     }
 
     [Theory]
@@ -93,7 +95,7 @@ public sealed class LinkFailureTests : IDisposable
         MigrationException failure = Assert.Throws<MigrationException>(() => Source().Run(proxy.EndPoint));
         Assert.True(failure.SwitchedOver);
         Assert.False(_leaving.IsRunning);
-        MigrationException there = Assert.Throws<MigrationException>(() => _receiving.WaitAsync(s_patience).GetAwaiter().GetResult());
+        MigrationException there = GiveUp();
         Assert.True(there.SwitchedOver);
         Assert.Contains("stalls on the", there.Message, StringComparison.Ordinal);
         TestGuest stalled = _arrived!;
@@ -170,7 +172,15 @@ public sealed class LinkFailureTests : IDisposable
             Assert.Throws<ArgumentException>(() => new MigrationDestination(new IPEndPoint(IPAddress.Any, 0), _ => throw new InvalidOperationException())).Message,
             StringComparison.Ordinal);
 
-    private MigrationSource Source() => new(_leaving, new MigrationOptions { Mode = MigrationMode.Postcopy, Connections = 1 });
+    private MigrationSource Source() => new(_leaving, new MigrationOptions { Mode = MigrationMode.Postcopy, Connections = 1, ReconnectFor = TimeSpan.Zero });
+
+    /// <summary>Has the destination wait for its source no more.</summary>
+    private MigrationException GiveUp()
+    {
+        Assert.True(SpinWait.SpinUntil(() => _destination.Progress.Phase == MigrationPhase.Paused, s_patience), $"{_destination.Progress.Phase}");
+        _destination.Dispose();
+        return Assert.Throws<MigrationException>(() => _receiving.WaitAsync(s_patience).GetAwaiter().GetResult());
+    }
 
     private void AssertRunsHere()
     {

@@ -32,7 +32,7 @@ public sealed class ListenerTests : IDisposable
         Task<Welcome> control = Introduce(ConnectionRole.Control, asked);
         using IncomingConnections session = _listener.AcceptControl();
         SessionId id = control.Result.Session;
-        Assert.Equal(2, control.Result.Version);
+        Assert.Equal(3, control.Result.Version);
         var welcomes = Enumerable.Range(0, count).Reverse().Select(index => Introduce(ConnectionRole.Background, (byte)index, id)).ToList();
         welcomes.Add(Introduce(ConnectionRole.Demand, 0, id));
         session.AcceptRest(s_patience);
@@ -153,7 +153,7 @@ public sealed class ListenerTests : IDisposable
         old.Send(OldHello);
         string answer = ReadAll(old);
         Assert.Contains("version 1", answer, StringComparison.Ordinal);
-        Assert.Contains("this destination 2", answer, StringComparison.Ordinal);
+        Assert.Contains("this destination 3", answer, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -172,17 +172,17 @@ public sealed class ListenerTests : IDisposable
                 got += source.Receive(received.AsSpan(got));
             }
 
-            byte[] reason = Encoding.UTF8.GetBytes("The source speaks protocol version 2, this destination 1: use builds that share one.");
+            byte[] reason = Encoding.UTF8.GetBytes("The source speaks protocol version 3, this destination 1: use builds that share one.");
             source.Send([3, 0, 0, 0, (byte)reason.Length, 0, 0, 0, .. reason]);
         });
         using var leaving = new TestGuest(Memory.GuestMemory.Create(1 << 20));
         MigrationException failure = Assert.Throws<MigrationException>(() => new MigrationSource(leaving, new MigrationOptions { Connections = 1 }).Run(old.LocalEndpoint));
         answering.Wait(s_patience);
-        Assert.Contains("The source speaks protocol version 2, this destination 1", failure.Message, StringComparison.Ordinal);
+        Assert.Contains("The source speaks protocol version 3, this destination 1", failure.Message, StringComparison.Ordinal);
 
         // What version 1 reads stands where it stood.
         Assert.Equal(OldHello[..16], received[..16]);
-        Assert.Equal([2, 0, 2, 0, 1, 1, 0, 0], received[16..24]);
+        Assert.Equal([3, 0, 3, 0, 1, 1, 0, 0], received[16..24]);
     }
 
     [Fact]
@@ -290,7 +290,7 @@ public sealed class ListenerTests : IDisposable
     [Fact]
     public void A_listener_that_is_disposed_ends_who_waits()
     {
-        Task accepting = Task.Run(_listener.AcceptControl);
+        Task accepting = Task.Run(() => _listener.AcceptControl());
         using Socket stranger = ConnectRaw();
         Assert.True(SpinWait.SpinUntil(() => _listener.Handshakes == 1, s_patience));
         _listener.Dispose();

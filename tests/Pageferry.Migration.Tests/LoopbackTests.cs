@@ -11,7 +11,7 @@ public class LoopbackTests
     {
         using var destination = new MigrationDestination(new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions)));
         _ = Task.Run(() => Record.Exception(() => destination.Receive(_ => { })));
-        using var session = new OutgoingSession(new MigrationOptions { Connections = 3 }, new MigrationCounters());
+        using var session = new OutgoingConnections(new MigrationOptions { Connections = 3 }, new MigrationCounters());
         session.Open(destination.EndPoint);
         Assert.All(session.All.Skip(1), connection => Assert.Equal("reno", CongestionOf(connection)));
     }

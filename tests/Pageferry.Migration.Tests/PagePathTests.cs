@@ -53,7 +53,8 @@ public class PagePathTests
         Run(() => PageEnds.Drain(backgroundHere, outgoing));
         Run(() => PageEnds.Serve(demandHere, outgoing));
         Thread.Sleep(100);
-        var requester = new DemandRequester(demandThere, failure => throw failure);
+        using var states = new PageStates(Pages);
+        var requester = new DemandRequester(states, demandThere, failure => throw failure);
         requester.Request([Pages - 2]);
         demandThere.Patience = s_patience;
         (MessageType type, int bytes) = demandThere.ReceiveHeader();
@@ -74,7 +75,8 @@ public class PagePathTests
         (PeerConnection demandHere, PeerConnection demandThere) = Connect();
         OutgoingPages outgoing = PageEnds.Outgoing(memory);
         Run(() => PageEnds.Serve(demandHere, outgoing));
-        new DemandRequester(demandThere, failure => throw failure).Request([1000]);
+        using var states = new PageStates(Pages);
+        new DemandRequester(states, demandThere, failure => throw failure).Request([1000]);
         demandThere.Patience = s_patience;
         _ = demandThere.ReceiveHeader();
         Run(() => PageEnds.Drain(backgroundHere, outgoing));
@@ -100,7 +102,7 @@ public class PagePathTests
             (PeerConnection here, PeerConnection there) = Connect(secured);
             there.Patience = TimeSpan.FromMilliseconds(100);
             SocketException late = Assert.Throws<SocketException>(() => there.ReceiveHeader());
-            Assert.Contains("did not answer within", MigrationSource.Describe(late), StringComparison.Ordinal);
+            Assert.Contains("did not answer in time", MigrationSource.Describe(late), StringComparison.Ordinal);
             here.Dispose();
             there.Patience = s_patience;
             Exception end = Assert.ThrowsAny<Exception>(() => there.ReceiveHeader());
@@ -116,13 +118,13 @@ public class PagePathTests
                 var content = new byte[1 << 20];
                 for (int i = 0; i < 64; i++)
                 {
-                    here.SendAll(content);
+                    here.SendFrame(content);
                 }
             });
-            Assert.Contains("did not answer within", MigrationSource.Describe(late), StringComparison.Ordinal);
+            Assert.Contains("did not answer in time", MigrationSource.Describe(late), StringComparison.Ordinal);
             there.Dispose();
             here.Dispose();
-            _ = Assert.Throws<ObjectDisposedException>(() => here.SendAll(new byte[1]));
+            _ = Assert.Throws<ObjectDisposedException>(() => here.SendFrame(new byte[1]));
             _ = Assert.Throws<ObjectDisposedException>(() => here.ReceiveHeader());
 
             (here, there) = Connect(secured);
@@ -143,7 +145,7 @@ public class PagePathTests
         {
             while (true)
             {
-                here.SendAll([1]);
+                here.SendFrame([1]);
                 Thread.Sleep(50);
             }
         });
@@ -179,7 +181,7 @@ public class PagePathTests
             {
                 for (int i = 0; i < 20; i++)
                 {
-                    connection.SendAll(content);
+                    connection.SendFrame(content);
                 }
             }
 
@@ -201,7 +203,8 @@ public class PagePathTests
         using GuestMemory memory = WrittenMemory(64, GuestBacking.Memfd);
         (PeerConnection here, PeerConnection there) = Connect();
         Run(() => PageEnds.Serve(here, PageEnds.Outgoing(memory)));
-        new DemandRequester(there, failure => throw failure).Request([3, 3, 4, 3]);
+        using var states = new PageStates(64);
+        new DemandRequester(states, there, failure => throw failure).Request([3, 3, 4, 3]);
         there.Patience = s_patience;
         foreach (ulong expected in (ulong[])[3, 4])
         {
@@ -226,7 +229,7 @@ public class PagePathTests
         OutgoingPages outgoing = PageEnds.Outgoing(from);
         Thread serving = Run(() => source = Allocated(() => PageEnds.Serve(here, outgoing)));
         using var engine = new FaultEngine(to);
-        var asking = new DemandRequester(there, failure => throw failure);
+        var asking = new DemandRequester(engine.States, there, failure => throw failure);
         var requester = new AllocationMeter(asking);
         engine.Start(requester);
         IncomingPages incoming = PageEnds.Incoming(engine, asking);

@@ -16,52 +16,60 @@ public sealed class PreviousVersionTests : IDisposable
 
     public void Dispose() => _leaving.Dispose();
 
-    [Fact]
-    public void A_source_of_version_1_is_told_both_versions()
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    public void A_source_of_an_older_version_is_told_both_versions(byte version)
     {
         using var destination = new MigrationDestination(new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions)));
         using var source = new TcpClient { ReceiveTimeout = (int)s_patience.TotalMilliseconds };
         source.Connect(destination.EndPoint);
-        source.GetStream().Write([1, 0, 0, 0, 32, 0, 0, 0, .. "PAGEFERY"u8, 1, 0, 1, 0, 1, 0, 0, 0, .. new byte[16]]);
+        source.GetStream().Write([1, 0, 0, 0, 32, 0, 0, 0, .. "PAGEFERY"u8, version, 0, version, 0, 1, 0, 0, 0, .. new byte[16]]);
         using var answer = new MemoryStream();
         source.GetStream().CopyTo(answer);
         byte[] frame = answer.ToArray();
         string text = Encoding.UTF8.GetString(frame.AsSpan(PeerConnection.HeaderBytes));
         Assert.Equal([3, 0, 0, 0, (byte)text.Length, 0, 0, 0], frame[..PeerConnection.HeaderBytes]);
-        Assert.Contains("speaks protocol version 1, this destination 2", text, StringComparison.Ordinal);
+        Assert.Contains($"speaks protocol version {version}, this destination 3", text, StringComparison.Ordinal);
     }
 
     [Theory]
-    [InlineData(true)]
-    [InlineData(false)]
-    public void A_destination_of_version_1_is_left_with_both_versions_named(bool says)
+    [InlineData(1, true)]
+    [InlineData(1, false)]
+    [InlineData(2, true)]
+    [InlineData(2, false)]
+    public void A_destination_of_an_older_version_is_left_with_both_versions_named(byte version, bool says)
     {
         using var listener = new TcpListener(IPAddress.Loopback, 0);
         listener.Start();
-        byte[] error = Encoding.UTF8.GetBytes("The source speaks protocol version 2, this destination 1: use builds that share one.");
+        byte[] error = Encoding.UTF8.GetBytes($"The source speaks protocol version 3, this destination {version}: use builds that share one.");
         byte[] parting = [3, 0, 0, 0, (byte)error.Length, 0, 0, 0, .. error];
-        byte[] welcome = [2, 0, 0, 0, 32, 0, 0, 0, .. "PAGEFERY"u8, 1, 0, 1, 0, 1, 0, 0, 0, .. Guid.NewGuid().ToByteArray()];
+        byte[] welcome = [2, 0, 0, 0, 32, 0, 0, 0, .. "PAGEFERY"u8, version, 0, version, 0, version, 0, 0, 0, .. Guid.NewGuid().ToByteArray()];
         Task answering = Task.Run(() =>
         {
             using Socket destination = listener.AcceptSocket();
             var hello = new byte[PeerConnection.HeaderBytes + Hello.Bytes];
-            Assert.Equal(hello.Length, destination.Receive(hello));
-            Assert.Equal([1, 0, 0, 0, 32, 0, 0, 0, .. "PAGEFERY"u8, 2, 0, 2, 0, 1], hello[..21]);
+            for (int got = 0; got < hello.Length;)
+            {
+                got += destination.Receive(hello.AsSpan(got));
+            }
+
+            Assert.Equal([1, 0, 0, 0, 32, 0, 0, 0, .. "PAGEFERY"u8, 3, 0, 3, 0, 1], hello[..21]);
             _ = destination.Send(says ? parting : welcome);
             _ = destination.Receive(hello);
         });
         MigrationException failure = Assert.Throws<MigrationException>(() => new MigrationSource(_leaving).Run(listener.LocalEndpoint));
         Assert.False(failure.SwitchedOver);
-        Assert.Matches("version 2, this destination 1|version 1 and chose 1; this source speaks 2", failure.Message);
+        Assert.Matches($"version 3, this destination {version}|version {version} and chose {version}; this source speaks 3", failure.Message);
         Assert.True(answering.Wait(s_patience));
         Assert.True(_leaving.IsRunning);
     }
 
     [Theory]
-    [InlineData(1, 2, 2, 3)]
-    [InlineData(2, 3, 1, 2)]
-    [InlineData(1, 2, 1, 2)]
-    public void Peers_that_share_version_2_speak_it(ushort lowestHere, ushort highestHere, ushort lowestThere, ushort highestThere)
+    [InlineData(1, 3, 3, 4)]
+    [InlineData(3, 4, 1, 3)]
+    [InlineData(1, 3, 2, 3)]
+    public void Peers_that_share_version_3_speak_it(ushort lowestHere, ushort highestHere, ushort lowestThere, ushort highestThere)
     {
         using var destination = new MigrationDestination(
             new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions)), versions: new VersionRange(lowestThere, highestThere));

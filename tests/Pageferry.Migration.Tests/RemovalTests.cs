@@ -67,9 +67,9 @@ public class RemovalTests(HugePages hugePages)
         using var guest = new BalloonGuest(memory, ledger);
         (PeerConnection Source, PeerConnection Destination)[] pairs = [Connect(), Connect(), Connect()];
         PeerConnection demand = pairs[0].Destination;
-        var requester = new DemandRequester(demand, static failure => throw failure);
-        var watch = new Watch(requester, ledger);
         using FaultEngine engine = guest.Engine;
+        var requester = new DemandRequester(engine.States, demand, static failure => throw failure);
+        var watch = new Watch(requester, ledger);
         engine.Start(watch);
         OutgoingPages outgoing = PageEnds.Outgoing(there);
         IncomingPages incoming = PageEnds.Incoming(engine, requester);

@@ -3,8 +3,8 @@ using System.Net;
 
 namespace Pageferry.Migration;
 
-/// <summary>A session's connections at the source, and what its threads share.</summary>
-internal sealed class OutgoingSession(MigrationOptions options, MigrationCounters counters) : IDisposable
+/// <summary>A link at the source: its connections, and what their threads share.</summary>
+internal sealed class OutgoingConnections(MigrationOptions options, MigrationCounters counters) : IDisposable
 {
     /// <summary>
     /// How much background content may be queued between two sides of one host. A page that the guest touches while it is queued waits for all
@@ -14,6 +14,7 @@ internal sealed class OutgoingSession(MigrationOptions options, MigrationCounter
 
     private readonly List<PeerConnection> _all = [];
     private readonly List<PeerConnection> _background = [];
+    private Heartbeat? _heartbeat;
 
     internal MigrationOptions Options => options;
 
@@ -37,12 +38,24 @@ internal sealed class OutgoingSession(MigrationOptions options, MigrationCounter
     /// <summary>How long a message and its answer took when nothing else went.</summary>
     internal TimeSpan RoundTrip { get; private set; }
 
+    /// <summary>The session that the destination knows the guest by.</summary>
+    internal SessionId Session { get; private set; }
+
+    /// <summary>Opens the connections of a session that begins.</summary>
+    /// <param name="destination">Where to.</param>
+    internal void Open(EndPoint destination) => Open(destination, SessionId.None, MigrationSource.Patience, MigrationSource.Patience);
+
     /// <summary>Opens the connections, each with its handshake.</summary>
-    internal void Open(EndPoint destination)
+    /// <param name="destination">Where to.</param>
+    /// <param name="resumed">The session to come back to; none to begin one.</param>
+    /// <param name="connectPatience">How long each may take to be connected.</param>
+    /// <param name="patience">How long the destination may take for each step of the handshake then.</param>
+    internal void Open(EndPoint destination, SessionId resumed, TimeSpan connectPatience, TimeSpan patience)
     {
-        var connector = new PeerConnector(destination, options.Security, options.InsecureNetwork);
-        Welcome welcome = connector.Connect(_all).Introduce(new Hello(options.Versions, ConnectionRole.Control, (byte)options.Connections, SessionId.None));
+        var connector = new PeerConnector(destination, options.Security, options.InsecureNetwork, connectPatience, patience);
+        Welcome welcome = connector.Connect(_all).Introduce(new Hello(options.Versions, ConnectionRole.Control, (byte)options.Connections, resumed));
         SessionId session = welcome.Session;
+        Session = session;
         counters.ProtocolVersion = welcome.Version;
         PeerConnection demand = connector.Connect(_all);
         long began = Stopwatch.GetTimestamp();
@@ -76,8 +89,24 @@ internal sealed class OutgoingSession(MigrationOptions options, MigrationCounter
         counters.AddControl(PeerConnection.HeaderBytes + payload.Length);
     }
 
-    /// <summary>From now on the guest's truth is on both sides: no deadline ends a connection.</summary>
-    internal void WaitForEver() => _all.ForEach(connection => connection.Patience = TimeSpan.Zero);
+    /// <summary>From now on the guest's truth is on both sides: no answer has a deadline, but silence means that the link is lost.</summary>
+    internal void ExpectLife()
+    {
+        _all.ForEach(connection => connection.Patience = options.LinkTimeout);
+        _heartbeat = new Heartbeat(_all, options.LinkTimeout);
+    }
 
-    public void Dispose() => _all.ForEach(connection => connection.Dispose());
+    /// <summary>Tells the destination why this side parts, as far as it still listens.</summary>
+    internal void Part(string reason) => _all.ForEach(connection => connection.TryPart(reason));
+
+    public void Dispose()
+    {
+        if (_heartbeat is not null)
+        {
+            _all.ForEach(connection => connection.Shutdown());
+            _heartbeat.Dispose();
+        }
+
+        _all.ForEach(connection => connection.Dispose());
+    }
 }

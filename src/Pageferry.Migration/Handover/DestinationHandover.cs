@@ -1,0 +1,29 @@
+namespace Pageferry.Migration;
+
+/// <summary>
+/// The destination's part in handing a guest over. It runs the guest when it was told to and not before. Once it has said that it could, it keeps the guest
+/// until it knows that the source has not let go of it: the guest's only state may be here.
+/// </summary>
+internal static class DestinationHandover
+{
+    /// <summary>What follows from an event.</summary>
+    /// <param name="stage">Whose the guest is.</param>
+    /// <param name="met">What was met.</param>
+    /// <returns>Whose it is then, and what to do.</returns>
+    /// <exception cref="ProtocolException">The source says what it can't mean at this stage.</exception>
+    internal static (DestinationStage Stage, DestinationAction Action) Step(DestinationStage stage, DestinationEvent met) => (stage, met) switch
+    {
+        (DestinationStage.Empty, DestinationEvent.StateLoaded) => (DestinationStage.Loaded, DestinationAction.TellLoaded),
+        (DestinationStage.Empty, DestinationEvent.Parted or DestinationEvent.LinkLost) => (DestinationStage.Empty, DestinationAction.Discard),
+        (DestinationStage.Loaded, DestinationEvent.Start) => (DestinationStage.Started, DestinationAction.Run),
+        (DestinationStage.Loaded, DestinationEvent.Parted or DestinationEvent.BegunAnew) => (DestinationStage.Empty, DestinationAction.Discard),
+        (DestinationStage.Loaded or DestinationStage.Started or DestinationStage.Whole, DestinationEvent.LinkLost) => (stage, DestinationAction.AwaitSource),
+        (DestinationStage.Loaded or DestinationStage.Started or DestinationStage.Whole, DestinationEvent.Resumed) => (stage, DestinationAction.TellMissing),
+        (DestinationStage.Started or DestinationStage.Whole, DestinationEvent.Parted) => (stage, DestinationAction.AwaitSource),
+        (DestinationStage.Started or DestinationStage.Whole, DestinationEvent.BegunAnew) => (stage, DestinationAction.Refuse),
+        (DestinationStage.Started or DestinationStage.Whole, DestinationEvent.PagesComplete) => (DestinationStage.Whole, DestinationAction.TellComplete),
+        (DestinationStage.Whole, DestinationEvent.Released) => (DestinationStage.Released, DestinationAction.None),
+        (DestinationStage.Released, DestinationEvent.LinkLost) => (DestinationStage.Released, DestinationAction.None),
+        _ => throw new ProtocolException($"The destination met {met} where the guest is {stage}."),
+    };
+}

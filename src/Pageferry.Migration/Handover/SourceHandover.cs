@@ -1,0 +1,27 @@
+namespace Pageferry.Migration;
+
+/// <summary>
+/// The source's part in handing a guest over: a token that moves once. From the moment it decides to send Start it can't know whether the destination runs the
+/// guest, so it never runs it again; before that moment nobody else can have run it.
+/// </summary>
+internal static class SourceHandover
+{
+    /// <summary>What follows from an event.</summary>
+    /// <param name="stage">Whose the guest is.</param>
+    /// <param name="met">What was met.</param>
+    /// <returns>Whose it is then, and what to do.</returns>
+    /// <exception cref="ProtocolException">The destination says what it can't mean at this stage.</exception>
+    internal static (SourceStage Stage, SourceAction Action) Step(SourceStage stage, SourceEvent met) => (stage, met) switch
+    {
+        (SourceStage.Owned, SourceEvent.Stopped) => (SourceStage.Offered, SourceAction.None),
+        (SourceStage.Owned, SourceEvent.Failed) => (SourceStage.Owned, SourceAction.None),
+        (SourceStage.Offered, SourceEvent.Failed) => (SourceStage.Owned, SourceAction.Resume),
+        (SourceStage.Offered, SourceEvent.StateLoaded) => (SourceStage.LetGo, SourceAction.SendStart),
+        (SourceStage.LetGo, SourceEvent.Failed) => (SourceStage.LetGo, SourceAction.Reconnect),
+        (SourceStage.LetGo, SourceEvent.FoundLoaded) => (SourceStage.LetGo, SourceAction.SendStart),
+        (SourceStage.LetGo, SourceEvent.FoundStarted) => (SourceStage.LetGo, SourceAction.Serve),
+        (SourceStage.LetGo, SourceEvent.Completed) => (SourceStage.Forgotten, SourceAction.Release),
+        (SourceStage.Forgotten, SourceEvent.Failed) => (SourceStage.Forgotten, SourceAction.None),
+        _ => throw new ProtocolException($"The source met {met} where the guest is {stage}."),
+    };
+}

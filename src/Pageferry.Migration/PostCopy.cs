@@ -1,0 +1,248 @@
+using System.Diagnostics;
+using System.Net;
+using Pageferry.Memory;
+
+namespace Pageferry.Migration;
+
+/// <summary>
+/// The source after the switchover: sends everything that the destination does not have, over one link after another until it has all. The guest is the
+/// destination's, whatever happens.
+/// </summary>
+internal sealed class PostCopy
+{
+    /// <summary>How long one attempt to connect may take: the kernel sends what is lost of it again after 1 s, which a new attempt does too.</summary>
+    private static readonly TimeSpan s_connectPatience = TimeSpan.FromSeconds(1);
+
+    private static readonly TimeSpan s_firstDelay = TimeSpan.FromMilliseconds(50);
+    private static readonly TimeSpan s_longestDelay = TimeSpan.FromSeconds(1);
+
+    private readonly MigrationOptions _options;
+    private readonly MigrationCounters _counters;
+    private readonly Func<SourceEvent, SourceAction> _step;
+    private readonly object _gate = new();
+    private EndPoint _destination;
+    private bool _isAsked;
+    private bool _isGivenUp;
+
+    /// <param name="options">How to migrate.</param>
+    /// <param name="counters">Counts what is sent.</param>
+    /// <param name="destination">Where the destination is.</param>
+    /// <param name="step">Tells what follows from an event.</param>
+    internal PostCopy(MigrationOptions options, MigrationCounters counters, EndPoint destination, Func<SourceEvent, SourceAction> step)
+    {
+        _options = options;
+        _counters = counters;
+        _destination = destination;
+        _step = step;
+    }
+
+    /// <summary>The session that the destination knows the guest by.</summary>
+    internal required SessionId Session { get; init; }
+
+    /// <summary>The pages that the destination lacks.</summary>
+    internal required OutgoingPages Pages { get; init; }
+
+    /// <summary>The switchover's generation.</summary>
+    internal required uint Generation { get; init; }
+
+    /// <summary>When the guest had stopped, by <see cref="Stopwatch"/>.</summary>
+    internal required long Stopped { get; init; }
+
+    /// <summary>Where the destination is.</summary>
+    internal EndPoint Destination
+    {
+        get
+        {
+            lock (_gate)
+            {
+                return _destination;
+            }
+        }
+    }
+
+    /// <summary>Sends, over the link of the switchover.</summary>
+    internal void Follow(OutgoingConnections link, BackgroundSender[] senders, PageThreads threads) => Follow(link, senders, threads, isRunning: false);
+
+    /// <summary>Goes on after the link was lost, and lost again, until the destination has every page.</summary>
+    /// <param name="lost">Why it was lost.</param>
+    /// <exception cref="Exception">It was not found again in the time given: why not.</exception>
+    internal void GoOn(Exception lost)
+    {
+        while (_step(SourceEvent.Failed) == SourceAction.Reconnect)
+        {
+            using OutgoingConnections link = Reconnect(lost);
+            try
+            {
+                GoOn(link);
+                return;
+            }
+            catch (Exception failure) when (failure is not ValidationException)
+            {
+                link.Part(MigrationSource.Describe(failure));
+                lost = failure;
+            }
+        }
+    }
+
+    /// <summary>Tries again now, and elsewhere if the destination has moved.</summary>
+    internal void ReconnectTo(EndPoint destination)
+    {
+        lock (_gate)
+        {
+            _destination = destination;
+            _isAsked = true;
+            _isGivenUp = false;
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    /// <summary>Ends the attempts to find the destination.</summary>
+    internal void GiveUp()
+    {
+        lock (_gate)
+        {
+            _isGivenUp = true;
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    private OutgoingConnections Reconnect(Exception lost)
+    {
+        _counters.Phase = MigrationPhase.Paused;
+        _counters.WaitFor($"the destination: {MigrationSource.Describe(lost)}");
+        long began = Stopwatch.GetTimestamp();
+        TimeSpan delay = TimeSpan.Zero;
+        while (MayWait(delay, began))
+        {
+            var link = new OutgoingConnections(_options, _counters);
+            try
+            {
+                link.Open(Destination, Session, s_connectPatience, _options.LinkTimeout);
+                return link;
+            }
+            catch (Exception failure)
+            {
+                link.Dispose();
+                lost = failure;
+                _counters.WaitFor($"the destination: {MigrationSource.Describe(failure)}");
+            }
+
+            delay = delay == TimeSpan.Zero ? s_firstDelay : TimeSpan.FromTicks(Math.Min(2 * delay.Ticks, s_longestDelay.Ticks));
+        }
+
+        System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(lost);
+        throw lost;
+    }
+
+    /// <returns>Whether to try again, when this returns.</returns>
+    private bool MayWait(TimeSpan delay, long began)
+    {
+        lock (_gate)
+        {
+            if (!_isAsked && !_isGivenUp && delay > TimeSpan.Zero)
+            {
+                _ = Monitor.Wait(_gate, delay);
+            }
+
+            bool isInTime = _isAsked || _options.ReconnectFor == Timeout.InfiniteTimeSpan || Stopwatch.GetElapsedTime(began) < _options.ReconnectFor;
+            _isAsked = false;
+            return isInTime && !_isGivenUp;
+        }
+    }
+
+    private void GoOn(OutgoingConnections link)
+    {
+        FoundGuest found = ReceiveMissing(link.Control);
+        _counters.Remaining = (long)Pages.Pending.CountPages();
+        _counters.Phase = MigrationPhase.PostCopy;
+        _counters.AddReconnect();
+        link.ExpectLife();
+        var server = new DemandServer(link.Demand, Pages, _counters);
+        server.SwitchOver(Generation);
+        var threads = new PageThreads(link.All);
+        BackgroundSender[] senders = BackgroundSender.Of(link, Pages, _options.Compression, _counters);
+        try
+        {
+            threads.Start("demand pages", server.Serve);
+            threads.Run(() =>
+            {
+                if (_step(found == FoundGuest.Loaded ? SourceEvent.FoundLoaded : SourceEvent.FoundStarted) == SourceAction.SendStart)
+                {
+                    link.Send(MessageType.Start, []);
+                }
+
+                Follow(link, senders, threads, isRunning: found == FoundGuest.Running);
+            });
+        }
+        finally
+        {
+            Array.ForEach(senders, sender => sender.Dispose());
+        }
+    }
+
+    /// <summary>What the destination says that it has is what counts: pages that were sent may have been lost on their way.</summary>
+    private FoundGuest ReceiveMissing(PeerConnection control)
+    {
+        Pages.Pending.Clear();
+        var runs = new byte[RunCoding.MostMessageBytes];
+        ulong end = 0;
+        while (true)
+        {
+            (MessageType type, int bytes) = control.ReceiveHeader();
+            if (type == MessageType.Found && bytes == 1)
+            {
+                control.ReceiveAll(runs.AsSpan(0, 1));
+                var found = (FoundGuest)runs[0];
+                return Enum.IsDefined(found) ? found : throw new ProtocolException($"The destination found the guest in a state {runs[0]} that is unknown here.");
+            }
+
+            if (type != MessageType.Missing || bytes == 0 || bytes > runs.Length)
+            {
+                throw new ProtocolException($"The destination sent a frame {type} of {bytes} bytes where it says what it lacks.");
+            }
+
+            control.ReceiveAll(runs.AsSpan(0, bytes));
+            ReadOnlySpan<byte> left = runs.AsSpan(0, bytes);
+            ulong before = end;
+            end = 0;
+            while (!left.IsEmpty)
+            {
+                (ulong first, ulong count) = RunCoding.Read(ref left, ref end, Pages.Memory.PageCount);
+                Pages.Pending.AddRun(first >= before ? first : throw new ProtocolException("The destination named missing pages twice."), count);
+            }
+        }
+    }
+
+    private void Follow(OutgoingConnections link, BackgroundSender[] senders, PageThreads threads, bool isRunning)
+    {
+        if (!isRunning)
+        {
+            _ = link.Control.Receive(MessageType.Running, 0);
+        }
+
+        if (_counters.Downtime == TimeSpan.Zero)
+        {
+            _counters.Downtime = Stopwatch.GetElapsedTime(Stopped);
+        }
+
+        // Not earlier: it would compete with the first pages the guest asks for.
+        _counters.BeginBackground();
+        foreach (BackgroundSender sender in senders)
+        {
+            sender.Limit = link.PostcopyLimit;
+            threads.Start("background pages", () => sender.Drain(Generation));
+        }
+
+        _ = link.Control.Receive(MessageType.Complete, 0);
+        if (_options.Validate)
+        {
+            new PageValidation(Pages.Memory).Compare(link.Control);
+        }
+
+        threads.Finish();
+        if (_step(SourceEvent.Completed) == SourceAction.Release)
+        {
+            link.Send(MessageType.Released, []);
+        }
+    }
+}
