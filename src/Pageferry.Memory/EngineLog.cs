@@ -10,4 +10,7 @@ internal static partial class EngineLog
 
     [LoggerMessage(EventId = 2, Level = LogLevel.Warning, Message = "A userfault that came as an exit could not be located; it is taken by the queue. {What}")]
     internal static partial void Unlocated(ILogger logger, string what);
+
+    [LoggerMessage(EventId = 3, Level = LogLevel.Warning, Message = "The guest stalls: page 0x{Gpa:x} {Cause} {Seconds:F1} s ago and waits for {WaitsFor}")]
+    internal static partial void Stalled(ILogger logger, ulong gpa, double seconds, string cause, string waitsFor);
 }

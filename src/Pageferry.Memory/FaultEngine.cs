@@ -83,6 +83,11 @@ public sealed class FaultEngine : IDisposable
     /// <summary>Faults read and not answered yet.</summary>
     public int PendingFaults => Pending.Count;
 
+    /// <summary>The userfault that has waited longest; null when nothing waits. From any thread.</summary>
+    public WaitingFault? OldestFault => Pending.TryPeekOldest(out ulong page, out long readAt, out FaultCause cause)
+        ? new WaitingFault(Memory.GpaOf(page), cause, Stopwatch.GetElapsedTime(readAt))
+        : null;
+
     /// <summary>Completes when, for the first time or since <see cref="Discard"/>, no page is armed: every page is present or known to be zero.</summary>
     public Task Completed => Volatile.Read(ref _completed).Task;
 

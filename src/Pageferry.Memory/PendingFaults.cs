@@ -45,6 +45,34 @@ internal sealed class PendingFaults
         }
     }
 
+    /// <summary>The fault that has waited longest.</summary>
+    /// <param name="page">Its page.</param>
+    /// <param name="readAt">When its message was read, in stopwatch ticks.</param>
+    /// <param name="cause">What it waits for.</param>
+    /// <returns>Whether there is one.</returns>
+    public bool TryPeekOldest(out ulong page, out long readAt, out FaultCause cause)
+    {
+        (page, readAt, cause) = (0, long.MaxValue, default);
+        bool taken = false;
+        try
+        {
+            _lock.Enter(ref taken);
+            for (int i = 0; i < _count; i++)
+            {
+                if (_readAt[i] < readAt)
+                {
+                    (page, readAt, cause) = (_pages[i], _readAt[i], _causes[i]);
+                }
+            }
+
+            return _count > 0;
+        }
+        finally
+        {
+            Exit(taken);
+        }
+    }
+
     /// <summary>Takes out one fault within a run of pages.</summary>
     /// <param name="page">The first page of the run.</param>
     /// <param name="count">How many pages.</param>

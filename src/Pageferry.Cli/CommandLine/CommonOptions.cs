@@ -200,6 +200,33 @@ internal static class CommonOptions
         },
     };
 
+    /// <summary>A time.</summary>
+    /// <param name="name">The option's name.</param>
+    /// <param name="description">Its line of help.</param>
+    /// <param name="unit">The unit of a number without one.</param>
+    internal static Option<TimeSpan?> Time(string name, string description, string unit) => new(name)
+    {
+        Description = description,
+        HelpName = "TIME",
+        CustomParser = result =>
+        {
+            if (!Quantity.TryParseTime(Text(result), unit, out TimeSpan time))
+            {
+                result.AddError($"'{Text(result)}' is not a value of {name}. Write a number above zero and a unit, such as 300ms, 1.5s or 10m; without a unit, {unit}.");
+            }
+
+            return time;
+        },
+    };
+
+    /// <summary>How long a lost link is looked for.</summary>
+    /// <param name="whom">Who is looked for.</param>
+    internal static Option<TimeSpan?> ReconnectFor(string whom) =>
+        Time("--reconnect-for", $"How long to look for {whom} when the link is lost after the switchover. Default: as long as it takes.", "s");
+
+    internal static Option<TimeSpan?> LinkTimeout() =>
+        Time("--link-timeout", "How long a connection may be silent after the switchover until its link counts as lost. Default: 5s.", "s");
+
     /// <summary>Ties a child process to its parent: the demo's processes end when the demo does, however it ends.</summary>
     internal static Option<bool> EndWithInput() => new("--end-with-input") { Description = "End when standard input closes, and not before.", Hidden = true };
 

@@ -17,15 +17,18 @@ internal static class VmMigrateCommand
         Option<string> control = CommonOptions.Control("The control socket of the guest that moves.");
         Option<NetworkEndpoint> to = CommonOptions.Endpoint("--to", "Where 'vm receive' listens; beyond loopback under TLS.", anyPort: false);
         Option<string> mode = CommonOptions.Mode("auto");
-        Option<TimeSpan?> downtime = Time("--downtime-limit", "How long the guest may stand still: a number and ms or s; without a unit, ms. Default: 300ms.", "ms");
+        Option<TimeSpan?> downtime = CommonOptions.Time("--downtime-limit", "How long the guest may stand still: a number and ms or s; without a unit, ms. Default: 300ms.", "ms");
         Option<int> connections = CommonOptions.Number("--connections", "Background connections; pages that the guest waits for have one of their own.", 1, MigrationOptions.MostConnections, new MigrationOptions().Connections);
         Option<string> compression = Words("--compression", "How background pages are compressed; auto does what is measured to pay.", "none", "lz4", "zstd", "auto");
         Option<long> bandwidth = Rate("--max-bandwidth", "Most bytes per second before the switchover: a number and K, M or G; without a unit, M.");
         Option<long> postcopyBandwidth = Rate("--max-postcopy-bandwidth", "Most bytes per second of background pages after the switchover.");
-        Option<TimeSpan?> timeout = Time("--timeout", "How long pre-copy may take: a number and s, m or h; without a unit, s. Default: as long as it takes.", "s");
+        Option<TimeSpan?> timeout = CommonOptions.Time("--timeout", "How long pre-copy may take: a number and s, m or h; without a unit, s. Default: as long as it takes.", "s");
         Option<string> onTimeout = Words("--on-timeout", "What happens then: cancel the migration, ignore the downtime limit, or go on by postcopy.", "cancel", "ignore", "postcopy");
         Option<string> dirtyTracking = CommonOptions.DirtyTracking();
         dirtyTracking.Description = "What the guest's writes have to be tracked by, as chosen when it was made; auto: whatever it is.";
+        Option<TimeSpan?> reconnectFor = CommonOptions.ReconnectFor("the destination");
+        Option<TimeSpan?> linkTimeout = CommonOptions.LinkTimeout();
+        Option<bool> resume = new("--resume") { Description = "Go on with a migration that lost its link after the switchover: look for the destination now, at --to." };
         Option<bool> autoConverge = new("--auto-converge") { Description = "Slow the guest down when it writes faster than pre-copy sends (with --mode precopy)." };
         Option<bool> validate = new("--validate") { Description = "Compare a digest of every page on both sides at the end." };
         Option<string?> report = CommonOptions.Report();
@@ -33,7 +36,8 @@ internal static class VmMigrateCommand
         json.Description = "Write JSON to standard output: an object per second, and one at the end.";
         var command = new Command("migrate", "Move a running guest: its memory before it, after it, or both.")
         {
-            control, to, mode, downtime, connections, compression, bandwidth, postcopyBandwidth, timeout, onTimeout, dirtyTracking, autoConverge, validate, report, json,
+            control, to, mode, downtime, connections, compression, bandwidth, postcopyBandwidth, timeout, onTimeout, dirtyTracking, autoConverge, validate,
+            reconnectFor, linkTimeout, resume, report, json,
         };
         var security = new SecurityOptions(
             command,
@@ -60,13 +64,15 @@ internal static class VmMigrateCommand
                 TimeoutMs = result.GetValue(timeout)?.TotalMilliseconds,
                 OnTimeout = result.GetValue(onTimeout),
                 DirtyTracking = result.GetValue(dirtyTracking),
+                ReconnectForMs = result.GetValue(reconnectFor)?.TotalMilliseconds,
+                LinkTimeoutMs = result.GetValue(linkTimeout)?.TotalMilliseconds,
                 AutoConverge = result.GetValue(autoConverge),
                 Validate = result.GetValue(validate),
                 Report = result.GetValue(report),
             };
             var request = new ControlRequest
             {
-                Command = ControlRequest.Migrate,
+                Command = result.GetValue(resume) ? ControlRequest.Recover : ControlRequest.Migrate,
                 To = result.GetRequiredValue(to).ToString(),
                 Migration = settings,
                 Security = security.Read(result),
@@ -104,6 +110,12 @@ internal static class VmMigrateCommand
         if (last?.Migration is not { } migration)
         {
             throw new CommandException($"The guest at {control} did not report its migration to {request.To}.");
+        }
+
+        if (last.State == VmState.Leaving && !json)
+        {
+            await Console.Out.WriteLineAsync($"The destination is looked for at {request.To}. Follow it: pageferry vm status --control {control} --watch");
+            return ExitCode.Done;
         }
 
         string text = json
@@ -149,21 +161,6 @@ internal static class VmMigrateCommand
         HelpName = string.Join('|', words),
         DefaultValueFactory = _ => words[0],
         CustomParser = result => CommonOptions.Choice(result, words),
-    };
-
-    private static Option<TimeSpan?> Time(string name, string description, string unit) => new(name)
-    {
-        Description = description,
-        HelpName = "TIME",
-        CustomParser = result =>
-        {
-            if (!Quantity.TryParseTime(TextOf(result), unit, out TimeSpan time))
-            {
-                result.AddError($"'{TextOf(result)}' is not a value of {name}. Write a number above zero and a unit, such as 300ms, 1.5s or 10m; without a unit, {unit}.");
-            }
-
-            return time;
-        },
     };
 
     private static Option<long> Rate(string name, string description) => new(name)

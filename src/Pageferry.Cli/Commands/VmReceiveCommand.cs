@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Pageferry.Migration;
 
 namespace Pageferry.Cli;
 
@@ -20,15 +21,27 @@ internal static class VmReceiveCommand
         };
         Option<string> delivery = CommonOptions.Delivery();
         Option<string> dirtyTracking = CommonOptions.DirtyTracking();
+        listen.Required = false;
+        Option<TimeSpan?> reconnectFor = CommonOptions.ReconnectFor("the source");
+        Option<TimeSpan?> linkTimeout = CommonOptions.LinkTimeout();
+        Option<TimeSpan?> stallWarning = CommonOptions.Time("--stall-warning", "How long a userfault may wait before it is reported. Default: 1s.", "s");
+        Option<bool> resume = new("--resume") { Description = "Have a process that gave its source up, after the switchover, wait for it again." };
         Option<string?> report = CommonOptions.Report();
         Option<bool> json = CommonOptions.Json();
         Option<bool> endWithInput = CommonOptions.EndWithInput();
-        var command = new Command("receive", "Wait for a guest and run it when it arrives.") { listen, control, backing, delivery, dirtyTracking, report, json, endWithInput };
+        var command = new Command("receive", "Wait for a guest and run it when it arrives.") { listen, control, backing, delivery, dirtyTracking, reconnectFor, linkTimeout, stallWarning, resume, report, json, endWithInput };
         var security = new SecurityOptions(
             command,
             listen,
             "The name that the source's certificate has to be for. Default: any that the authority has signed.",
             "whoever is on the way can read and change the guest, and whoever reaches the port can send one");
+        command.Validators.Add(result =>
+        {
+            if (result.GetResult(listen) is null && !result.GetValue(resume))
+            {
+                result.AddError("Option '--listen' is required.");
+            }
+        });
         examples[command] =
         [
             "pageferry vm receive --listen 127.0.0.1:4444 --control /tmp/b.sock",
@@ -39,16 +52,34 @@ internal static class VmReceiveCommand
         command.SetAction((result, cancellation) =>
         {
             string path = result.GetRequiredValue(control);
+            if (result.GetValue(resume))
+            {
+                return ResumeAsync(path, cancellation);
+            }
+
             bool held = result.GetValue(endWithInput);
             if (held)
             {
                 Lifeline.Watch(path);
             }
 
-            var options = new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, result.GetRequiredValue(delivery), result.GetValue(report));
+            var options = new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, result.GetRequiredValue(delivery), result.GetValue(report))
+            {
+                ReconnectFor = result.GetValue(reconnectFor) ?? Timeout.InfiniteTimeSpan,
+                LinkTimeout = result.GetValue(linkTimeout) ?? MigrationOptions.DefaultLinkTimeout,
+                StallWarning = result.GetValue(stallWarning) ?? TimeSpan.FromSeconds(1),
+            };
             return VmProcess.ReceiveAsync(
                 result.GetRequiredValue(listen), security.Read(result), result.GetValue(backing), result.GetRequiredValue(dirtyTracking), options, cancellation);
         });
         return command;
+    }
+
+    private static async Task<int> ResumeAsync(string control, CancellationToken cancellation)
+    {
+        using var client = ControlClient.Connect(control);
+        VmStatus status = await client.LastStatusAsync(new ControlRequest { Command = ControlRequest.Recover }, cancellation);
+        await Console.Out.WriteLineAsync($"The guest in process {status.Pid} waits for its source on {status.Listen}.");
+        return ExitCode.Done;
     }
 }

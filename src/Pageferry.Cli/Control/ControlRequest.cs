@@ -21,6 +21,11 @@ internal sealed record ControlRequest
     /// <summary>Ends a migration that is under way: the guest goes on here.</summary>
     internal const string Cancel = "cancel";
 
+    /// <summary>
+    /// Goes on with a migration that lost its link after the switchover: looks for the destination at <see cref="To"/>, now, or waits for the source again.
+    /// </summary>
+    internal const string Recover = "recover";
+
     /// <summary>Makes userfaults of accesses to <see cref="Ranges"/>.</summary>
     internal const string Arm = "arm";
 

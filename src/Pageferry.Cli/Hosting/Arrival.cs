@@ -9,14 +9,17 @@ using Pageferry.Vmm;
 namespace Pageferry.Cli;
 
 /// <summary>A place where a guest can arrive in this process.</summary>
-internal sealed class Arrival
+internal sealed class Arrival : IDisposable
 {
     private readonly MigrationDestination _destination;
     private readonly RecentLatencies _recent = new();
     private readonly ArrivalOptions _options;
+    private readonly ILogger _logger;
+    private StallWatch? _stalls;
 
-    private Arrival(MigrationDestination destination, ArrivalOptions options)
+    private Arrival(MigrationDestination destination, ArrivalOptions options, ILogger logger)
     {
+        _logger = logger;
         _destination = destination;
         _options = options;
     }
@@ -43,6 +46,7 @@ internal sealed class Arrival
                 Role = "destination",
                 Peer = _destination.Peer?.ToString(),
                 Tls = _options.Security is not null,
+                Stall = _stalls?.Stall is { } stall ? StallStatus.Of(stall) : null,
                 Report = _options.Report?.WrittenTo,
                 ReportError = _options.Report?.Error,
             };
@@ -65,8 +69,10 @@ internal sealed class Arrival
                 local, layout => Prepare(layout, options, logger), logger, security: options.Security, insecureNetwork: options.InsecureNetwork)
             {
                 IsRecorded = options.Report is not null,
+                ReconnectFor = options.ReconnectFor,
+                LinkTimeout = options.LinkTimeout,
             };
-            return new Arrival(destination, options);
+            return new Arrival(destination, options, logger);
         }
         catch (SocketException e)
         {
@@ -80,7 +86,7 @@ internal sealed class Arrival
         }
     }
 
-    /// <summary>Takes one guest in.</summary>
+    /// <summary>Takes one guest in, or goes on with one whose source was given up.</summary>
     /// <param name="arrived">Called when the guest runs here and its memory is still arriving.</param>
     /// <param name="turnedAway">Called with the reason when a guest did not come: another is waited for.</param>
     /// <returns>Completes when all its memory is here; fails with <see cref="MigrationException"/> when the link is lost before.</returns>
@@ -88,16 +94,15 @@ internal sealed class Arrival
         () =>
         {
             _destination.TurnedAway = turnedAway;
-            try
+            _destination.Receive(guest =>
             {
-                _destination.Receive(guest => arrived((ArrivingGuest)guest));
-            }
-            finally
-            {
-                // One process, one guest: whoever comes later is told that nobody listens.
-                IsListening = false;
-                _destination.Dispose();
-            }
+                _stalls = new StallWatch(guest.Engine, _options.StallWarning, () => _destination.Progress.WaitsFor, _logger);
+                arrived((ArrivingGuest)guest);
+            });
+
+            // One process, one guest: whoever comes later is told that nobody listens. Not after a failure: its source may come back.
+            IsListening = false;
+            Dispose();
         },
         CancellationToken.None,
         TaskCreationOptions.LongRunning,
@@ -114,6 +119,13 @@ internal sealed class Arrival
             Faults = _destination.Engine is { } engine ? MigrationReport.FaultsOf(engine.Statistics) : [],
         })
         : null;
+
+    /// <summary>Listens no longer. A guest that has arrived is not touched.</summary>
+    public void Dispose()
+    {
+        _stalls?.Dispose();
+        _destination.Dispose();
+    }
 
     private static ArrivingGuest Prepare(MigrationLayout layout, ArrivalOptions options, ILogger logger)
     {

@@ -47,8 +47,24 @@ internal sealed class Departure(IMigratingGuest guest, NetworkEndpoint to, Migra
     /// <returns>False if it is too late.</returns>
     internal bool Cancel() => _source.Cancel();
 
+    /// <summary>Looks for a destination that was lost after the switchover, where it is now.</summary>
+    /// <param name="where">Where.</param>
+    /// <returns>Completes at once if it is looked for already, else when the destination has every page; fails with <see cref="MigrationException"/>.</returns>
+    /// <exception cref="InvalidOperationException">No link was lost.</exception>
+    internal Task ResumeAsync(NetworkEndpoint where) =>
+        Task.Factory.StartNew(() => _source.Resume(where.EndPoint), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+
     /// <summary>The guest's process has taken note of the end.</summary>
-    internal void End() => _ended.SetResult();
+    /// <param name="isOver">Whether it can't be gone on with.</param>
+    internal void End(bool isOver)
+    {
+        if (isOver)
+        {
+            options.Security?.Dispose();
+        }
+
+        _ = _ended.TrySetResult();
+    }
 
     /// <summary>Writes the report of the migration, if one is wanted.</summary>
     /// <param name="status">How the guest is now.</param>

@@ -126,6 +126,16 @@ internal sealed class MigrationDisplay
             yield return ("demand faults", Text($"{migration.DemandFaults:N0}, {Latency(all)}"));
         }
 
+        if (migration.WaitsFor is { } waits)
+        {
+            yield return ("waits for", Text($"{waits} ({migration.WaitedMs / 1000:N0} s)"));
+        }
+
+        if (migration.Reconnects > 0)
+        {
+            yield return ("reconnected", Text($"{migration.Reconnects} times"));
+        }
+
         if (migration.PagesDamaged > 0)
         {
             yield return ("damaged pages", Text($"{migration.PagesDamaged:N0}"));

@@ -29,6 +29,12 @@ internal sealed record MigrationSettings
     /// <summary>What happens then: <c>cancel</c>, <c>ignore</c> or <c>postcopy</c>.</summary>
     public string? OnTimeout { get; init; }
 
+    /// <summary>How long a link that was lost after the switchover is looked for, in milliseconds; null for as long as it takes.</summary>
+    public double? ReconnectForMs { get; init; }
+
+    /// <summary>How long a connection may be silent after the switchover, in milliseconds.</summary>
+    public double? LinkTimeoutMs { get; init; }
+
     /// <summary>Whether a guest that writes too fast is slowed down.</summary>
     public bool AutoConverge { get; init; }
 
@@ -58,6 +64,8 @@ internal sealed record MigrationSettings
                 MaxPostcopyBandwidth = MaxPostcopyBandwidth ?? defaults.MaxPostcopyBandwidth,
                 Timeout = Time(TimeoutMs) ?? defaults.Timeout,
                 OnTimeout = Word(OnTimeout, defaults.OnTimeout),
+                ReconnectFor = Time(ReconnectForMs) ?? defaults.ReconnectFor,
+                LinkTimeout = Time(LinkTimeoutMs) ?? defaults.LinkTimeout,
                 AutoConverge = AutoConverge,
                 Validate = Validate,
             };

@@ -15,8 +15,8 @@ internal sealed record MigrationStatus
     public bool Tls { get; init; }
 
     /// <summary>
-    /// The phase: <c>preparing</c>, <c>pre_copy</c>, <c>switching_over</c>, <c>post_copy</c>, <c>completed</c>, <c>failed</c>, <c>cancelled</c> or
-    /// <c>stalled</c>.
+    /// The phase: <c>preparing</c>, <c>pre_copy</c>, <c>switching_over</c>, <c>post_copy</c>, <c>postcopy_paused</c>, <c>completed</c>, <c>failed</c>,
+    /// <c>cancelled</c> or <c>stalled</c>.
     /// </summary>
     public required string Phase { get; init; }
 
@@ -74,6 +74,18 @@ internal sealed record MigrationStatus
     /// <summary>What was decided, and why; null on the destination.</summary>
     public IReadOnlyList<string>? Decisions { get; init; }
 
+    /// <summary>What is waited for while the link is lost after the switchover, for a reader; null while it isn't.</summary>
+    public string? WaitsFor { get; init; }
+
+    /// <summary>Milliseconds that it has been waited for; null while the link isn't lost.</summary>
+    public double? WaitedMs { get; init; }
+
+    /// <summary>The userfault that has waited longest, if that is too long; null if none has, and on the source.</summary>
+    public StallStatus? Stall { get; init; }
+
+    /// <summary>How often the link was lost after the switchover and found again.</summary>
+    public required int Reconnects { get; init; }
+
     /// <summary>Where the report of the migration is; null before it is written, and if none was asked for.</summary>
     public string? Report { get; init; }
 
@@ -102,6 +114,7 @@ internal sealed record MigrationStatus
             MigrationPhase.PreCopy => "pre_copy",
             MigrationPhase.SwitchingOver => "switching_over",
             MigrationPhase.PostCopy => "post_copy",
+            MigrationPhase.Paused => "postcopy_paused",
             MigrationPhase.Completed => "completed",
             MigrationPhase.Failed => "failed",
             MigrationPhase.Cancelled => "cancelled",
@@ -118,5 +131,8 @@ internal sealed record MigrationStatus
         PagesZero = (ulong)progress.PagesZero,
         Bytes = (ulong)progress.BytesSent,
         TotalMs = progress.Total.TotalMilliseconds,
+        Reconnects = progress.Reconnects,
+        WaitsFor = progress.WaitsFor,
+        WaitedMs = progress.WaitsFor is null ? null : progress.WaitedFor.TotalMilliseconds,
     };
 }

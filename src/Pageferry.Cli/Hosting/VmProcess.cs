@@ -78,13 +78,20 @@ internal sealed class VmProcess
         var process = new VmProcess(options);
         using MigrationSecurity? security = settings.Load();
         var arrivalOptions = new ArrivalOptions(
-            backing is null ? null : BackingWord.Parse(backing), process._delivery, DirtyTrackingWord.Parse(dirtyTracking), security, settings.InsecureNetwork, ReportFile.At(options.Report));
+            backing is null ? null : BackingWord.Parse(backing), process._delivery, DirtyTrackingWord.Parse(dirtyTracking), security, settings.InsecureNetwork, options.ReconnectFor, options.LinkTimeout, options.StallWarning, ReportFile.At(options.Report));
         var arrival = Arrival.Listen(listen, arrivalOptions, new OutputLogger(options.Output));
         process._arrival = arrival;
-        await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
-        process.Say("listening", $"Waits for a guest on {arrival.Endpoint}{(security is null ? string.Empty : " under TLS")}; userfaults by {DeliveryWord.Of(process._delivery)}; control socket {options.ControlPath}");
-        _ = process.WatchArrivalAsync(arrival);
-        return await process._end.Task.WaitAsync(cancellation);
+        try
+        {
+            await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
+            process.Say("listening", $"Waits for a guest on {arrival.Endpoint}{(security is null ? string.Empty : " under TLS")}; userfaults by {DeliveryWord.Of(process._delivery)}; control socket {options.ControlPath}");
+            _ = process.WatchArrivalAsync();
+            return await process._end.Task.WaitAsync(cancellation);
+        }
+        finally
+        {
+            arrival.Dispose();
+        }
     }
 
     private void Adopt(Guid id, IMachine machine, GuestPause pause, string state)
@@ -115,8 +122,9 @@ internal sealed class VmProcess
         EndUnlessHeld(code == 0 ? ExitCode.Done : ExitCode.Failure);
     }
 
-    private async Task WatchArrivalAsync(Arrival arrival)
+    private async Task WatchArrivalAsync()
     {
+        Arrival arrival = _arrival!;
         string? error = null;
         try
         {
@@ -153,6 +161,9 @@ internal sealed class VmProcess
             case ControlRequest.Migrate:
                 await MigrateAsync(request, answer);
                 break;
+            case ControlRequest.Recover:
+                await RecoverAsync(request, answer);
+                break;
             case ControlRequest.Pause:
             case ControlRequest.Resume:
                 await PauseAsync(request.Command, answer);
@@ -167,7 +178,7 @@ internal sealed class VmProcess
                 await answer(new ControlAnswer { Event = ControlAnswer.Done, Arming = Arm("disarm", machine => _arming.Disarm(machine, request)) });
                 break;
             default:
-                throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop, migrate, cancel, pause, resume, arm or disarm.");
+                throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop, migrate, recover, cancel, pause, resume, arm or disarm.");
         }
     }
 
@@ -246,12 +257,17 @@ internal sealed class VmProcess
             throw new CommandException(error);
         }
 
-        using MigrationSecurity? security = request.Security?.Load();
+        // Not ended with the request: a link that is lost is made again, as long as this process lives.
+        MigrationSecurity? security = request.Security?.Load();
         MigrationSettings settings = request.Migration ?? new MigrationSettings();
         MigrationOptions options = settings.ToOptions() with { Security = security, InsecureNetwork = request.Security?.InsecureNetwork ?? false };
         Departure departure = Depart(endpoint!, options, settings);
         Say("state", $"The guest moves to {endpoint}");
-        Task moving = departure.RunAsync();
+        await FollowAsync(departure, departure.RunAsync(), endpoint!, answer);
+    }
+
+    private async Task FollowAsync(Departure departure, Task moving, NetworkEndpoint endpoint, Func<ControlAnswer, Task> answer)
+    {
         bool listening = true;
         while (await Task.WhenAny(moving, Task.Delay(s_progressInterval)) != moving)
         {
@@ -265,20 +281,69 @@ internal sealed class VmProcess
         catch (Exception e)
         {
             bool isCancelled = departure.IsCancelled;
-            Become(e is MigrationException { SwitchedOver: true } ? VmState.Stalled : VmState.Running, isCancelled ? null : e.Message);
+            bool isStalled = (e as MigrationException)?.SwitchedOver == true;
+            Become(isStalled ? VmState.Stalled : VmState.Running, isCancelled ? null : e.Message);
             Say("state", e.Message);
             string? report = departure.WriteReport(Status(), e.Message);
             SayReport(report);
-            departure.End();
+            departure.End(isOver: !isStalled);
             throw new CommandException(report is null ? e.Message : $"{e.Message} {report}");
         }
 
         Become(VmState.Moved, error: null);
-        departure.End();
+        departure.End(isOver: true);
         Say("state", $"The guest is at {endpoint} and has all its memory");
         SayReport(departure.WriteReport(Status(), error: null));
         _ = await TryAnswerAsync(answer, ControlAnswer.Done);
         EndUnlessHeld(ExitCode.Done);
+    }
+
+    /// <summary>Goes on after a link was lost, at the source or at the destination.</summary>
+    private async Task RecoverAsync(ControlRequest request, Func<ControlAnswer, Task> answer)
+    {
+        string state;
+        lock (_lock)
+        {
+            state = _state;
+        }
+
+        if (_departure is { } departure && state is VmState.Leaving or VmState.Stalled)
+        {
+            if (!NetworkEndpoint.TryParse(request.To ?? string.Empty, anyPort: false, out NetworkEndpoint? endpoint, out string error))
+            {
+                throw new CommandException(error);
+            }
+
+            Task resumed = departure.ResumeAsync(endpoint!);
+            if (state == VmState.Stalled)
+            {
+                Become(VmState.Leaving, error: null);
+                Say("state", $"The destination is looked for at {endpoint} again");
+                await FollowAsync(departure, resumed, endpoint!, answer);
+                return;
+            }
+
+            try
+            {
+                await resumed;
+            }
+            catch (InvalidOperationException refusal)
+            {
+                throw new CommandException(refusal.Message);
+            }
+        }
+        else if (_arrival is { IsListening: true } && state == VmState.Stalled)
+        {
+            Become(VmState.Arriving, error: null);
+            Say("state", "The source is waited for again");
+            _ = WatchArrivalAsync();
+        }
+        else
+        {
+            throw new CommandException($"There is no lost link to go on with: the guest's state is '{state}'.");
+        }
+
+        await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
     }
 
     private Departure Depart(NetworkEndpoint to, MigrationOptions options, MigrationSettings settings)

@@ -1,3 +1,5 @@
+using Pageferry.Migration;
+
 namespace Pageferry.Cli;
 
 /// <summary>How a guest's process behaves.</summary>
@@ -6,4 +8,14 @@ namespace Pageferry.Cli;
 /// <param name="IsHeld">Whether the process stays after its guest has ended or left, until it is stopped or its standard input closes.</param>
 /// <param name="Delivery">How userfaults are delivered: one of the constants of <see cref="DeliveryWord"/>.</param>
 /// <param name="Report">Where a report of a guest's arrival goes, an absolute path; null for none.</param>
-internal sealed record VmProcessOptions(string ControlPath, VmOutput Output, bool IsHeld, string Delivery, string? Report = null);
+internal sealed record VmProcessOptions(string ControlPath, VmOutput Output, bool IsHeld, string Delivery, string? Report = null)
+{
+    /// <summary>How long a source that was lost after the switchover is waited for.</summary>
+    public TimeSpan ReconnectFor { get; init; } = Timeout.InfiniteTimeSpan;
+
+    /// <summary>How long a connection may be silent after the switchover.</summary>
+    public TimeSpan LinkTimeout { get; init; } = MigrationOptions.DefaultLinkTimeout;
+
+    /// <summary>How long a userfault of an arriving guest may wait before it is reported.</summary>
+    public TimeSpan StallWarning { get; init; } = TimeSpan.FromSeconds(1);
+}

@@ -38,6 +38,21 @@ internal static class VmStatusText
         {
             Line(text, "migration", $"{migration.Role}{(migration.Tls ? " under TLS" : string.Empty)}, {migration.Phase}: {migration.PagesDone:N0} of {migration.PagesTotal:N0} pages, {migration.TotalMs:N0} ms");
             Line(text, "pages", $"{migration.PagesPrecopy:N0} pre-copy, {migration.PagesDemand:N0} demand, {migration.PagesBackground:N0} background, {migration.PagesZero:N0} zero");
+            if (migration.WaitsFor is not null)
+            {
+                Line(text, "waits for", $"{migration.WaitsFor} (since {migration.WaitedMs / 1000:N1} s)");
+            }
+
+            if (migration.Stall is { } stall)
+            {
+                Line(text, "stall", $"page {stall.Gpa}, {stall.Cause}, for {stall.AgeMs / 1000:N1} s");
+            }
+
+            if (migration.Reconnects > 0)
+            {
+                Line(text, "reconnected", $"{migration.Reconnects} times");
+            }
+
             if (migration.FaultLatencyUs is { } us)
             {
                 Line(text, "fault latency", $"p50 {us.P50:N0}, p90 {us.P90:N0}, p99 {us.P99:N0}, p99.9 {us.P999:N0}, max {us.Max:N0} µs");
