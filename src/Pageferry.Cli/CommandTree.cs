@@ -52,7 +52,8 @@ internal static class CommandTree
         }
     }
 
-    private static RootCommand Create()
+    /// <summary>Makes the command with all its subcommands.</summary>
+    internal static RootCommand Create()
     {
         var examples = new Dictionary<Command, string[]>();
         var vm = new Command("vm", "Run, move and end guests, each in a process of its own.")

@@ -61,7 +61,7 @@ internal static class DemoCommand
             throw new CommandException(refusal);
         }
 
-        if (backing == GuestBacking.GuestMemfd && MemoryExamination.WhyNotGuestMemfd() is { } why)
+        if (backing == GuestBacking.GuestMemfd && MemoryExamination.WhyNot(backing, FaultDelivery.Queue) is { } why)
         {
             throw new CommandException(why);
         }

@@ -3,7 +3,7 @@ namespace Pageferry.Cli;
 /// <summary>What this machine can do for Pageferry: the object that <c>doctor --json</c> writes. docs/cli.md explains each field.</summary>
 internal sealed record DoctorReport
 {
-    /// <summary>Whether the main job can run here: moving a guest, under KVM or as threads.</summary>
+    /// <summary>Whether the main job can run here: moving a guest, under KVM or as threads, its userfaults by the queue or as exits.</summary>
     public required bool Ok { get; init; }
 
     /// <summary>The kernel's release, as <c>uname -r</c> tells it.</summary>

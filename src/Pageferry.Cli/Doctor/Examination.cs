@@ -13,13 +13,11 @@ internal static class Examination
     {
         (ulong total, ulong available) = MemoryInfo();
         KvmExamination kvm = KvmExamination.Examine();
-        UserfaultfdExamination userfaultfd = UserfaultfdExamination.Examine();
         string? kvmRefusal = kvm.Error;
-        string? memfdRefusal = userfaultfd.Error ?? UserfaultfdExamination.WhyNot(UserfaultfdExamination.NeededFor(GuestBacking.Memfd));
-        string? anonymousRefusal = userfaultfd.Error ?? UserfaultfdExamination.WhyNot(UserfaultfdExamination.NeededFor(GuestBacking.Anonymous));
+        string? demoRefusal = MemoryExamination.WhyNot(GuestBacking.Memfd, DeliveryWord.Choose(DeliveryWord.Auto));
         return new DoctorReport
         {
-            Ok = memfdRefusal is null,
+            Ok = demoRefusal is null,
             Kernel = File.ReadAllText("/proc/sys/kernel/osrelease").Trim(),
             Architecture = RuntimeInformation.ProcessArchitecture.ToString().ToLowerInvariant(),
             Cores = Environment.ProcessorCount,
@@ -27,20 +25,21 @@ internal static class Examination
             MemoryAvailableBytes = available,
             User = UserName(),
             Kvm = kvm,
-            Userfaultfd = userfaultfd,
+            Userfaultfd = UserfaultfdExamination.Examine(),
             Memory = MemoryExamination.Examine(),
             Capabilities =
             [
                 Conclude("run guests under KVM", kvmRefusal),
                 Conclude("run the built-in guests as threads", null),
-                Conclude("receive a guest into memfd memory (zero-copy)", memfdRefusal),
-                Conclude("receive a guest into anonymous memory", anonymousRefusal),
+                Conclude("receive a guest into a memfd, userfaults by the queue", MemoryExamination.WhyNot(GuestBacking.Memfd, FaultDelivery.Queue)),
+                Conclude("receive a guest into a memfd, userfaults as exits", MemoryExamination.WhyNot(GuestBacking.Memfd, FaultDelivery.Exit)),
+                Conclude("receive a guest into anonymous memory", MemoryExamination.WhyNot(GuestBacking.Anonymous, FaultDelivery.Queue)),
                 Conclude("track writes by KVM's dirty log", kvmRefusal),
                 Conclude("track writes by KVM's dirty ring", KvmExamination.WhyNoDirtyRing()),
                 Conclude("track the host's own writes, which pre-copy needs", UserfaultfdExamination.WhyNot(UserfaultfdFeatures.WriteProtectAsync)),
-                Conclude("receive a guest into a guest_memfd", MemoryExamination.WhyNotGuestMemfd()),
+                Conclude("receive a guest into a guest_memfd", MemoryExamination.WhyNot(GuestBacking.GuestMemfd, FaultDelivery.Queue)),
                 Conclude("userfault exits made by KVM itself (KVM_MEM_USERFAULT)", KvmExamination.WhyNotUserfault()),
-                Conclude("demo", memfdRefusal),
+                Conclude("demo", demoRefusal),
             ],
         };
     }

@@ -36,14 +36,16 @@ internal sealed record MemoryExamination
         ThpShmem = Chosen("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
     };
 
-    /// <summary>Why a guest can't be received into a guest_memfd.</summary>
+    /// <summary>Why a guest can't be received into memory of a kind: tries it with memory of one page.</summary>
+    /// <param name="backing">What is to hold the memory.</param>
+    /// <param name="delivery">How its userfaults are to be delivered.</param>
     /// <returns>What was tried, the kernel's answer and what to do; null when it can.</returns>
-    internal static string? WhyNotGuestMemfd()
+    internal static string? WhyNot(GuestBacking backing, FaultDelivery delivery)
     {
         try
         {
-            using GuestMemory memory = MachineMemory.Create([new GuestRegion(0, Page.Size)], GuestBacking.GuestMemfd);
-            memory.Register();
+            using GuestMemory memory = MachineMemory.Create([new GuestRegion(0, Page.Size)], backing);
+            memory.Register(delivery);
             return null;
         }
         catch (Exception e) when (e is LinuxException or NotSupportedException)

@@ -69,7 +69,7 @@ internal sealed class VmProcess
         NetworkEndpoint listen, SecuritySettings settings, string? backing, string dirtyTracking, VmProcessOptions options, CancellationToken cancellation)
     {
         string? refusal = dirtyTracking is DirtyTrackingWord.Ring ? KvmExamination.WhyNoDirtyRing() : null;
-        refusal ??= backing is BackingWord.GuestMemfd ? MemoryExamination.WhyNotGuestMemfd() : null;
+        refusal ??= backing is BackingWord.GuestMemfd ? MemoryExamination.WhyNot(GuestBacking.GuestMemfd, FaultDelivery.Queue) : null;
         if (refusal is not null)
         {
             throw new CommandException(refusal);

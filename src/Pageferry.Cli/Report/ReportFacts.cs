@@ -41,6 +41,7 @@ internal static class ReportFacts
         yield return ("outcome", report.Error is null ? migration.Phase : $"{migration.Phase}: {report.Error}");
         yield return ("seen from", $"the {migration.Role}: {report.Machine}, process {status.Pid}");
         yield return (migration.Role == "source" ? "destination" : "source", migration.Peer ?? "unknown");
+        yield return ("under TLS", migration.Tls ? "yes" : "no");
         yield return ("guest", report.Guest?.ToString() ?? "unknown");
         yield return ("memory", $"{MemorySize.Format(migration.PagesTotal * Page.Size)}{(status.Backing is null ? string.Empty : $", {status.Backing}")}, {migration.PagesTotal:N0} pages");
         if (status.Host is { } host)
