@@ -157,6 +157,7 @@ public sealed class ReportTests
             PagesDemand = 77,
             PagesBackground = 8123,
             PagesZero = 41,
+            Reconnects = 0,
             PagesDamaged = 3,
             Bytes = 987_654_321,
             TotalMs = 2500,
