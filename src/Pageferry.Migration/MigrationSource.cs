@@ -209,7 +209,12 @@ public sealed class MigrationSource
         }
         catch (Exception failure)
         {
-            session.Part(_cancelled && !HasLetGo ? "It was cancelled." : Describe(failure));
+            // That it parts tells the destination that the guest stays here: see SourceAction.Reconnect.
+            if (!HasLetGo)
+            {
+                session.Part(_cancelled ? "It was cancelled." : Describe(failure));
+            }
+
             throw;
         }
     }

@@ -78,7 +78,6 @@ internal sealed class PostCopy
             }
             catch (Exception failure) when (failure is not ValidationException)
             {
-                link.Part(MigrationSource.Describe(failure));
                 lost = failure;
             }
         }

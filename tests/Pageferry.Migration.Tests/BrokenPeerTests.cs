@@ -49,6 +49,23 @@ public sealed class BrokenPeerTests : IDisposable
     }
 
     [Fact]
+    public void A_source_that_has_let_go_parts_without_a_word()
+    {
+        using var destination = new ScriptedDestination();
+        var source = new MigrationSource(_leaving, new MigrationOptions { Mode = MigrationMode.Postcopy, LinkTimeout = TimeSpan.FromSeconds(1) });
+        Task moving = Task.Run(() => source.Run(destination.EndPoint));
+        destination.Accept();
+        destination.TakeOver();
+        destination.LoseAndAcceptAgain();
+
+        // It waits for what was found, in vain. Did it say that it parts, a destination that has not been told to start would drop the guest.
+        destination.Control.Patience = s_patience;
+        Assert.Throws<EndOfStreamException>(() => destination.Control.ReceiveHeader());
+        source.GiveUp();
+        Assert.True(Assert.Throws<MigrationException>(() => moving.WaitAsync(s_patience).GetAwaiter().GetResult()).SwitchedOver);
+    }
+
+    [Fact]
     public void A_guest_that_is_whole_before_it_is_known_to_run_arrives()
     {
         _leaving.Pause();

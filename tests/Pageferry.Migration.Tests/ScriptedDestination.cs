@@ -43,6 +43,15 @@ internal sealed class ScriptedDestination : IDisposable
         Control.Send(MessageType.Running, []);
     }
 
+    /// <summary>Loses the link, and lets the source come back to the session without telling it what was found.</summary>
+    internal void LoseAndAcceptAgain()
+    {
+        SessionId held = _connections!.Id;
+        _connections.Dispose();
+        _connections = _listener.AcceptControl(held, takesOthers: false, s_patience)!;
+        _connections.AcceptRest(s_patience);
+    }
+
     public void Dispose()
     {
         _connections?.Dispose();

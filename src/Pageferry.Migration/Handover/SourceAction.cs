@@ -15,7 +15,10 @@ internal enum SourceAction
     /// <summary>Send the destination the pages that it lacks.</summary>
     Serve,
 
-    /// <summary>Find the destination again: the guest is its.</summary>
+    /// <summary>
+    /// Find the destination again: the guest is its. Not a word is said on the link that failed: Start may not have been sent on it, and a destination that hears that its
+    /// source parts, and heard no Start, drops the guest.
+    /// </summary>
     Reconnect,
 
     /// <summary>Tell the destination that the guest is forgotten here (<see cref="MessageType.Released"/>).</summary>
