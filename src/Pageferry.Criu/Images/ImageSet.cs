@@ -55,11 +55,17 @@ public sealed class ImageSet
     /// <exception cref="ImageException">The chain of images does not end.</exception>
     public ImageSet? OpenParent()
     {
+        string link = PathOf("parent");
+        if (!Directory.Exists(link))
+        {
+            return null;
+        }
+
         // Link by link, since the kernel follows no more than 40 of them in one path.
-        string parent = Directory.ResolveLinkTarget(PathOf("parent"), returnFinalTarget: true)?.FullName ?? PathOf("parent");
-        return !Directory.Exists(parent) ? null
-            : _depth < MostParents ? new ImageSet(parent, _depth + 1)
-            : throw new ImageException(parent, $"is the parent of {MostParents} dumps: the links lead in a circle.");
+        string parent = Directory.ResolveLinkTarget(link, returnFinalTarget: true)?.FullName ?? link;
+        return _depth < MostParents
+            ? new ImageSet(parent, _depth + 1)
+            : throw new ImageException(link, $"is the parent of {MostParents} dumps: the links lead in a circle.");
     }
 
     private string PathOf(string name) => Path.Combine(_folder, name);
