@@ -33,9 +33,6 @@ public sealed class FaultEngine : IDisposable
     private readonly PageArrivals _arrivals;
     private readonly ExitFaults _exits;
 
-    /// <summary>Keeps the pages where they are meanwhile.</summary>
-    private readonly Lock _waking;
-
     /// <summary>What was logged as not located: once each.</summary>
     private readonly HashSet<string> _unlocated = new(StringComparer.Ordinal);
 
@@ -67,7 +64,6 @@ public sealed class FaultEngine : IDisposable
         _taking = new FaultTaking(this);
         _arrivals = new PageArrivals(this);
         _exits = new ExitFaults(this);
-        _waking = Placing.Assign();
 
         // Memory without a page has nothing to wait for.
         AddKnown(0);
@@ -401,17 +397,13 @@ public sealed class FaultEngine : IDisposable
     /// <summary>The states of pages have changed.</summary>
     internal void Follow(ulong page, ulong count) => _armed?.Follow(page, count);
 
-    /// <summary>Lets who waits for pages look again.</summary>
+    /// <summary>Lets who waits for pages look again; with a placing lock held, so that pages stay where they are meanwhile.</summary>
     internal void SendBack(ulong page, ulong count)
     {
         // A fault within a huge page is known by the huge page's address.
         ulong first = Memory.FaultPageOf(page);
         Follow(page, count);
-        lock (_waking)
-        {
-            Placer.Wake(first, Memory.FaultPageOf(page + count - 1) + Memory.FaultPages - first);
-        }
-
+        Placer.Wake(first, Memory.FaultPageOf(page + count - 1) + Memory.FaultPages - first);
         _exits.Settle();
     }
 

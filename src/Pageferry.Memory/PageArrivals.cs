@@ -54,7 +54,7 @@ internal sealed class PageArrivals(FaultEngine engine)
             {
                 // Part of the run is not registered, or it is in two mappings: it is found out page by page.
                 most = 1;
-                placed += TryDropUnregistered(at, run) ? 1UL : 0;
+                placed += TryDropUnregistered(at, run, placing) ? 1UL : 0;
             }
             else if (done == 0 && !MayRetry(result, at))
             {
@@ -152,7 +152,10 @@ internal sealed class PageArrivals(FaultEngine engine)
         engine.Follow(page, claimed);
         if (requested > 0)
         {
-            engine.SendBack(page, claimed);
+            lock (_placing)
+            {
+                engine.SendBack(page, claimed);
+            }
         }
 
         engine.Statistics.AddZero((long)claimed);
@@ -172,7 +175,10 @@ internal sealed class PageArrivals(FaultEngine engine)
             }
         }
 
-        engine.SendBack(page, count);
+        lock (_placing)
+        {
+            engine.SendBack(page, count);
+        }
     }
 
     private UserfaultfdResult Place(ulong page, ulong count, MappedRegion? content, ulong offset, out ulong done)
@@ -236,15 +242,19 @@ internal sealed class PageArrivals(FaultEngine engine)
 
     /// <summary>Gives up a page that another process has no memory for any more, where faults are told.</summary>
     /// <returns>False if it was not tried alone.</returns>
-    private bool TryDropUnregistered(ulong page, ulong tried)
+    private bool TryDropUnregistered(ulong page, ulong tried, Lock placing)
     {
         if (tried > 1)
         {
             return false;
         }
 
-        _ = engine.States.Change(page, PageState.Arriving, PageState.Removed);
-        DropRemoved(page);
+        lock (placing)
+        {
+            _ = engine.States.Change(page, PageState.Arriving, PageState.Removed);
+            DropRemoved(page);
+        }
+
         return true;
     }
 
