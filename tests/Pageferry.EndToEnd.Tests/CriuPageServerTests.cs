@@ -67,6 +67,29 @@ public sealed class CriuPageServerTests : IDisposable
         Assert.Equal(0UL, process.Bad);
     }
 
+    [Fact]
+    public async Task A_server_that_is_killed_half_way_ends_that_restore_and_serves_the_next_when_it_is_started_again()
+    {
+        CriuRelease criu = CriuRelease.Of("4.2");
+        using MovingProcess process = await DumpedAsync("4.2", 512, "sequential");
+        using PageferryProcess killed = await ServeAsync();
+        string port = Port(killed);
+        using (Process daemon = await criu.StartLazyPagesAsync(Path("images"), Directory("work-1"), "--page-server", "--address", "127.0.0.1", "--port", port))
+        {
+            using RestoredProcess lost = await criu.RestoreAsync(Path("images"), Path("work-1"), "--lazy-pages");
+            Assert.False(daemon.HasExited, "The restore was over before the server was killed.");
+            killed.Kill();
+            Assert.True(daemon.WaitForExit(TimeSpan.FromMinutes(1)) && daemon.ExitCode != 0);
+            Assert.Contains("page-xfer: ", File.ReadAllText(Path("work-1/lazy-pages.log")), StringComparison.Ordinal);
+        }
+
+        process.ForgetBad();
+        using PageferryProcess again = await StartAsync("--lazy-pages", "-D", Path("images"), "--port", port);
+        using RestoredProcess restored = await RestoreLazilyAsync(criu, "work-2", again);
+        await process.MakePassesAsync(1);
+        Assert.Equal(0UL, process.Bad);
+    }
+
     [Theory]
     [InlineData("4.1")]
     [InlineData("4.2")]

@@ -67,6 +67,9 @@ internal sealed class MovingProcess : IDisposable
         }
     }
 
+    /// <summary>Forgets what it has found wrong.</summary>
+    internal void ForgetBad() => SetWord(3, 0);
+
     /// <summary>Waits until it has ended so many passes since it was started.</summary>
     internal Task ReachAsync(ulong passes) => WaitAsync(() => Passes >= passes, TimeSpan.FromMinutes(2));
 
