@@ -14,8 +14,12 @@ public sealed class PageServerTests : IDisposable
 
     public PageServerTests()
     {
-        _images.WritePagemap((First, 5, PagemapFlags.Present | PagemapFlags.Lazy), (First + 0x10000, 3, PagemapFlags.Lazy), (First + 0x20000, 300, PagemapFlags.Present));
-        _images.WritePages(305);
+        _images.WritePagemap(
+            (First, 5, PagemapFlags.Present | PagemapFlags.Lazy),
+            (First + 0x10000, 3, PagemapFlags.Lazy),
+            (First + 0x20000, 300, PagemapFlags.Present),
+            (First + 0x20000 + (300 * 0x1000), 2, PagemapFlags.Present));
+        _images.WritePages(307);
         _server = PageServer.Start(_images.Folder, new IPEndPoint(IPAddress.Loopback, 0));
     }
 
@@ -74,7 +78,7 @@ public sealed class PageServerTests : IDisposable
         using var client = new PageServerClient(_server.EndPoint, PageServerForm.Header32);
         client.Send(Get(First, 1), Get(First + 0x20000, ulong.MaxValue));
         AssertPages(client, First, 0, 1);
-        AssertPages(client, First + 0x20000, 5, 300);
+        AssertPages(client, First + 0x20000, 5, 302);
     }
 
     [Fact]

@@ -73,35 +73,45 @@ internal sealed class LazySession(PageServerConnection connection, IReadOnlyDict
         }
 
         _requests++;
-        PageExtent stored = default;
-        if (!(processes.TryGetValue(request.Id, out ProcessPages? process) && process.TryFind(request.Address, out stored)) && logger is not null)
+        // CRIU writes long runs as several entries; what lies together is answered together, and what is not there by 0 pages.
+        ProcessPages? process = processes.GetValueOrDefault(request.Id);
+        ulong most = Math.Min(request.Pages, MostPages);
+        ulong pages = 0;
+        while (pages < most && process?.TryFind(request.Address + (pages * Page.Size), out PageExtent extent) == true)
+        {
+            pages = Math.Min(most, pages + extent.PageCount);
+        }
+
+        if (pages == 0 && logger is not null)
         {
             PageServerLog.NotThere(logger, connection.Peer, request.Id, string.Create(CultureInfo.InvariantCulture, $"0x{request.Address:x}"));
         }
 
-        // What is not there is 0 pages.
-        ulong pages = Math.Min(Math.Min(request.Pages, stored.PageCount), MostPages);
         PageServerForm form = connection.Form!.Value;
         (request with { Command = PageServerCommand.AddWithFlags, Flags = PagemapFlags.Present, Pages = pages }).Write(buffer, form);
         int header = PageServerMessage.BytesOf(form);
         ulong sent = 0;
         do
         {
-            ulong piece = Math.Min(pages - sent, PiecePages);
-            Span<byte> content = buffer.AsSpan(header, (int)piece * Page.Size);
-            if (piece > 0)
-            {
-                stored.File.Read(stored.FirstPage + sent, content);
-            }
-
-            connection.Send(buffer.AsSpan(0, header + content.Length));
-            sent += piece;
+            int content = pages == 0 ? 0 : Read(process!, request.Address + (sent * Page.Size), pages - sent, buffer.AsSpan(header, PiecePages * Page.Size));
+            connection.Send(buffer.AsSpan(0, header + content));
+            sent += (ulong)content / Page.Size;
             header = 0;
         }
         while (sent < pages);
 
         _pages += pages;
         served(pages);
+    }
+
+    /// <summary>Reads the pages that lie together from an address on, as many as are wanted and there is room for.</summary>
+    /// <returns>How many bytes.</returns>
+    private static int Read(ProcessPages process, ulong address, ulong wanted, Span<byte> room)
+    {
+        _ = process.TryFind(address, out PageExtent extent);
+        int length = (int)Math.Min(Math.Min(wanted, extent.PageCount) * Page.Size, (ulong)room.Length);
+        extent.File.Read(extent.FirstPage, room[..length]);
+        return length;
     }
 
     private void Done()
