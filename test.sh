@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 # gcc compiles the programs that pin our constants to the kernel's headers, and links NativeAOT. QEMU and what follows it boot another kernel.
-# ip and tc make networks of two hosts.
+# ip and tc make networks of two hosts. Redis is moved by CRIU, which locks its network by nftables.
 packages=()
 command -v gcc >/dev/null || packages+=(gcc libc6-dev)
 [ -e /usr/include/linux/kvm.h ] || packages+=(linux-libc-dev)
@@ -16,11 +16,17 @@ command -v busybox >/dev/null || packages+=(busybox-static)
 command -v cpio >/dev/null || packages+=(cpio)
 command -v xz >/dev/null || packages+=(xz-utils)
 { command -v ip && command -v tc; } >/dev/null || packages+=(iproute2)
+command -v redis-server >/dev/null || packages+=(redis-server)
+command -v redis-cli >/dev/null || packages+=(redis-tools)
+command -v nft >/dev/null || packages+=(nftables)
 if [ "${#packages[@]}" -gt 0 ]; then
   echo "Installing ${packages[*]}"
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
 fi
+
+# Not installed: kept in a folder of their own.
+eng/get-criu.sh
 
 dotnet build --configuration Release --nologo -v quiet Pageferry.slnx
 

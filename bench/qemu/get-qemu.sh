@@ -7,15 +7,7 @@ prefix=${TMPDIR:-/var/tmp}/pageferry-qemu
 newest=$prefix/qemu-system-x86_64
 if [ ! -x "$newest" ]; then
     rm -rf "$prefix"
-    mkdir -p "$prefix/lists/partial" "$prefix/cache/archives/partial" "$prefix/root"
-    : >"$prefix/status"
-    # The mirror that this system uses.
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | sort -u | head -n 1)
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$prefix/sources.list"
-    apt="apt-get -qq -o Dir::Etc::SourceList=$prefix/sources.list -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists=$prefix/lists
-        -o Dir::State::status=$prefix/status -o Dir::Cache=$prefix/cache -o APT::Sandbox::User=root"
-    if $apt update >&2 && $apt install -y --no-install-recommends --download-only qemu-system-x86 >&2; then
-        for package in "$prefix"/cache/archives/*.deb; do dpkg-deb -x "$package" "$prefix/root"; done
+    if "$(dirname "$0")/../../eng/unpack-debian.sh" sid "$prefix/root" qemu-system-x86; then
         libraries=$prefix/root/usr/lib/x86_64-linux-gnu
         # Some libraries lie in folders of their own.
         path=$libraries$(find "$libraries" -mindepth 2 -maxdepth 2 -name '*.so.*' -printf ':%h\n' | sort -u | tr -d '\n')

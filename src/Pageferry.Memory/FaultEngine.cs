@@ -26,6 +26,7 @@ public sealed class FaultEngine : IDisposable
     private readonly ILogger _logger;
     private TaskCompletionSource _completed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource<Exception> _failed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly TaskCompletionSource _gone = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly FaultReader[] _readers;
     private readonly RangeArming _arming;
     private readonly FaultTaking _taking;
@@ -63,6 +64,9 @@ public sealed class FaultEngine : IDisposable
         _taking = new FaultTaking(this);
         _arrivals = new PageArrivals(this);
         _exits = new ExitFaults(this);
+
+        // Memory without a page has nothing to wait for.
+        AddKnown(0);
     }
 
     /// <summary>The memory whose faults are answered.</summary>
@@ -96,6 +100,16 @@ public sealed class FaultEngine : IDisposable
 
     /// <summary>Completes, with the reason, if a reader thread fails: from then on the guest stalls on missing pages.</summary>
     public Task<Exception> Failed => _failed.Task;
+
+    /// <summary>Completes when another process's memory turns out to be gone, with the process: nothing of it is asked for any more.</summary>
+    public Task Gone => _gone.Task;
+
+    /// <summary>
+    /// Takes the engines of processes that the one whose memory this is forks (<see cref="GuestMemory.OfProcess"/>), each to be started and disposed, together with its
+    /// memory, by who takes it. They have the same pages: those that are here are there in the child too, and the others come from the same source. Set before
+    /// <see cref="Start"/>; called by the reader's thread.
+    /// </summary>
+    public Action<FaultEngine>? Forked { get; set; }
 
     /// <summary>Bytes of native memory that grow with the guest's: the page states.</summary>
     public ulong MemoryBytes => States.MemoryBytes;
@@ -373,6 +387,9 @@ public sealed class FaultEngine : IDisposable
     /// <inheritdoc cref="FaultTaking.TakeFault"/>
     internal int TakeFault(ulong page, bool? hasContent, long metAt, Span<ulong> requests) => _taking.TakeFault(page, hasContent, metAt, requests);
 
+    /// <inheritdoc cref="FaultTaking.TakeStray"/>
+    internal void TakeStray(ulong address, long metAt) => _taking.TakeStray(address, metAt);
+
     /// <inheritdoc cref="FaultTaking.ApplyRemoval"/>
     internal void ApplyRemoval(ulong first, ulong end) => _taking.ApplyRemoval(first, end);
 
@@ -385,7 +402,7 @@ public sealed class FaultEngine : IDisposable
     /// <summary>The states of pages have changed.</summary>
     internal void Follow(ulong page, ulong count) => _armed?.Follow(page, count);
 
-    /// <summary>Lets who waits for pages look again.</summary>
+    /// <summary>Lets who waits for pages look again; with a placing lock held, so that pages stay where they are meanwhile.</summary>
     internal void SendBack(ulong page, ulong count)
     {
         // A fault within a huge page is known by the huge page's address.
@@ -400,6 +417,48 @@ public sealed class FaultEngine : IDisposable
         if (Interlocked.Add(ref _unknownPages, -pages) == 0)
         {
             _ = Volatile.Read(ref _completed).TrySetResult();
+        }
+    }
+
+    /// <summary>Makes the engine of a process that was forked just now: with all placing locks held, so that no page is just being placed.</summary>
+    internal FaultEngine CreateChild(Userfaultfd userfaultfd)
+    {
+        var child = new FaultEngine(Memory.ForChild(userfaultfd), _logger);
+        ulong absent = child.States.CopyForked(States);
+        child.AddKnown((long)(Memory.PageCount - absent));
+        return child;
+    }
+
+    /// <summary>Hands a forked process's engine to who takes it.</summary>
+    internal void HandOver(FaultEngine child)
+    {
+        if (Forked is { } take)
+        {
+            take(child);
+            return;
+        }
+
+        // Nobody answers its faults, so it stalls: its userfaultfd stays open, unlike its engine.
+        child.Dispose();
+        throw new InvalidOperationException("The process forked, and nobody takes its child: the child stalls on missing pages.");
+    }
+
+    /// <summary>The process whose memory this is has ended.</summary>
+    internal void LoseProcess()
+    {
+        _stopped = true;
+        _ = _gone.TrySetResult();
+    }
+
+    internal void FailToPlace(string what, UserfaultfdResult result)
+    {
+        if (result == UserfaultfdResult.ProcessGone && Memory.MayVanish)
+        {
+            LoseProcess();
+        }
+        else
+        {
+            Fail(new InvalidOperationException($"{what} could not be placed: the kernel answered {result}. The guest stalls on it."));
         }
     }
 

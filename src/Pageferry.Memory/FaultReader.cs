@@ -3,7 +3,7 @@ using Pageferry.Linux;
 
 namespace Pageferry.Memory;
 
-/// <summary>A thread that reads a userfaultfd: faults, and removals of memory.</summary>
+/// <summary>A thread that reads a userfaultfd: faults, and changes of the address space.</summary>
 /// <param name="engine">Acts on them.</param>
 /// <param name="cpu">The CPU that the thread runs on; null for any.</param>
 internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDisposable
@@ -14,6 +14,7 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
     [ThreadStatic]
     private static FaultReader? s_current;
 
+    private readonly AddressSpaceEvents _changes = new(engine);
     private readonly UserfaultfdEventBuffer _removals = new(EventsPerRead);
     private readonly UserfaultfdEventBuffer _events = new(EventsPerRead);
     private readonly ulong[] _requests = new ulong[EventsPerRead * engine.Memory.FaultPages];
@@ -94,7 +95,20 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
         }
     }
 
-    /// <summary>Acts on removals alone. Who waits in a fault that was read with them touches its page again.</summary>
+    private void SendBack(ulong address)
+    {
+        ulong at = address;
+        if (engine.Memory.TryNextInGuestView(ref at, at + Page.Size, out ulong page, out _))
+        {
+            engine.SendBack(engine.Memory.FaultPageOf(page), engine.Memory.FaultPages);
+        }
+        else
+        {
+            engine.Placer.Userfaultfd!.Wake(address, Page.Size);
+        }
+    }
+
+    /// <summary>Acts on changes of the address space alone. Who waits in a fault that was read with them touches its page again.</summary>
     private void ReadRemovals()
     {
         using (engine.Placing.EnterAll())
@@ -103,19 +117,18 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
             for (int i = 0; i < events; i++)
             {
                 UserfaultfdEvent read = _removals[i];
-                if (read.Kind == UserfaultfdEventKind.Remove)
+                _changes.Apply(read);
+                if (read.Kind == UserfaultfdEventKind.PageFault)
                 {
-                    engine.ApplyRemoval(engine.Memory.PageAtGuestView(read.Start), engine.Memory.PageAtGuestView(read.End));
-                }
-                else if (read.Kind == UserfaultfdEventKind.PageFault)
-                {
-                    engine.SendBack(engine.Memory.FaultPageOf(engine.Memory.PageAtGuestView(read.Address)), engine.Memory.FaultPages);
+                    SendBack(read.Address);
                 }
             }
         }
+
+        _changes.HandOverChildren();
     }
 
-    /// <summary>Reads what events there are and acts on them, removals first: a fault behind them must find their effect.</summary>
+    /// <summary>Reads what events there are and acts on them, faults last: a fault behind a change must find its effect.</summary>
     /// <returns>Whether there may be more.</returns>
     private bool ReadBatch()
     {
@@ -126,11 +139,7 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
             events = _userfaultfd!.Read(_events);
             for (int i = 0; i < events; i++)
             {
-                UserfaultfdEvent read = _events[i];
-                if (read.Kind == UserfaultfdEventKind.Remove)
-                {
-                    engine.ApplyRemoval(engine.Memory.PageAtGuestView(read.Start), engine.Memory.PageAtGuestView(read.End));
-                }
+                _changes.Apply(_events[i]);
             }
 
             long now = Stopwatch.GetTimestamp();
@@ -140,14 +149,21 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
                 if (read.Kind == UserfaultfdEventKind.PageFault)
                 {
                     Volatile.Write(ref _faults, _faults + 1);
+                    ulong at = read.Address;
+                    if (!engine.Memory.TryNextInGuestView(ref at, at + Page.Size, out ulong page, out _))
+                    {
+                        engine.TakeStray(read.Address, now);
+                        continue;
+                    }
 
                     // Private memory has no minor faults: what it keeps aside is not told.
                     bool? hasContent = engine.Memory.HasHostView ? read.IsMinor : null;
-                    requests += Math.Max(0, engine.TakeFault(engine.Memory.PageAtGuestView(read.Address), hasContent, now, _requests.AsSpan(requests)));
+                    requests += Math.Max(0, engine.TakeFault(page, hasContent, now, _requests.AsSpan(requests)));
                 }
             }
         }
 
+        _changes.HandOverChildren();
         if (requests > 0)
         {
             engine.Request(_requests.AsSpan(0, requests));

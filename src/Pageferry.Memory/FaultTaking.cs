@@ -70,6 +70,33 @@ internal sealed class FaultTaking(FaultEngine engine)
         return TryShow(first, isZero, hasContent, metAt) ? Answered : NotYet;
     }
 
+    /// <summary>Acts on a fault of another process where nothing was dumped: there it has zeros. With all placing locks held.</summary>
+    internal void TakeStray(ulong address, long metAt)
+    {
+        if (engine.IsStopped)
+        {
+            return;
+        }
+
+        Userfaultfd userfaultfd = engine.Placer.Userfaultfd!;
+        UserfaultfdResult result = userfaultfd.ZeroPage(address, Page.Size, UserfaultfdCopyFlags.None, out _);
+        switch (result)
+        {
+            case UserfaultfdResult.Done:
+                engine.Statistics.RecordLatency(FaultCause.Zero, Stopwatch.GetTimestamp() - metAt);
+                break;
+
+            // A change of the address space is unread, or was made since: the page is touched again where it is now, or not at all.
+            case UserfaultfdResult.Retry or UserfaultfdResult.AlreadyPresent or UserfaultfdResult.NotRegistered:
+                userfaultfd.Wake(address, Page.Size);
+                break;
+
+            default:
+                engine.FailToPlace($"The page at 0x{address:x}", result);
+                break;
+        }
+    }
+
     /// <summary>Acts on the removal of pages; with all placing locks held.</summary>
     internal void ApplyRemoval(ulong first, ulong end)
     {
@@ -131,6 +158,14 @@ internal sealed class FaultTaking(FaultEngine engine)
                 engine.Statistics.AddRetry();
                 engine.Placer.Wake(first, engine.Memory.FaultPages);
                 return false;
+
+            case UserfaultfdResult.NotRegistered when engine.Memory.MayVanish:
+                engine.Placer.Wake(first, 1);
+                break;
+
+            case UserfaultfdResult.ProcessGone when engine.Memory.MayVanish:
+                engine.LoseProcess();
+                return true;
 
             default:
                 // The content of a whole page is gone: a hole was punched behind our back. A stall, never a page of zeros.

@@ -20,38 +20,40 @@ public sealed class GuestMemory : IDisposable
     /// <summary>The most regions a guest's memory may have.</summary>
     public const int MaxRegions = 64;
 
-    private readonly GuestRegion[] _regions;
-    private readonly ulong[] _firstPages;
+    private readonly GuestAddresses _addresses;
     private readonly MemoryFile? _file;
-    private readonly MappedRegion _guestView;
+    private readonly MappedRegion? _ownView;
+    private readonly ForeignView? _foreignView;
     private readonly MappedRegion? _hostView;
     private readonly Lock _collapsing = new();
     private IPagePlacer? _placer;
     private bool _isDisposed;
 
-    private GuestMemory(GuestRegion[] regions, GuestBacking backing, MemoryFile? file, MappedRegion guestView, MappedRegion? hostView)
+    private GuestMemory(GuestAddresses addresses, GuestBacking backing, MemoryFile? file, MappedRegion guestView, MappedRegion? hostView)
     {
-        _regions = regions;
-        _firstPages = new ulong[regions.Length];
+        _addresses = addresses;
         Backing = backing;
         _file = file;
-        _guestView = guestView;
+        _ownView = guestView;
         _hostView = hostView;
-        for (int i = 0; i < regions.Length; i++)
-        {
-            _firstPages[i] = PageCount;
-            PageCount += regions[i].Length / Page.Size;
-        }
+    }
+
+    private GuestMemory(GuestAddresses addresses, ForeignView view, Userfaultfd userfaultfd)
+    {
+        _addresses = addresses;
+        Backing = GuestBacking.Anonymous;
+        _foreignView = view;
+        RegisterWith(FaultDelivery.Queue, new ForeignPlacer(view, userfaultfd));
     }
 
     /// <summary>The regions, in ascending order of address.</summary>
-    public IReadOnlyList<GuestRegion> Regions => _regions;
+    public IReadOnlyList<GuestRegion> Regions => _addresses.Regions;
 
     /// <summary>The number of pages in all regions.</summary>
-    public ulong PageCount { get; }
+    public ulong PageCount => _addresses.PageCount;
 
     /// <summary>The number of bytes in all regions.</summary>
-    public ulong Size => PageCount * Page.Size;
+    public ulong Size => _addresses.Size;
 
     /// <summary>What the memory is made of.</summary>
     public GuestBacking Backing { get; }
@@ -72,7 +74,10 @@ public sealed class GuestMemory : IDisposable
     internal ulong FaultPages => FaultSize / Page.Size;
 
     /// <summary>The mapping that the guest sees, for the placers: never to be read through.</summary>
-    internal MappedRegion GuestView => _guestView;
+    internal MappedRegion GuestView => _ownView ?? throw new InvalidOperationException("The memory is another process's: there is no view of it here.");
+
+    /// <summary>Whether pages may be moved or unmapped, and end up outside of what is registered: another process's memory.</summary>
+    internal bool MayVanish => _foreignView is not null;
 
     /// <summary>The second mapping, which never faults; null where there is none.</summary>
     internal MappedRegion? SecondView => _hostView;
@@ -109,12 +114,12 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="LinuxException">The host can't map that much.</exception>
     public static GuestMemory Create(IReadOnlyList<GuestRegion> regions, GuestBacking backing = GuestBacking.Memfd)
     {
-        ulong size = CheckedSize(regions, FaultSizeOf(backing));
+        GuestAddresses addresses = Checked(regions, FaultSizeOf(backing));
         return backing switch
         {
-            GuestBacking.Anonymous => new GuestMemory([.. regions], backing, file: null, MappedRegion.MapAnonymous(size), hostView: null),
+            GuestBacking.Anonymous => new GuestMemory(addresses, backing, file: null, MappedRegion.MapAnonymous(addresses.Size), hostView: null),
             GuestBacking.GuestMemfd => throw new ArgumentException("A guest_memfd is made by KVM: memory is made around it.", nameof(backing)),
-            _ => Map(regions, backing, MemoryFile.Create("guest", size, hugePages: backing == GuestBacking.Memfd2M), size),
+            _ => Map(addresses, backing, MemoryFile.Create("guest", addresses.Size, hugePages: backing == GuestBacking.Memfd2M)),
         };
     }
 
@@ -128,9 +133,9 @@ public sealed class GuestMemory : IDisposable
     {
         try
         {
-            ulong size = CheckedSize(regions, Page.Size);
-            ArgumentOutOfRangeException.ThrowIfGreaterThan(size, guestMemfd.Length, nameof(regions));
-            return Map(regions, GuestBacking.GuestMemfd, guestMemfd, size);
+            GuestAddresses addresses = Checked(regions, Page.Size);
+            ArgumentOutOfRangeException.ThrowIfGreaterThan(addresses.Size, guestMemfd.Length, nameof(regions));
+            return Map(addresses, GuestBacking.GuestMemfd, guestMemfd);
         }
         catch
         {
@@ -139,44 +144,46 @@ public sealed class GuestMemory : IDisposable
         }
     }
 
+    /// <summary>Makes memory around what another process handed over: a userfaultfd of its address space.</summary>
+    /// <remarks>
+    /// The process registers the ranges itself. There is no view of them here, so nothing can be read, written or armed; pages are placed when they arrive, and the
+    /// process may move and unmap them meanwhile. Guest physical addresses, and page numbers with them, stay those of the beginning.
+    /// </remarks>
+    /// <param name="ranges">
+    /// Ranges of the process's addresses whose content is elsewhere: any number, page multiples, not empty, ascending, not overlapping. What it touches outside of
+    /// them becomes zeros.
+    /// </param>
+    /// <param name="userfaultfd">The userfaultfd, owned by the memory from now on; its events are <c>FORK</c>, <c>REMAP</c>, <c>REMOVE</c> and <c>UNMAP</c>, or some of them.</param>
+    /// <returns>The memory, registered. Disposing it closes the userfaultfd: what has not arrived then reads as zeros.</returns>
+    /// <exception cref="ArgumentException">The ranges break a rule; the message says which.</exception>
+    public static GuestMemory OfProcess(IReadOnlyList<GuestRegion> ranges, Userfaultfd userfaultfd)
+    {
+        var addresses = new GuestAddresses(ranges, Page.Size);
+        return new GuestMemory(addresses, new ForeignView(addresses), userfaultfd);
+    }
+
     /// <summary>The address of a guest physical address in the guest view: for KVM's memory slots and userfaultfd, never to be read through.</summary>
     /// <param name="gpa">A guest physical address within a region.</param>
     /// <returns>The virtual address in this process.</returns>
     /// <exception cref="ArgumentOutOfRangeException">No region holds the address.</exception>
-    public ulong GuestViewAddress(ulong gpa) => _guestView.Address + Offset(gpa, 1);
+    public ulong GuestViewAddress(ulong gpa) => GuestView.Address + _addresses.OffsetOf(gpa, 1);
 
     /// <summary>Whether a guest physical address is memory.</summary>
     /// <param name="gpa">Any guest physical address.</param>
     /// <returns>Whether a region holds it.</returns>
-    public bool Contains(ulong gpa)
-    {
-        foreach (GuestRegion region in _regions)
-        {
-            if (gpa - region.Gpa < region.Length)
-            {
-                return true;
-            }
-        }
-
-        return false;
-    }
+    public bool Contains(ulong gpa) => _addresses.Contains(gpa);
 
     /// <summary>The number of the page that holds a guest physical address.</summary>
     /// <param name="gpa">A guest physical address within a region.</param>
     /// <returns>0 to <see cref="PageCount"/> - 1.</returns>
     /// <exception cref="ArgumentOutOfRangeException">No region holds the address.</exception>
-    public ulong PageAt(ulong gpa) => Offset(gpa, 1) / Page.Size;
+    public ulong PageAt(ulong gpa) => _addresses.OffsetOf(gpa, 1) / Page.Size;
 
     /// <summary>The guest physical address of a page's first byte.</summary>
     /// <param name="page">0 to <see cref="PageCount"/> - 1.</param>
     /// <returns>The address.</returns>
     /// <exception cref="ArgumentOutOfRangeException">There is no such page.</exception>
-    public ulong GpaOf(ulong page)
-    {
-        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(page, PageCount);
-        (int region, ulong within) = Locate(page);
-        return _regions[region].Gpa + (within * Page.Size);
-    }
+    public ulong GpaOf(ulong page) => _addresses.GpaOf(page);
 
     /// <summary>
     /// Reads as the host: through the host view, which never faults. Memory without one is copied in native code and may wait for
@@ -187,10 +194,10 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
     public void Read(ulong gpa, Span<byte> destination)
     {
-        ulong offset = Offset(gpa, (ulong)destination.Length);
+        ulong offset = _addresses.OffsetOf(gpa, (ulong)destination.Length);
         if (_hostView is null)
         {
-            _guestView.CopyOut(offset, destination);
+            GuestView.CopyOut(offset, destination);
         }
         else
         {
@@ -204,10 +211,10 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
     public void Write(ulong gpa, ReadOnlySpan<byte> source)
     {
-        ulong offset = Offset(gpa, (ulong)source.Length);
+        ulong offset = _addresses.OffsetOf(gpa, (ulong)source.Length);
         if (_hostView is null)
         {
-            _guestView.CopyIn(offset, source);
+            GuestView.CopyIn(offset, source);
         }
         else
         {
@@ -224,10 +231,10 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
     public bool TryRead(ulong gpa, Span<byte> destination)
     {
-        ulong offset = Offset(gpa, (ulong)destination.Length);
+        ulong offset = _addresses.OffsetOf(gpa, (ulong)destination.Length);
         if (_hostView is null)
         {
-            return _guestView.TryCopyOut(offset, destination) == destination.Length;
+            return GuestView.TryCopyOut(offset, destination) == destination.Length;
         }
 
         _hostView.Span(offset, destination.Length).CopyTo(destination);
@@ -241,10 +248,10 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
     public bool TryWrite(ulong gpa, ReadOnlySpan<byte> source)
     {
-        ulong offset = Offset(gpa, (ulong)source.Length);
+        ulong offset = _addresses.OffsetOf(gpa, (ulong)source.Length);
         if (_hostView is null)
         {
-            return _guestView.TryCopyIn(offset, source) == source.Length;
+            return GuestView.TryCopyIn(offset, source) == source.Length;
         }
 
         source.CopyTo(_hostView.Span(offset, source.Length));
@@ -257,16 +264,16 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
     public void ReadAsGuest(ulong gpa, Span<byte> destination)
     {
-        ulong offset = Offset(gpa, (ulong)destination.Length);
+        ulong offset = _addresses.OffsetOf(gpa, (ulong)destination.Length);
         if (Resolver is not { } resolve)
         {
-            _guestView.CopyOut(offset, destination);
+            GuestView.CopyOut(offset, destination);
             return;
         }
 
         for (int done = 0; done < destination.Length;)
         {
-            done += _guestView.TryCopyOut(offset + (ulong)done, destination[done..]);
+            done += GuestView.TryCopyOut(offset + (ulong)done, destination[done..]);
             if (done < destination.Length)
             {
                 resolve((offset + (ulong)done) / Page.Size);
@@ -280,16 +287,16 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
     public void WriteAsGuest(ulong gpa, ReadOnlySpan<byte> source)
     {
-        ulong offset = Offset(gpa, (ulong)source.Length);
+        ulong offset = _addresses.OffsetOf(gpa, (ulong)source.Length);
         if (Resolver is not { } resolve)
         {
-            _guestView.CopyIn(offset, source);
+            GuestView.CopyIn(offset, source);
             return;
         }
 
         for (int done = 0; done < source.Length;)
         {
-            done += _guestView.TryCopyIn(offset + (ulong)done, source[done..]);
+            done += GuestView.TryCopyIn(offset + (ulong)done, source[done..]);
             if (done < source.Length)
             {
                 resolve((offset + (ulong)done) / Page.Size);
@@ -303,7 +310,7 @@ public sealed class GuestMemory : IDisposable
     /// <returns>The bytes, shared with the guest, valid until the memory is disposed.</returns>
     /// <exception cref="InvalidOperationException">The memory has no host view.</exception>
     /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
-    public Span<byte> HostView(ulong gpa, int length) => HostViewOrThrow().Span(Offset(gpa, (ulong)length), length);
+    public Span<byte> HostView(ulong gpa, int length) => HostViewOrThrow().Span(_addresses.OffsetOf(gpa, (ulong)length), length);
 
     /// <summary>The host's view of a run of pages.</summary>
     /// <param name="page">The first page.</param>
@@ -312,7 +319,7 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="InvalidOperationException">The memory has no host view.</exception>
     /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
     public Span<byte> HostViewOfPages(ulong page, int count) =>
-        HostViewOrThrow().Span(OffsetOfPages(page, (ulong)count), checked(count * Page.Size));
+        HostViewOrThrow().Span(_addresses.OffsetOfPages(page, (ulong)count), checked(count * Page.Size));
 
     /// <summary>Copies a run of pages as the host reads them.</summary>
     /// <param name="page">The first page.</param>
@@ -320,10 +327,10 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
     public void ReadPages(ulong page, Span<byte> destination)
     {
-        ulong offset = OffsetOfPages(page, (ulong)destination.Length / Page.Size);
+        ulong offset = _addresses.OffsetOfPages(page, (ulong)destination.Length / Page.Size);
         if (_hostView is null)
         {
-            _guestView.CopyOut(offset, destination);
+            GuestView.CopyOut(offset, destination);
         }
         else
         {
@@ -337,10 +344,10 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
     internal void WritePages(ulong page, ReadOnlySpan<byte> source)
     {
-        ulong offset = OffsetOfPages(page, (ulong)source.Length / Page.Size);
+        ulong offset = _addresses.OffsetOfPages(page, (ulong)source.Length / Page.Size);
         if (_hostView is null)
         {
-            _guestView.CopyIn(offset, source);
+            GuestView.CopyIn(offset, source);
         }
         else
         {
@@ -386,7 +393,7 @@ public sealed class GuestMemory : IDisposable
         }
         else
         {
-            _guestView.Advise(page * Page.Size, length, HasHostView ? MemoryAdvice.Remove : MemoryAdvice.DontNeed);
+            GuestView.Advise(page * Page.Size, length, HasHostView ? MemoryAdvice.Remove : MemoryAdvice.DontNeed);
         }
 
         // Not earlier: who sends the page now sends what it had.
@@ -483,7 +490,7 @@ public sealed class GuestMemory : IDisposable
             Collapse?.Stop();
         }
 
-        _guestView.Dispose();
+        _ownView?.Dispose();
         _hostView?.Dispose();
         _placer?.Dispose();
         _file?.Dispose();
@@ -495,29 +502,45 @@ public sealed class GuestMemory : IDisposable
         _placer = placer;
     }
 
-    /// <summary>Which region a page is in, and which of its pages it is.</summary>
-    internal (int Region, ulong Within) Locate(ulong page)
-    {
-        int region = _regions.Length - 1;
-        while (_firstPages[region] > page)
-        {
-            region--;
-        }
+    /// <summary>Makes the memory of a process that this one forks, as it is now; all placing locks are held.</summary>
+    internal GuestMemory ForChild(Userfaultfd userfaultfd) => new(_addresses, new ForeignView(_foreignView!), userfaultfd);
 
-        return (region, page - _firstPages[region]);
-    }
+    /// <inheritdoc cref="GuestAddresses.Locate"/>
+    internal (int Region, ulong Within) Locate(ulong page) => _addresses.Locate(page);
 
     /// <summary>The first page of what is faulted in at once with a page.</summary>
     internal ulong FaultPageOf(ulong page) => page & ~(FaultPages - 1);
 
-    /// <summary>The number of the page at an address of the guest view, as a userfaultfd reports it.</summary>
-    internal ulong PageAtGuestView(ulong address) => (address - _guestView.Address) / Page.Size;
+    /// <summary>The next pages in a range of addresses of the guest view, as a userfaultfd reports them.</summary>
+    /// <param name="address">Where to begin; becomes the first address behind the pages found.</param>
+    /// <param name="end">The first address behind the range.</param>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">How many pages.</param>
+    /// <returns>False if there are none: the rest of the range is none of this memory.</returns>
+    internal bool TryNextInGuestView(ref ulong address, ulong end, out ulong page, out ulong count)
+    {
+        if (_foreignView is not null)
+        {
+            return _foreignView.TryNext(ref address, end, out page, out count);
+        }
+
+        page = (address - _ownView!.Address) / Page.Size;
+        count = (end - address) / Page.Size;
+        address = end;
+        return count > 0;
+    }
+
+    /// <summary>Another process unmapped a range of its addresses.</summary>
+    internal void UnmapForeign(ulong start, ulong end) => _foreignView!.Unmap(start, end);
+
+    /// <summary>Another process moved a range of its addresses.</summary>
+    internal void MoveForeign(ulong from, ulong to, ulong length) => _foreignView!.Move(from, to, length);
 
     /// <summary>The address of a page in the guest view, as a userfaultfd takes it.</summary>
-    internal ulong GuestViewOfPage(ulong page) => _guestView.Address + (page * Page.Size);
+    internal ulong GuestViewOfPage(ulong page) => GuestView.Address + (page * Page.Size);
 
     /// <summary>Unmaps pages from the guest view as the kernel may do at any time: shared content stays where it is.</summary>
-    internal void UnmapFromGuest(ulong page, ulong count) => _guestView.Advise(page * Page.Size, count * Page.Size, MemoryAdvice.DontNeed);
+    internal void UnmapFromGuest(ulong page, ulong count) => GuestView.Advise(page * Page.Size, count * Page.Size, MemoryAdvice.DontNeed);
 
     /// <summary>Gives the content of pages back to the host without telling anybody: they read as zero from now on.</summary>
     internal void DropContent(ulong page, ulong count)
@@ -541,7 +564,7 @@ public sealed class GuestMemory : IDisposable
             throw new ArgumentException($"Memory is armed and removed in units of {FaultSize} bytes, not {length} bytes at guest physical address 0x{gpa:x}.", nameof(length));
         }
 
-        return Offset(gpa, length) / Page.Size;
+        return _addresses.OffsetOf(gpa, length) / Page.Size;
     }
 
     /// <summary>Whether the file can be asked where it has content.</summary>
@@ -549,13 +572,13 @@ public sealed class GuestMemory : IDisposable
 
     private static ulong FaultSizeOf(GuestBacking backing) => backing == GuestBacking.Memfd2M ? 2UL << 20 : Page.Size;
 
-    private static GuestMemory Map(IReadOnlyList<GuestRegion> regions, GuestBacking backing, MemoryFile file, ulong size)
+    private static GuestMemory Map(GuestAddresses addresses, GuestBacking backing, MemoryFile file)
     {
         MappedRegion? guestView = null;
         try
         {
-            guestView = MappedRegion.MapShared(file.Descriptor, 0, size);
-            return new GuestMemory([.. regions], backing, file, guestView, MappedRegion.MapShared(file.Descriptor, 0, size));
+            guestView = MappedRegion.MapShared(file.Descriptor, 0, addresses.Size);
+            return new GuestMemory(addresses, backing, file, guestView, MappedRegion.MapShared(file.Descriptor, 0, addresses.Size));
         }
         catch
         {
@@ -565,59 +588,10 @@ public sealed class GuestMemory : IDisposable
         }
     }
 
-    private static ulong CheckedSize(IReadOnlyList<GuestRegion> regions, ulong unit)
-    {
-        if (regions.Count is 0 or > MaxRegions)
-        {
-            throw new ArgumentException($"Guest memory has 1 to {MaxRegions} regions, not {regions.Count}.", nameof(regions));
-        }
-
-        ulong size = 0;
-        ulong end = 0;
-        foreach (GuestRegion region in regions)
-        {
-            if (region.Length == 0 || region.Length % unit != 0 || region.Gpa % unit != 0)
-            {
-                throw new ArgumentException($"A memory region is a number of whole pages of {unit} bytes, not {region.Length} bytes at 0x{region.Gpa:x}.", nameof(regions));
-            }
-
-            if (region.Gpa < end || region.Gpa > ulong.MaxValue - region.Length)
-            {
-                throw new ArgumentException($"Memory regions ascend without overlap; the one of {region.Length} bytes at 0x{region.Gpa:x} does not.", nameof(regions));
-            }
-
-            end = region.End;
-            size += region.Length;
-        }
-
-        // The kernel's file offsets are signed.
-        return size <= long.MaxValue ? size : throw new ArgumentException($"{size} bytes are more than a file can hold.", nameof(regions));
-    }
+    private static GuestAddresses Checked(IReadOnlyList<GuestRegion> regions, ulong unit) => regions.Count is > 0 and <= MaxRegions
+        ? new GuestAddresses(regions, unit)
+        : throw new ArgumentException($"Guest memory has 1 to {MaxRegions} regions, not {regions.Count}.", nameof(regions));
 
     private MappedRegion HostViewOrThrow() =>
         _hostView ?? throw new InvalidOperationException($"{Backing} memory has no host view; use Read and Write.");
-
-    private ulong Offset(ulong gpa, ulong length)
-    {
-        for (int i = 0; i < _regions.Length; i++)
-        {
-            ulong within = gpa - _regions[i].Gpa;
-            if (gpa >= _regions[i].Gpa && within < _regions[i].Length && length <= _regions[i].Length - within)
-            {
-                return (_firstPages[i] * Page.Size) + within;
-            }
-        }
-
-        throw new ArgumentOutOfRangeException(nameof(gpa), $"No memory region holds {length} bytes at guest physical address 0x{gpa:x}.");
-    }
-
-    private ulong OffsetOfPages(ulong page, ulong count)
-    {
-        if (page > PageCount || count > PageCount - page)
-        {
-            throw new ArgumentOutOfRangeException(nameof(page), $"Pages {page} to {page + count} are not within a memory of {PageCount} pages.");
-        }
-
-        return page * Page.Size;
-    }
 }

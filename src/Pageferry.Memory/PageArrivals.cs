@@ -23,14 +23,16 @@ internal sealed class PageArrivals(FaultEngine engine)
     internal void PlaceClaimed(ulong page, ulong count, MappedRegion? content, ulong offset, ulong requested, Lock placing)
     {
         ulong placed = 0;
+        ulong most = PagesPerHold;
         while (placed < count)
         {
             UserfaultfdResult result;
             ulong at = page + placed;
             ulong done;
+            ulong run;
             lock (placing)
             {
-                ulong run = engine.States.CountRun(at, Math.Min(count - placed, PagesPerHold), PageState.Arriving);
+                run = engine.States.CountRun(at, Math.Min(count - placed, most), PageState.Arriving);
                 if (run == 0)
                 {
                     DropRemoved(at);
@@ -47,7 +49,14 @@ internal sealed class PageArrivals(FaultEngine engine)
             }
 
             placed += done;
-            if (done == 0 && !MayRetry(result, at))
+            most = PagesPerHold;
+            if (done == 0 && result == UserfaultfdResult.NotRegistered && engine.Memory.MayVanish)
+            {
+                // Part of the run is not registered, or it is in two mappings: it is found out page by page.
+                most = 1;
+                placed += TryDropUnregistered(at, run, placing) ? 1UL : 0;
+            }
+            else if (done == 0 && !MayRetry(result, at))
             {
                 return;
             }
@@ -143,7 +152,10 @@ internal sealed class PageArrivals(FaultEngine engine)
         engine.Follow(page, claimed);
         if (requested > 0)
         {
-            engine.SendBack(page, claimed);
+            lock (_placing)
+            {
+                engine.SendBack(page, claimed);
+            }
         }
 
         engine.Statistics.AddZero((long)claimed);
@@ -163,7 +175,10 @@ internal sealed class PageArrivals(FaultEngine engine)
             }
         }
 
-        engine.SendBack(page, count);
+        lock (_placing)
+        {
+            engine.SendBack(page, count);
+        }
     }
 
     private UserfaultfdResult Place(ulong page, ulong count, MappedRegion? content, ulong offset, out ulong done)
@@ -225,6 +240,24 @@ internal sealed class PageArrivals(FaultEngine engine)
         engine.SendBack(page, 1);
     }
 
+    /// <summary>Gives up a page that another process has no memory for any more, where faults are told.</summary>
+    /// <returns>False if it was not tried alone.</returns>
+    private bool TryDropUnregistered(ulong page, ulong tried, Lock placing)
+    {
+        if (tried > 1)
+        {
+            return false;
+        }
+
+        lock (placing)
+        {
+            _ = engine.States.Change(page, PageState.Arriving, PageState.Removed);
+            DropRemoved(page);
+        }
+
+        return true;
+    }
+
     private bool MayRetry(UserfaultfdResult result, ulong page)
     {
         if (result == UserfaultfdResult.Retry)
@@ -235,7 +268,7 @@ internal sealed class PageArrivals(FaultEngine engine)
             return true;
         }
 
-        engine.Fail(new InvalidOperationException($"Page {page} could not be placed: the kernel answered {result}. The guest stalls on it."));
+        engine.FailToPlace($"Page {page}", result);
         return false;
     }
 

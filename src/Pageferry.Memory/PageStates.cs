@@ -185,6 +185,22 @@ public sealed class PageStates : IDisposable
         return done;
     }
 
+    /// <summary>
+    /// Takes the states of a process that forks, which nobody changes meanwhile. What is on its way there is absent here: the child's memory has what was placed.
+    /// </summary>
+    /// <param name="parent">The states of as many pages.</param>
+    /// <returns>How many pages are absent.</returns>
+    internal ulong CopyForked(PageStates parent)
+    {
+        parent.Words.CopyTo(Words);
+        _ = Replace(0, PageCount, PageState.Requested, PageState.Absent);
+        _ = Replace(0, PageCount, PageState.Arriving, PageState.Absent);
+        _ = Replace(0, PageCount, PageState.ArrivingRemoved, PageState.Removed);
+
+        // Those that change to what they are.
+        return Replace(0, PageCount, PageState.Absent, PageState.Absent);
+    }
+
     /// <summary>Gives the native memory back.</summary>
     public void Dispose() => _memory.Dispose();
 

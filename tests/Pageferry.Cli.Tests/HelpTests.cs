@@ -5,7 +5,7 @@ public sealed class HelpTests
     public static TheoryData<string> Commands =>
     [
         "", "demo", "doctor", "conformance", "bench", "bench demand-paging", "tls", "tls init", "vm", "vm run", "vm receive", "vm migrate", "vm cancel", "vm pause", "vm resume",
-        "vm status", "vm arm", "vm disarm", "vm stop",
+        "vm status", "vm arm", "vm disarm", "vm stop", "criu", "criu page-server",
     ];
 
     [Theory]
@@ -25,6 +25,7 @@ public sealed class HelpTests
     [InlineData("vm")]
     [InlineData("bench")]
     [InlineData("tls")]
+    [InlineData("criu")]
     public async Task A_command_without_its_subcommand_shows_help_and_is_a_usage_error(string command)
     {
         using PageferryProcess help = await PageferryProcess.RunAsync(command.Split(' ', StringSplitOptions.RemoveEmptyEntries));

@@ -30,6 +30,8 @@ internal static class FuzzTargets
         new("digests", PageStream.Validate, typeof(ProtocolException)),
         new("listener", input => Strangers.Plain.Send(input)),
         new("listener-tls", input => Strangers.Secured.Send(input)),
+        new("page-server", input => CriuServers.Serve(input)),
+        new("dump-receiver", input => CriuServers.Receive(input)),
         new("control", ReadControl, typeof(JsonException)),
         new("elf", ReadImage, typeof(InvalidDataException)),
         new("vcpu-state", ReadVcpuState, typeof(InvalidDataException)),

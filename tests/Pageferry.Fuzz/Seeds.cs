@@ -1,4 +1,5 @@
 using System.Text;
+using Pageferry.Criu;
 using Pageferry.Kvm;
 using Pageferry.Memory;
 using Pageferry.Migration;
@@ -45,6 +46,8 @@ internal static class Seeds
             Frame(MessageType.Hello, Written(Hello.Bytes, Background.Write)),
             s_clientHello,
         ],
+        "page-server" => [PageRequests(PageServerForm.Header24), PageRequests(PageServerForm.Header32)],
+        "dump-receiver" => [Dump(PageServerForm.Header24), Dump(PageServerForm.Header32)],
         "control" => [.. new[]
         {
             """{"command":"status"}""", """{"command":"cancel"}""",
@@ -57,6 +60,33 @@ internal static class Seeds
     };
 
     private static Hello Background => new(new VersionRange(2, 2), ConnectionRole.Background, 3, SessionId.Create());
+
+    private static byte[] PageRequests(PageServerForm form) =>
+    [
+        .. PageServerFrame(form, new(PageServerCommand.Get, PagemapFlags.None, 2, CriuServers.Address, CriuServers.Process)),
+        .. PageServerFrame(form, new(PageServerCommand.Get, PagemapFlags.None, 9, CriuServers.Address + 0x1000, CriuServers.Process)),
+        .. PageServerFrame(form, new(PageServerCommand.Close, PagemapFlags.None, 0, 0, 0)),
+    ];
+
+    private static byte[] Dump(PageServerForm form)
+    {
+        const ulong Id = (CriuServers.Process << 8) | 1;
+        return
+        [
+            .. PageServerFrame(form, new(PageServerCommand.Parent, PagemapFlags.None, 0, 0, Id)),
+            .. PageServerFrame(form, new(PageServerCommand.OpenWithAnswer, PagemapFlags.None, 0, 0, Id)),
+            .. PageServerFrame(form, new(PageServerCommand.AddWithFlags, PagemapFlags.Present, 1, CriuServers.Address, Id)), .. new byte[Page.Size],
+            .. PageServerFrame(form, new(PageServerCommand.AddWithFlags, PagemapFlags.Lazy, 7, CriuServers.Address + 0x10000, Id)),
+            .. PageServerFrame(form, new(PageServerCommand.Close, PagemapFlags.None, 0, 0, 0)),
+        ];
+    }
+
+    private static byte[] PageServerFrame(PageServerForm form, in PageServerMessage message)
+    {
+        var frame = new byte[PageServerMessage.BytesOf(form)];
+        message.Write(frame, form);
+        return frame;
+    }
 
     private static byte[] Written(int bytes, SpanWriter write)
     {

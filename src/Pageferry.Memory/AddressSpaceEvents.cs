@@ -1,0 +1,62 @@
+using Pageferry.Linux;
+
+namespace Pageferry.Memory;
+
+/// <summary>
+/// Acts on what a userfaultfd tells beside faults: memory that is removed, unmapped, moved or forked. As long as one of these is unread the kernel places
+/// nothing, so what is applied here, with all placing locks held, is what the address space is when the next page is placed.
+/// </summary>
+internal sealed class AddressSpaceEvents(FaultEngine engine)
+{
+    private readonly Queue<FaultEngine> _children = new();
+
+    /// <summary>Acts on an event, unless it is a fault; with all placing locks held.</summary>
+    internal void Apply(UserfaultfdEvent read)
+    {
+        switch (read.Kind)
+        {
+            case UserfaultfdEventKind.Remove:
+                Remove(read.Start, read.End);
+                break;
+
+            case UserfaultfdEventKind.Unmap:
+                Remove(read.Start, read.End);
+                engine.Memory.UnmapForeign(read.Start, read.End);
+                break;
+
+            case UserfaultfdEventKind.Remap:
+                engine.Memory.MoveForeign(read.RemapFrom, read.RemapTo, read.RemapLength);
+
+                // Who waited for a page where it was has to find out that it is not there.
+                engine.Placer.Userfaultfd!.Wake(read.RemapFrom, read.RemapLength);
+                break;
+
+            case UserfaultfdEventKind.Fork:
+                _children.Enqueue(engine.CreateChild(Userfaultfd.FromDescriptor(new FileDescriptor(read.ForkDescriptor))));
+                break;
+
+            case UserfaultfdEventKind.PageFault:
+                break;
+
+            default:
+                throw new NotSupportedException($"The kernel tells of a userfaultfd event 0x{(int)read.Kind:x} that is not known: what it does to the memory can't be followed.");
+        }
+    }
+
+    /// <summary>Hands over the engines of processes that were forked; with no lock held.</summary>
+    internal void HandOverChildren()
+    {
+        while (_children.TryDequeue(out FaultEngine? child))
+        {
+            engine.HandOver(child);
+        }
+    }
+
+    private void Remove(ulong address, ulong end)
+    {
+        while (engine.Memory.TryNextInGuestView(ref address, end, out ulong page, out ulong count))
+        {
+            engine.ApplyRemoval(page, page + count);
+        }
+    }
+}
