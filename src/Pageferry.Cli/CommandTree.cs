@@ -79,7 +79,7 @@ internal static class CommandTree
         examples[bench] = ["pageferry bench demand-paging --compare"];
         var tls = new Command("tls", "Make certificates for migrations between hosts.") { TlsInitCommand.Create(examples) };
         examples[tls] = ["pageferry tls init --host a.example --host b.example"];
-        var criu = new Command("criu", "Take the place of CRIU's own programs when processes move.") { CriuPageServerCommand.Create(examples) };
+        var criu = new Command("criu", "Take the place of CRIU's own programs when processes move.") { CriuLazyPagesCommand.Create(examples), CriuPageServerCommand.Create(examples) };
         examples[criu] = ["pageferry criu page-server --lazy-pages -D images --port 9999"];
         var root = new RootCommand("Moves running guests between processes: the guest goes first, its memory follows when it is touched.")
         {

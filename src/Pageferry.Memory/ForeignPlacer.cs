@@ -5,8 +5,13 @@ namespace Pageferry.Memory;
 /// <summary>Places pages in another process by the userfaultfd that it handed over. It registers its memory itself, and nothing of it can be read or hidden here.</summary>
 internal sealed class ForeignPlacer(ForeignView view, Userfaultfd userfaultfd) : IPagePlacer
 {
+    private const ulong AnyAddress = 1 << 30;
+
     /// <inheritdoc/>
     public Userfaultfd Userfaultfd => userfaultfd;
+
+    /// <summary>Whether there still is a process. Its pages are not registered for write protection, so what is asked for is refused and changes nothing.</summary>
+    internal bool IsAlive => userfaultfd.WriteProtect(AnyAddress, Page.Size, UserfaultfdWriteProtectFlags.None) != UserfaultfdResult.ProcessGone;
 
     /// <inheritdoc/>
     public UserfaultfdResult Place(ulong page, ulong count, MappedRegion content, ulong offset, out long done)

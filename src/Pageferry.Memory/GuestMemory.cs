@@ -67,6 +67,9 @@ public sealed class GuestMemory : IDisposable
     /// <summary>Whether accesses to the guest view can be userfaults: <see cref="Register"/> was called and <see cref="Unregister"/> was not.</summary>
     public bool IsRegistered => _placer is not null;
 
+    /// <summary>Whether the process lives whose memory this is: asked of the kernel, since nothing tells when another process ends.</summary>
+    public bool IsAlive => _placer is not ForeignPlacer foreign || foreign.IsAlive;
+
     /// <summary>How userfaults are delivered while the memory is registered.</summary>
     public FaultDelivery Delivery { get; private set; }
 

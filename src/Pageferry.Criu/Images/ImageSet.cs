@@ -32,6 +32,11 @@ public sealed class ImageSet
     /// <exception cref="ImageException">The image is missing or makes no sense.</exception>
     public IReadOnlyList<ProcessEntry> ReadProcesses() => ProcessTree.Read(Read("pstree.img", ImageFile.PSTREE_MAGIC));
 
+    /// <summary>Whether a process had memory when it was dumped: one that had ended and was not waited for has none.</summary>
+    /// <param name="pid">The process.</param>
+    /// <returns>Whether there is an image of its mappings.</returns>
+    public bool HasMemory(int pid) => File.Exists(PathOf($"mm-{pid}.img"));
+
     /// <summary>Reads which pages of a process were dumped.</summary>
     /// <param name="pid">The process.</param>
     /// <returns>The pagemap.</returns>

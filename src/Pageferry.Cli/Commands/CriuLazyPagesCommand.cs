@@ -1,0 +1,81 @@
+using System.CommandLine;
+using System.Net;
+using System.Net.Sockets;
+using Pageferry.Criu;
+using Pageferry.Linux;
+
+namespace Pageferry.Cli;
+
+/// <summary><c>pageferry criu lazy-pages</c>: takes the place of <c>criu lazy-pages</c>.</summary>
+internal static class CriuLazyPagesCommand
+{
+    private const string Loopback = "127.0.0.1";
+
+    /// <summary>Makes the command.</summary>
+    /// <param name="examples">Where to put its examples.</param>
+    /// <returns>The command.</returns>
+    internal static Command Create(Dictionary<Command, string[]> examples)
+    {
+        var remote = new Option<bool>("--page-server") { Description = "Get the pages from a page server. Without: from the images." };
+        var address = new Option<string>("--address") { Description = "The page server's address.", HelpName = "ADDRESS", DefaultValueFactory = _ => Loopback };
+        var port = new Option<ushort>("--port") { Description = "The page server's port.", HelpName = "PORT" };
+        var background = new Option<BackgroundFill>("--background")
+        {
+            Description = "Which pages to fetch that nobody waits for: 'none', or all, 'sequential'.",
+            HelpName = "none|sequential",
+            DefaultValueFactory = _ => BackgroundFill.Sequential,
+        };
+        var command = new Command("lazy-pages", "Bring the pages of processes that 'criu restore --lazy-pages' restores: in place of CRIU's own.") { remote, address, port, background };
+        var options = new CriuOptions(command);
+        command.Validators.Add(result =>
+        {
+            if (result.GetValue(remote) && result.GetValue(port) == 0)
+            {
+                result.AddError("--page-server needs the server's --port.");
+            }
+        });
+        examples[command] =
+        [
+            "pageferry criu lazy-pages -D images -W work",
+            "pageferry criu lazy-pages -D images --page-server --address 127.0.0.1 --port 9999",
+        ];
+        command.SetAction((result, _) =>
+        {
+            CriuSettings settings = options.Read(result);
+            NetworkEndpoint? server = null;
+            if (result.GetValue(remote))
+            {
+                string host = result.GetValue(address)!;
+                string text = host.Contains(':', StringComparison.Ordinal) ? $"[{host}]:{result.GetValue(port)}" : $"{host}:{result.GetValue(port)}";
+                if (!NetworkEndpoint.TryParse(text, anyPort: false, out server, out string error))
+                {
+                    throw new CommandException(error, ExitCode.Usage);
+                }
+            }
+
+            return CriuService.RunAsync(settings, service => Task.FromResult(Serve(service, settings, server, result.GetValue(background))));
+        });
+        return command;
+    }
+
+    private static int Serve(CriuService service, CriuSettings settings, NetworkEndpoint? server, BackgroundFill background)
+    {
+        try
+        {
+            using var restore = LazyRestore.Listen(settings.ImagesDirectory, settings.WorkDirectory, server is null ? null : Resolve(server), background, service.Logger);
+            service.TellReady("Waits for a restore.");
+            restore.Serve();
+            return ExitCode.Done;
+        }
+        catch (SocketException failure)
+        {
+            throw new CommandException($"Could not connect to the page server {server}: {failure.Message}. Start it first, with --lazy-pages.");
+        }
+        catch (IOException failure)
+        {
+            throw new CommandException($"Could not serve the restore: {failure.Message}");
+        }
+    }
+
+    private static IPEndPoint Resolve(NetworkEndpoint server) => server.ToLocal(onlyLoopback: false);
+}

@@ -1,0 +1,16 @@
+using Microsoft.Extensions.Logging;
+
+namespace Pageferry.Criu;
+
+/// <summary>What the lazy-pages daemon logs; nothing of it is on the fault path.</summary>
+internal static partial class LazyLog
+{
+    [LoggerMessage(EventId = 120, Level = LogLevel.Information, Message = "Process {Pid}: {Pages} pages to come.")]
+    internal static partial void Began(ILogger logger, int pid, ulong pages);
+
+    [LoggerMessage(EventId = 121, Level = LogLevel.Information, Message = "Process {Pid}: done; {Demand} pages were waited for, {Background} came before.")]
+    internal static partial void Ended(ILogger logger, int pid, long demand, long background);
+
+    [LoggerMessage(EventId = 122, Level = LogLevel.Error, Message = "{What} Processes stall on pages that have not arrived; their memory is lost if this daemon ends.")]
+    internal static partial void Failed(ILogger logger, string what);
+}
