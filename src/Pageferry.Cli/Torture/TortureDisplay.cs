@@ -51,6 +51,6 @@ internal static class TortureDisplay
                 $"{row.Scenario,-16}  {row.Runs,4}  {row.Recovered,6}  {row.FailedBeforeSwitchover,6}  {row.Undisturbed,7}  {row.Lost,4}  {row.WrongBytes,5}  {row.BothRunning,4}  {row.LongestStallMs,8:F0}"));
         }
 
-        Console.Out.WriteLine(string.Create(CultureInfo.InvariantCulture, $"seed {report.Seed}, {report.Seconds:F0} s"));
+        Console.Out.WriteLine(string.Create(CultureInfo.InvariantCulture, $"seed {report.Seed}, {report.Seconds:F0} s; {report.Total.Reconnects} times a link was lost after the switchover and found again"));
     }
 }

@@ -24,7 +24,9 @@ internal sealed record TortureReport(
             options.Memory.Bytes,
             Math.Round(took.TotalSeconds, 1),
             TortureRow.Of("all", results),
-            [.. options.Scenarios.Select(scenario => TortureRow.Of(ScenarioWord.Of(scenario), [.. results.Where(result => result.Plan.Scenario == scenario)]))],
+            [.. options.Scenarios
+                .Select(scenario => TortureRow.Of(ScenarioWord.Of(scenario), [.. results.Where(result => result.Plan.Scenario == scenario)]))
+                .Where(row => row.Runs > 0)],
             failures);
     }
 }

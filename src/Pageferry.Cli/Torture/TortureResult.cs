@@ -15,6 +15,9 @@ internal sealed record TortureResult
     /// <summary>The longest that the guest stood still, in milliseconds: in the switchover, or for one page.</summary>
     public double LongestStallMs { get; init; }
 
+    /// <summary>How often the link was lost after the switchover and found again.</summary>
+    public int Reconnects { get; init; }
+
     /// <summary>What must not be, for a reader; null if nothing was found.</summary>
     public string? Error { get; init; }
 }

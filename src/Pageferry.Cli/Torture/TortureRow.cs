@@ -9,9 +9,10 @@ namespace Pageferry.Cli;
 /// <param name="Lost">The guest runs nowhere, lacks pages, or can't be moved any more.</param>
 /// <param name="WrongBytes">The guest read what nobody wrote.</param>
 /// <param name="BothRunning">The guest ran on both sides.</param>
+/// <param name="Reconnects">How often a link was lost after the switchover and found again.</param>
 /// <param name="LongestStallMs">The longest that a guest stood still, in milliseconds.</param>
 internal sealed record TortureRow(
-    string Scenario, int Runs, int Recovered, int FailedBeforeSwitchover, int Undisturbed, int Lost, int WrongBytes, int BothRunning, double LongestStallMs)
+    string Scenario, int Runs, int Recovered, int FailedBeforeSwitchover, int Undisturbed, int Lost, int WrongBytes, int BothRunning, int Reconnects, double LongestStallMs)
 {
     /// <summary>Sums results up.</summary>
     /// <param name="scenario">What to call them.</param>
@@ -27,6 +28,7 @@ internal sealed record TortureRow(
             Count(TortureOutcome.Lost),
             Count(TortureOutcome.WrongBytes),
             Count(TortureOutcome.BothRunning),
+            results.Sum(result => result.Reconnects),
             results.Select(result => result.LongestStallMs).DefaultIfEmpty().Max());
 
         int Count(TortureOutcome outcome) => results.Count(result => result.Outcome == outcome);

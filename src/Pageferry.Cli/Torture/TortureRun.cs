@@ -15,6 +15,9 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
     /// <summary>How long a guest that stayed at the source may be refused elsewhere: what holds its place there ends by then.</summary>
     private static readonly TimeSpan s_nextPatience = TimeSpan.FromSeconds(90);
 
+    /// <summary>Short, so that silence is found to be a lost link in most runs that have some.</summary>
+    private static readonly TimeSpan s_linkTimeout = TimeSpan.FromSeconds(1);
+
     private static readonly TimeSpan s_pollInterval = TimeSpan.FromMilliseconds(10);
     private static readonly TimeSpan s_retryInterval = TimeSpan.FromMilliseconds(200);
 
@@ -26,7 +29,6 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
     private ChildVm? _source;
     private ChildVm? _destination;
     private TortureRelay? _relay;
-    private int _destinations;
 
     /// <summary>What the source had reached when the guest was first seen at the destination.</summary>
     private (ulong? Passes, ulong? Checked)? _left;
@@ -98,15 +100,18 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
 
         VmStatus arrived = await ConfirmAsync(cancellation);
         double stall = Math.Max(left.Migration?.DowntimeMs ?? 0, (arrived.Migration?.FaultLatencyUs?.Max ?? 0) / 1000);
-        return Result(outcome) with { LongestStallMs = Math.Round(stall, 1) };
+        return Result(outcome) with { LongestStallMs = Math.Round(stall, 1), Reconnects = left.Migration?.Reconnects ?? 0 };
     }
 
     private TortureResult Result(TortureOutcome outcome) => new() { Plan = plan, Outcome = outcome, Events = _events.Lines };
 
     private async Task<IPEndPoint> ReceiveAsync(CancellationToken cancellation)
     {
-        _destinations++;
-        _destination = ChildVm.Start("destination", Path.Combine(directory, $"destination-{_destinations}.sock"), ["vm", "receive", "--listen", "127.0.0.1:0"]);
+        // One that was killed left it.
+        string control = Path.Combine(directory, "destination.sock");
+        File.Delete(control);
+        _destination = ChildVm.Start("destination", control, [
+            "vm", "receive", "--listen", "127.0.0.1:0", "--link-timeout", string.Create(CultureInfo.InvariantCulture, $"{s_linkTimeout.TotalMilliseconds}ms")]);
         await _destination.ConnectAsync(cancellation);
         VmStatus waiting = await _destination.StatusAsync(cancellation);
         return IPEndPoint.Parse(waiting.Listen ?? throw new CommandException("The destination does not say where it listens."));
@@ -115,7 +120,7 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
     /// <returns>The source's status after the migration; null if it failed and the guest is the source's.</returns>
     private async Task<VmStatus?> TryMigrateAsync(CancellationToken cancellation)
     {
-        var settings = new MigrationSettings { Mode = plan.Mode, MaxPostcopyBandwidth = plan.MaxPostcopyBandwidth };
+        var settings = new MigrationSettings { Mode = plan.Mode, MaxPostcopyBandwidth = plan.MaxPostcopyBandwidth, LinkTimeoutMs = s_linkTimeout.TotalMilliseconds };
         Task<VmStatus> moving = _source!.AskApartAsync(new ControlRequest { Command = ControlRequest.Migrate, To = _relay!.Endpoint, Migration = settings }, cancellation);
         try
         {
