@@ -86,6 +86,7 @@ internal static class CommandTree
             DemoCommand.Create(examples),
             DoctorCommand.Create(examples),
             ConformanceCommand.Create(examples),
+            TortureCommand.Create(examples),
             bench,
             tls,
             vm,

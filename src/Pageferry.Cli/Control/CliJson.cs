@@ -18,6 +18,7 @@ namespace Pageferry.Cli;
 [JsonSerializable(typeof(PagingReport))]
 [JsonSerializable(typeof(PagingComparison))]
 [JsonSerializable(typeof(TlsInitReport))]
+[JsonSerializable(typeof(TortureReport))]
 [JsonSerializable(typeof(FailureReport))]
 internal sealed partial class CliJson : JsonSerializerContext
 {

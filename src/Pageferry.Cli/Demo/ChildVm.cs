@@ -1,10 +1,11 @@
 using System.Diagnostics;
+using System.Globalization;
 
 namespace Pageferry.Cli;
 
 /// <summary>
-/// A <c>vm run</c> or <c>vm receive</c> process of the demo. It holds the other end of a pipe: when the demo ends, however it ends, the
-/// pipe closes and the process ends too.
+/// A <c>vm run</c> or <c>vm receive</c> process that this process starts. It holds the other end of a pipe: when this process ends, however it
+/// ends, the pipe closes and the child ends too.
 /// </summary>
 internal sealed class ChildVm : IDisposable
 {
@@ -94,6 +95,18 @@ internal sealed class ChildVm : IDisposable
     /// <exception cref="CommandException">The request failed or the process ended; the message carries its own.</exception>
     internal Task<VmStatus> AskAsync(ControlRequest request, CancellationToken cancellation) =>
         ExplainAsync(_client!.LastStatusAsync(request, cancellation), cancellation);
+
+    /// <summary>
+    /// Stops the process (<c>SIGSTOP</c>) for a while. What lets it go on is a process of its own: if this one is killed meanwhile, the child goes on and ends.
+    /// </summary>
+    /// <param name="time">How long.</param>
+    /// <param name="cancellation">Ends the waiting, not the stop.</param>
+    internal async Task StopAsync(TimeSpan time, CancellationToken cancellation)
+    {
+        string seconds = time.TotalSeconds.ToString("F3", CultureInfo.InvariantCulture);
+        using var stop = Process.Start("/bin/sh", ["-c", "kill -STOP $0 && sleep $1; kill -CONT $0 2>/dev/null", Pid.ToString(CultureInfo.InvariantCulture), seconds]);
+        await stop.WaitForExitAsync(cancellation);
+    }
 
     /// <summary>Kills the process if it still runs, and reaps it.</summary>
     public void Dispose()

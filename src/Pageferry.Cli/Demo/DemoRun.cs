@@ -66,7 +66,7 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
         VmStatus left = await display.ShowAsync(async () =>
         {
             Task<VmStatus> moving = source.AskApartAsync(new ControlRequest { Command = ControlRequest.Migrate, To = waiting.Listen, Migration = new MigrationSettings { Mode = options.Mode, Report = ReportOf("source") } }, cancellation);
-            var patience = new Patience();
+            var patience = new Patience(Patience.Undisturbed);
             while (await Task.WhenAny(moving, Task.Delay(s_pollInterval, cancellation)) != moving)
             {
                 cancellation.ThrowIfCancellationRequested();
@@ -97,7 +97,7 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
         }
 
         VmStatus arrived;
-        var patience = new Patience();
+        var patience = new Patience(Patience.Undisturbed);
         while ((arrived = await destination.StatusAsync(cancellation)).Migration is { Report: null, ReportError: null })
         {
             patience.Observe(arrived);
@@ -113,7 +113,7 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
     /// <summary>Waits until the guest has ended a number of passes, or has ended itself.</summary>
     private static async Task<VmStatus> WatchAsync(ChildVm child, ulong passes, CancellationToken cancellation)
     {
-        var patience = new Patience();
+        var patience = new Patience(Patience.Undisturbed);
         while (true)
         {
             VmStatus status = await child.StatusAsync(cancellation);

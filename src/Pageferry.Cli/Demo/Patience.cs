@@ -3,10 +3,11 @@ using System.Diagnostics;
 namespace Pageferry.Cli;
 
 /// <summary>Tells a guest that takes its time from one that stands still.</summary>
-internal sealed class Patience
+/// <param name="limit">How long nothing may change.</param>
+internal sealed class Patience(TimeSpan limit)
 {
-    /// <summary>How long nothing may change.</summary>
-    private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(60);
+    /// <summary>For a guest that nobody disturbs.</summary>
+    internal static readonly TimeSpan Undisturbed = TimeSpan.FromSeconds(60);
 
     private (ulong? Passes, ulong? PagesDone) _last;
     private long _changedAt = Stopwatch.GetTimestamp();
@@ -22,10 +23,10 @@ internal sealed class Patience
             _last = now;
             _changedAt = Stopwatch.GetTimestamp();
         }
-        else if (Stopwatch.GetElapsedTime(_changedAt) > s_limit)
+        else if (Stopwatch.GetElapsedTime(_changedAt) > limit)
         {
             throw new CommandException(
-                $"The guest made no progress for {s_limit.TotalSeconds:F0} s: state '{status.State}', {status.Passes ?? 0} passes, {status.Migration?.PagesDone ?? 0} pages arrived. {status.Error} Its processes were ended.");
+                $"The guest made no progress for {limit.TotalSeconds:F0} s: state '{status.State}', {status.Passes ?? 0} passes, {status.Migration?.PagesDone ?? 0} pages arrived. {status.Error} Its processes were ended.");
         }
     }
 }

@@ -1,0 +1,23 @@
+namespace Pageferry.Cli;
+
+/// <summary>How a run ended.</summary>
+internal enum TortureOutcome
+{
+    /// <summary>The guest moved before anything was done to it.</summary>
+    Undisturbed,
+
+    /// <summary>The guest moved in spite of what was done.</summary>
+    Recovered,
+
+    /// <summary>The migration failed, the guest went on at the source, and was moved by the next one.</summary>
+    FailedBefore,
+
+    /// <summary>The guest runs nowhere, or lacks pages, or can't be moved any more.</summary>
+    Lost,
+
+    /// <summary>The guest read what nobody wrote.</summary>
+    WrongBytes,
+
+    /// <summary>The guest ran on both sides.</summary>
+    BothRunning,
+}

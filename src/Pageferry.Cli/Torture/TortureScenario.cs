@@ -1,0 +1,35 @@
+namespace Pageferry.Cli;
+
+/// <summary>What is done to a migration. Their words, which <see cref="ScenarioWord"/> knows, are what users write.</summary>
+internal enum TortureScenario
+{
+    /// <summary>All connections are cut.</summary>
+    Cut,
+
+    /// <summary>One connection is cut.</summary>
+    CutOne,
+
+    /// <summary>Bytes are held back, one way or both, and the connections look alive.</summary>
+    HalfOpen,
+
+    /// <summary>Bytes take longer.</summary>
+    Delay,
+
+    /// <summary>A byte arrives as another.</summary>
+    Corrupt,
+
+    /// <summary>The source's process is stopped for a while.</summary>
+    StopSource,
+
+    /// <summary>The destination's process is stopped for a while.</summary>
+    StopDestination,
+
+    /// <summary>The destination's process is killed before the guest could run there.</summary>
+    KillDestination,
+
+    /// <summary>All connections are cut, and for a while nobody gets through.</summary>
+    Refuse,
+
+    /// <summary>Several of the others in one migration.</summary>
+    Mixed,
+}
