@@ -20,7 +20,7 @@ public sealed class TortureTests
         Assert.All(s_harms, harm => Assert.Equal(0, total.GetProperty(harm).GetInt32()));
 
         // What never began harmed nobody, and shows nothing.
-        Assert.InRange(total.GetProperty("recovered").GetInt32(), 5, 20);
+        Assert.InRange(total.GetProperty("recovered").GetInt32(), 1, 20);
         JsonElement[] rows = [.. report.RootElement.GetProperty("scenarios").EnumerateArray()];
         Assert.Equal(Scenarios, rows.Length);
         Assert.All(rows, row => Assert.Equal(2, row.GetProperty("runs").GetInt32()));

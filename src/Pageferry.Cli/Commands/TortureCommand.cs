@@ -21,7 +21,6 @@ internal static class TortureCommand
         {
             Description = $"What is done, in turns, separated by commas: {string.Join(", ", ScenarioWord.All)}. Default: all of these.",
             HelpName = "LIST",
-            DefaultValueFactory = _ => [.. ScenarioWord.Scenarios],
             CustomParser = result =>
             {
                 string[] words = result.Tokens[0].Value.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries);
@@ -59,7 +58,7 @@ internal static class TortureCommand
                 result.GetValue(seed) ?? Random.Shared.Next(),
                 result.GetValue(count) ?? (result.GetValue(minutes) is null ? DefaultCount : null),
                 result.GetValue(minutes),
-                result.GetRequiredValue(modes),
+                result.GetValue(modes) is { Length: > 0 } chosen ? chosen : [.. ScenarioWord.Scenarios],
                 result.GetRequiredValue(memory),
                 result.GetRequiredValue(mode)),
             result.GetValue(json),
