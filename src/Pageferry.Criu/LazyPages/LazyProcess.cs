@@ -6,7 +6,7 @@ namespace Pageferry.Criu;
 /// <summary>A process that runs before its memory is there: one that was restored, or a child of one.</summary>
 internal sealed class LazyProcess : IPageSource, IDisposable
 {
-    private const int FillPages = 64;
+    private const int FillPages = PageLane.MaxPages;
 
     private static readonly TimeSpan s_betweenLooks = TimeSpan.FromMilliseconds(20);
 

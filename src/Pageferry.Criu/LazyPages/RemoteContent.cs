@@ -10,8 +10,8 @@ internal sealed class RemoteContent : IContent
 {
     private const int PagesPerFault = 16;
 
-    /// <summary>With as many pages each, what is ahead of a page that is waited for: 1 MiB.</summary>
-    private const int FillsOnTheirWay = 4;
+    /// <summary>What is ahead of a page that is waited for: up to 2 MiB. Fewer pages at a time cost more: CRIU goes over its pipes from the beginning for each request.</summary>
+    private const int FillsOnTheirWay = 2;
 
     /// <summary>How long the first answer may take: a server of another form may wait for more of a request.</summary>
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(20);
