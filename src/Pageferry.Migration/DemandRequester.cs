@@ -16,7 +16,7 @@ internal sealed class DemandRequester(PageStates states, PeerConnection connecti
 {
     /// <summary>One request at a time: vCPUs ask on their own threads where faults are delivered as exits.</summary>
     private readonly Lock _sending = new();
-    private readonly byte[] _frame = new byte[PeerConnection.HeaderBytes + (DemandServer.MostRequested * sizeof(ulong))];
+    private readonly byte[] _frame = new byte[PeerConnection.HeaderBytes + (DemandServer.MostRequested * sizeof(ulong)) + PeerConnection.CheckBytes];
     private PeerConnection? _connection = connection;
     private Action<Exception> _lost = lost;
 
@@ -94,15 +94,17 @@ internal sealed class DemandRequester(PageStates states, PeerConnection connecti
         {
             int count = Math.Min(pages.Length, DemandServer.MostRequested);
             int bytes = count * sizeof(ulong);
-            PeerConnection.WriteHeader(_frame, type, bytes);
+            PeerConnection.WriteHeader(_frame, type, bytes + PeerConnection.CheckBytes);
             for (int i = 0; i < count; i++)
             {
                 BinaryPrimitives.WriteUInt64LittleEndian(_frame.AsSpan(PeerConnection.HeaderBytes + (i * sizeof(ulong))), pages[i]);
             }
 
+            Span<byte> payload = _frame.AsSpan(PeerConnection.HeaderBytes, bytes);
+            PeerConnection.WriteCheck(_frame.AsSpan(PeerConnection.HeaderBytes + bytes, PeerConnection.CheckBytes), payload);
             try
             {
-                link.SendFrame(_frame.AsSpan(0, PeerConnection.HeaderBytes + bytes));
+                link.SendFrame(_frame.AsSpan(0, PeerConnection.HeaderBytes + bytes + PeerConnection.CheckBytes));
             }
             catch (Exception failure) when (failure is SocketException or ObjectDisposedException)
             {

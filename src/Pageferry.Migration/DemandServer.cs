@@ -32,7 +32,7 @@ internal sealed class DemandServer(PeerConnection connection, OutgoingPages page
                 throw new ProtocolException($"The destination sent a frame {type} of {bytes} bytes on the demand connection{(HasSwitchedOver ? string.Empty : " before the switchover")}.");
             }
 
-            connection.ReceiveAll(_request.AsSpan(0, bytes));
+            connection.ReceivePayload(type, _request.AsSpan(0, bytes));
             pages.DemandInHand = HasSwitchedOver;
             try
             {

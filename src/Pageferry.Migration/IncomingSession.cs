@@ -173,15 +173,21 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         }
     }
 
-    /// <summary>Closes the connections. A guest that runs here stays, and its engine with it; one that doesn't goes with them.</summary>
+    /// <summary>Closes the connections. A guest that is held here stays, and its engine with it; what is here of another goes with them.</summary>
     public void Dispose()
     {
         _link?.Dispose();
-        if (Stage is DestinationStage.Empty or DestinationStage.Loaded)
+        if (Stage == DestinationStage.Empty)
         {
-            _engine?.Dispose();
-            _guest?.Dispose();
+            Drop();
         }
+    }
+
+    /// <summary>Drops a guest that does not run here.</summary>
+    internal void Drop()
+    {
+        _engine?.Dispose();
+        _guest?.Dispose();
     }
 
     private DestinationAction Step(DestinationEvent met)
@@ -291,7 +297,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
             }
 
             var payload = new byte[bytes];
-            Control.ReceiveAll(payload);
+            Control.ReceivePayload(type, payload);
             watch.Hear();
             if (isSwitchover)
             {

@@ -15,7 +15,9 @@ public sealed class MigrationDestination : IDisposable
     private readonly Func<MigrationLayout, IArrivingGuest> _prepare;
     private readonly ILogger? _logger;
     private readonly ConnectionListener _listener;
+    private readonly Lock _receiving = new();
     private volatile IncomingSession _session;
+    private volatile bool _isDisposed;
 
     /// <summary>Listens.</summary>
     /// <param name="listen">An address and a port, 0 for any.</param>
@@ -119,6 +121,21 @@ public sealed class MigrationDestination : IDisposable
     /// </exception>
     public void Receive(Action<IArrivingGuest> arrived)
     {
+        lock (_receiving)
+        {
+            try
+            {
+                ReceiveOne(arrived);
+            }
+            finally
+            {
+                DropIfDisposed();
+            }
+        }
+    }
+
+    private void ReceiveOne(Action<IArrivingGuest> arrived)
+    {
         IncomingConnections? resumed = null;
         if (_session.HoldsGuest ? !TryAwaitSource(_session.Lost!, out resumed) : !TryRenew())
         {
@@ -138,8 +155,26 @@ public sealed class MigrationDestination : IDisposable
         }
     }
 
-    /// <summary>Stops listening. A guest that has arrived is not touched.</summary>
-    public void Dispose() => _listener.Dispose();
+    /// <summary>Stops listening. A guest that has arrived is not touched; one that was not let run yet is dropped.</summary>
+    public void Dispose()
+    {
+        _isDisposed = true;
+        _listener.Dispose();
+        if (_receiving.TryEnter())
+        {
+            // Otherwise whoever receives does it.
+            DropIfDisposed();
+            _receiving.Exit();
+        }
+    }
+
+    private void DropIfDisposed()
+    {
+        if (_isDisposed && _session.Stage == DestinationStage.Loaded)
+        {
+            _session.Drop();
+        }
+    }
 
     /// <returns>Whether the guest is here with all its memory.</returns>
     private bool TryTakeIn(IncomingConnections? resumed, Action<IArrivingGuest> arrived, [NotNullWhen(false)] out Exception? failure)

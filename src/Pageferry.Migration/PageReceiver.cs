@@ -97,7 +97,7 @@ internal sealed class PageReceiver(PeerConnection connection, IncomingPages page
     private void ReceiveBarrier()
     {
         Span<byte> generation = stackalloc byte[sizeof(uint)];
-        connection.ReceiveAll(generation);
+        connection.ReceivePayload(MessageType.Barrier, generation);
         SpinWait.SpinUntil(() => Volatile.Read(ref _placing) == 0);
         pages.ReachBarrier(BinaryPrimitives.ReadUInt32LittleEndian(generation));
         _round++;

@@ -10,6 +10,9 @@ internal sealed class PeerConnection : IDisposable
 {
     internal const int HeaderBytes = 8;
 
+    /// <summary>Behind a payload that has a check.</summary>
+    internal const int CheckBytes = 4;
+
     /// <summary>Holds a page's whole frame, so that one receive gets it.</summary>
     private const int BufferBytes = 8 << 10;
 
@@ -117,8 +120,18 @@ internal sealed class PeerConnection : IDisposable
     {
         lock (_sending)
         {
-            WriteHeader(_sendHeader, type, payload.Length);
+            if (!HasCheck(type) || payload.IsEmpty)
+            {
+                WriteHeader(_sendHeader, type, payload.Length);
+                SendFrame(_sendHeader, payload);
+                return;
+            }
+
+            Span<byte> check = stackalloc byte[CheckBytes];
+            WriteCheck(check, payload);
+            WriteHeader(_sendHeader, type, payload.Length + CheckBytes);
             SendFrame(_sendHeader, payload);
+            SendFrame(check);
         }
     }
 
@@ -196,7 +209,7 @@ internal sealed class PeerConnection : IDisposable
     }
 
     /// <summary>Receives a frame's header. An error frame is received whole and thrown.</summary>
-    /// <returns>What the frame carries, and how many bytes.</returns>
+    /// <returns>What the frame carries, and how many bytes, without their check.</returns>
     /// <exception cref="ProtocolException">The peer parted with a reason, or the header makes no sense.</exception>
     internal (MessageType Type, int Bytes) ReceiveHeader()
     {
@@ -220,8 +233,34 @@ internal sealed class PeerConnection : IDisposable
             throw new ProtocolException($"The peer parted: {ReceiveError(bytes)}") { IsParting = true };
         }
 
-        return bytes <= int.MaxValue ? (type, (int)bytes) : throw new ProtocolException($"The peer sent a {type} frame of {bytes} bytes.");
+        if (bytes > int.MaxValue || (HasCheck(type) && bytes is > 0 and <= CheckBytes))
+        {
+            throw new ProtocolException($"The peer sent a {type} frame of {bytes} bytes.");
+        }
+
+        return (type, HasCheck(type) && bytes > 0 ? (int)bytes - CheckBytes : (int)bytes);
     }
+
+    /// <summary>Receives the payload of a frame whose header was received, and holds it to its check.</summary>
+    /// <param name="type">What the frame carries.</param>
+    /// <param name="payload">Of the size that the header told.</param>
+    /// <exception cref="ProtocolException">The frame was damaged.</exception>
+    internal void ReceivePayload(MessageType type, Span<byte> payload)
+    {
+        ReceiveAll(payload);
+        if (HasCheck(type) && !payload.IsEmpty)
+        {
+            Span<byte> check = stackalloc byte[CheckBytes];
+            ReceiveAll(check);
+            FrameCheck.Hold(payload, BinaryPrimitives.ReadUInt32LittleEndian(check), type);
+        }
+    }
+
+    /// <summary>Writes a check behind a payload.</summary>
+    internal static void WriteCheck(Span<byte> check, ReadOnlySpan<byte> payload) => BinaryPrimitives.WriteUInt32LittleEndian(check, FrameCheck.Of(payload));
+
+    /// <summary>Whether a payload of this type ends with a check that the connection sees to: those of pages have one of their own, and a handshake is the same in every version.</summary>
+    private static bool HasCheck(MessageType type) => type >= MessageType.Layout && type is not (MessageType.Pages or MessageType.ZeroPages);
 
     /// <summary>Receives a frame that has to be of a type.</summary>
     /// <param name="expected">The type.</param>
@@ -236,7 +275,7 @@ internal sealed class PeerConnection : IDisposable
         }
 
         var payload = new byte[bytes];
-        ReceiveAll(payload);
+        ReceivePayload(type, payload);
         return payload;
     }
 

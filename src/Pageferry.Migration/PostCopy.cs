@@ -190,7 +190,7 @@ internal sealed class PostCopy
             (MessageType type, int bytes) = control.ReceiveHeader();
             if (type == MessageType.Found && bytes == 1)
             {
-                control.ReceiveAll(runs.AsSpan(0, 1));
+                control.ReceivePayload(type, runs.AsSpan(0, 1));
                 var found = (FoundGuest)runs[0];
                 return Enum.IsDefined(found) ? found : throw new ProtocolException($"The destination found the guest in a state {runs[0]} that is unknown here.");
             }
@@ -200,7 +200,7 @@ internal sealed class PostCopy
                 throw new ProtocolException($"The destination sent a frame {type} of {bytes} bytes where it says what it lacks.");
             }
 
-            control.ReceiveAll(runs.AsSpan(0, bytes));
+            control.ReceivePayload(type, runs.AsSpan(0, bytes));
             ReadOnlySpan<byte> left = runs.AsSpan(0, bytes);
             ulong before = end;
             end = 0;

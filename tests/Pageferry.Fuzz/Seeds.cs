@@ -114,8 +114,14 @@ internal static class Seeds
     private static byte[] Frame(MessageType type, byte[] payload)
     {
         var frame = new byte[PeerConnection.HeaderBytes];
-        PeerConnection.WriteHeader(frame, type, payload.Length);
-        return [.. frame, .. payload];
+        var check = new byte[payload.Length == 0 ? 0 : PeerConnection.CheckBytes];
+        if (payload.Length > 0)
+        {
+            PeerConnection.WriteCheck(check, payload);
+        }
+
+        PeerConnection.WriteHeader(frame, type, payload.Length + check.Length);
+        return [.. frame, .. payload, .. check];
     }
 
     private static byte[] Batch(ulong first, ulong content, ulong zeros, ulong deltas, PageEncoding encoding, int unpacked, byte[]? payload = null)

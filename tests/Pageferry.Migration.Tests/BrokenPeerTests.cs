@@ -30,9 +30,11 @@ public sealed class BrokenPeerTests : IDisposable
         destination.TakeOver();
 
         // From the header on, the source holds the background back for what is asked for.
-        var request = new byte[PeerConnection.HeaderBytes + sizeof(ulong)];
-        PeerConnection.WriteHeader(request, MessageType.PageRequest, sizeof(ulong));
-        BinaryPrimitives.WriteUInt64LittleEndian(request.AsSpan(PeerConnection.HeaderBytes), ulong.MaxValue);
+        var request = new byte[PeerConnection.HeaderBytes + sizeof(ulong) + PeerConnection.CheckBytes];
+        PeerConnection.WriteHeader(request, MessageType.PageRequest, sizeof(ulong) + PeerConnection.CheckBytes);
+        Span<byte> payload = request.AsSpan(PeerConnection.HeaderBytes, sizeof(ulong));
+        BinaryPrimitives.WriteUInt64LittleEndian(payload, ulong.MaxValue);
+        PeerConnection.WriteCheck(request.AsSpan(PeerConnection.HeaderBytes + sizeof(ulong)), payload);
         destination.Demand.SendFrame(request.AsSpan(0, PeerConnection.HeaderBytes));
         Thread.Sleep(200);
         if (isCut)

@@ -152,7 +152,7 @@ public class FrameTests
     [InlineData(ulong.MaxValue)]
     public void A_request_out_of_bounds_is_named(ulong page)
     {
-        ProtocolException failure = Assert.IsType<ProtocolException>(ServeAll([32, 0, 0, 0, 8, 0, 0, 0, .. BitConverter.GetBytes(page)]));
+        ProtocolException failure = Assert.IsType<ProtocolException>(ServeAll([32, 0, 0, 0, 12, 0, 0, 0, .. BitConverter.GetBytes(page), .. BitConverter.GetBytes(FrameCheck.Of(BitConverter.GetBytes(page)))]));
         Assert.Contains($"page {page}", failure.Message, StringComparison.Ordinal);
     }
 

@@ -12,8 +12,8 @@ public sealed class LinkFailureTests : IDisposable
     /// <summary>What a destination sends before switchover: three welcomes of 40 bytes, Armed, StateLoaded.</summary>
     private const int AnswerBytes = (3 * 40) + 8 + 8;
 
-    /// <summary>What a source sends before switchover: three hellos of 40 bytes, the layout of 52 bytes with machine kind "test", 16 bytes and as many of state; 8 more for each header.</summary>
-    private const int RequestBytes = (3 * 40) + (8 + 52) + (8 + 32);
+    /// <summary>What a source sends before switchover: three hellos of 40 bytes, the layout of 52 bytes with machine kind "test", 16 bytes and as many of state; 8 more for each header, 4 for each check.</summary>
+    private const int RequestBytes = (3 * 40) + (8 + 52 + 4) + (8 + 32 + 4);
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
 

@@ -9,7 +9,7 @@ public sealed class RecoveryTests : IDisposable
     private const ulong Size = 4 << 20;
 
     /// <summary>What a source sends before switchover over one background connection: see <see cref="LinkFailureTests"/>.</summary>
-    private const int RequestBytes = (3 * 40) + (8 + 52) + (8 + 32);
+    private const int RequestBytes = (3 * 40) + (8 + 52 + 4) + (8 + 32 + 4);
 
     private const int StartBytes = 8;
 
@@ -24,10 +24,7 @@ public sealed class RecoveryTests : IDisposable
     private Task? _receiving;
     private volatile TestGuest? _arrived;
 
-    public void Dispose()
-    {
-        End();
-    }
+    public void Dispose() => End();
 
     [Fact]
     public void A_cut_at_any_byte_of_the_switchover_is_recovered_from()
@@ -65,6 +62,24 @@ public sealed class RecoveryTests : IDisposable
         {
             AssertRecovers(relay => relay.CutAfter(toSource: AnswerBytes + bytes), $"cut after {bytes} bytes of answers");
         }
+    }
+
+    [Fact]
+    public void No_damaged_byte_of_what_is_said_of_the_guest_is_believed()
+    {
+        // The payloads of Layout and Switchover, with their checks.
+        const int LayoutAt = (3 * 40) + 8;
+        const int SwitchoverAt = LayoutAt + 52 + 4 + 8;
+        Begin();
+        for (int at = LayoutAt; at < SwitchoverAt + 32 + 4; at += at == SwitchoverAt - 9 ? 9 : 1)
+        {
+            using var relay = new Relay(_destination!.EndPoint);
+            relay.DamageAfter(at);
+            MigrationException failure = Assert.Throws<MigrationException>(() => Source().Run(relay.EndPoint));
+            Assert.False(failure.SwitchedOver, $"byte {at}");
+        }
+
+        AssertWhole(Move(), "after much damage");
     }
 
     [Fact]

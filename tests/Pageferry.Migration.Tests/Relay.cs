@@ -14,6 +14,7 @@ internal sealed class Relay : IDisposable
     private long _toDestination = long.MaxValue / 2;
     private long _toSource = long.MaxValue / 2;
     private long _againAfter = long.MaxValue / 2;
+    private long _untilDamage = long.MaxValue / 2;
     private int _cuts;
     private volatile bool _isRefusing;
 
@@ -60,6 +61,9 @@ internal sealed class Relay : IDisposable
         Volatile.Write(ref _toDestination, toDestination);
         Volatile.Write(ref _toSource, toSource);
     }
+
+    /// <summary>Damages one byte that goes to the destination: that behind so many from now on, over all connections.</summary>
+    internal void DamageAfter(long bytes) => Volatile.Write(ref _untilDamage, bytes);
 
     /// <summary>Cuts all connections that there are.</summary>
     internal void Cut()
@@ -131,6 +135,15 @@ internal sealed class Relay : IDisposable
         {
             int received = from.Receive(buffer);
             _flows.Wait();
+            if (to.RemoteEndPoint!.Equals(_target))
+            {
+                long at = Interlocked.Add(ref _untilDamage, -received) + received;
+                if (at >= 0 && at < received)
+                {
+                    buffer[at] ^= 0x10;
+                }
+            }
+
             if (received == 0)
             {
                 to.Shutdown(SocketShutdown.Send);
