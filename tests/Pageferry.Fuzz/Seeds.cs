@@ -20,7 +20,7 @@ internal static class Seeds
     internal static IEnumerable<byte[]> Of(string target) => target switch
     {
         "hello" => [Written(Hello.Bytes, new Hello(new VersionRange(1, 3), ConnectionRole.Control, 4, SessionId.None).Write), Written(Hello.Bytes, Background.Write)],
-        "welcome" => [Written(Welcome.Bytes, new Welcome(new VersionRange(1, 2), 2, SessionId.Create()).Write)],
+        "welcome" => [Written(Welcome.Bytes, new Welcome(new VersionRange(1, 3), 3, SessionId.Create()).Write)],
         "layout" => [Layout("kvm/x64/2", 1, validate: true), Layout("threads/x64/1", 3, validate: false)],
         "switchover" =>
         [
