@@ -1,6 +1,7 @@
 namespace Pageferry.EndToEnd.Tests;
 
 /// <summary><c>pageferry criu lazy-pages</c> in the place of CRIU's own, for real restores of both CRIUs.</summary>
+[Collection(nameof(Alone))]
 public sealed class CriuLazyPagesTests : IDisposable
 {
     private readonly TemporaryDirectory _directory = new();

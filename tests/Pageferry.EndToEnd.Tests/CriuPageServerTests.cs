@@ -4,6 +4,7 @@ using System.Globalization;
 namespace Pageferry.EndToEnd.Tests;
 
 /// <summary><c>pageferry criu page-server</c> in the place of CRIU's own, beside real CRIUs of both forms of the protocol.</summary>
+[Collection(nameof(Alone))]
 public sealed class CriuPageServerTests : IDisposable
 {
     private readonly TemporaryDirectory _directory = new();

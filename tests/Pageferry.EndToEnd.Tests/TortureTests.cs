@@ -3,6 +3,7 @@ using System.Text.Json;
 
 namespace Pageferry.EndToEnd.Tests;
 
+[Collection(nameof(Alone))]
 public sealed class TortureTests
 {
     private static readonly string[] s_harms = ["lost", "wrong_bytes", "both_running"];

@@ -59,7 +59,7 @@ internal static class Seeds
         _ => throw new ArgumentException($"There is no target '{target}'.", nameof(target)),
     };
 
-    private static Hello Background => new(new VersionRange(2, 2), ConnectionRole.Background, 3, SessionId.Create());
+    private static Hello Background => new(VersionRange.Current, ConnectionRole.Background, 3, SessionId.Create());
 
     private static byte[] PageRequests(PageServerForm form) =>
     [

@@ -93,7 +93,7 @@ public sealed class DeltaBaseTests : IDisposable
         void TakeBarrier()
         {
             Assert.Equal(MessageType.Barrier, _there.ReceiveHeader().Type);
-            _there.ReceiveAll(new byte[sizeof(uint)]);
+            _there.ReceivePayload(MessageType.Barrier, new byte[sizeof(uint)]);
         }
     }
 }
