@@ -60,6 +60,8 @@ internal sealed class RangeArming(FaultEngine engine)
                 return;
             }
 
+            // A huge page can't be dropped in part. What is told to be zero later has what is in guest memory, so that is to be zeros.
+            Clear(first, count);
             ulong changed = engine.States.Replace(first, count, PageState.Present, PageState.Absent);
             changed += engine.States.Replace(first, count, PageState.Zero, PageState.Absent);
             changed += engine.States.Replace(first, count, PageState.Removed, PageState.Absent);
@@ -68,6 +70,16 @@ internal sealed class RangeArming(FaultEngine engine)
             ulong hidden = engine.Memory.FaultPageOf(first);
             ulong end = engine.Memory.FaultPageOf(first + count - 1) + engine.Memory.FaultPages;
             HideOwn(hidden, end - hidden, ArmedContent.Keep);
+        }
+    }
+
+    private void Clear(ulong first, ulong count)
+    {
+        for (ulong done = 0; done < count;)
+        {
+            ulong run = engine.States.CountRun(first + done, Math.Min(count - done, PagesPerHold), PageState.Present);
+            engine.Memory.HostViewOfPages(first + done, (int)run).Clear();
+            done += Math.Max(1, run);
         }
     }
 

@@ -79,6 +79,37 @@ public class RefreshTests : IClassFixture<HugePages>
 
     [Theory]
     [MemberData(nameof(Backings))]
+    public void A_discarded_page_that_is_told_to_be_zero_is_zero(GuestBacking backing)
+    {
+        using var memory = GuestMemory.Create(1024 * Page.Size, backing);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        using PageLane lane = engine.CreateLane();
+        Fill(lane, 256, generation: 1);
+        for (ulong page = 0; page < 1024; page += 256)
+        {
+            lane.Refresh(page, 256, 0);
+        }
+
+        // Some pages of one huge page, and all of another.
+        engine.Discard(10, 3);
+        engine.Discard(512, 512);
+        Assert.Equal(515UL, lane.Zero(0, 1024));
+        Assert.True(engine.Completed.Wait(s_patience));
+        Assert.Equal(Word(9, 1), Read(memory, 9));
+        for (ulong page = 10; page < 13; page++)
+        {
+            Assert.Equal(0UL, Read(memory, page));
+        }
+
+        Assert.Equal(Word(13, 1), Read(memory, 13));
+        Assert.Equal(0UL, Read(memory, 512));
+        Assert.Equal(0UL, Read(memory, 1023));
+    }
+
+    [Theory]
+    [MemberData(nameof(Backings))]
     public void Only_what_is_wanted_of_a_run_is_placed(GuestBacking backing)
     {
         using var memory = GuestMemory.Create(512 * Page.Size, backing);
