@@ -320,30 +320,12 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         }
     }
 
-    /// <summary>Begins a new link: which pages are missing, and how far the guest is. No page of the link before it is on its way any more.</summary>
     private void TellMissing()
     {
-        ulong count = _engine!.Memory.PageCount;
-        var missing = new PageBitmap(count);
-        for (ulong page = 0; page < count; page++)
-        {
-            if (_engine.States[page] is PageState.Absent or PageState.Requested)
-            {
-                _ = missing.Add(page);
-            }
-        }
-
         lock (_controlSends)
         {
-            var runs = new byte[RunCoding.MostMessageBytes];
-            for (ulong from = missing.Next(0, count); from < count;)
-            {
-                int bytes = RunCoding.Write(missing, ref from, runs);
-                Control.Send(MessageType.Missing, runs.AsSpan(0, bytes));
-            }
-
             _tellsRunning = true;
-            Control.Send(MessageType.Found, [(byte)(Stage == DestinationStage.Loaded ? FoundGuest.Loaded : _running.Task.IsCompleted ? FoundGuest.Running : FoundGuest.Started)]);
+            MissingPages.Send(Control, _engine!.States, Stage == DestinationStage.Loaded ? FoundGuest.Loaded : _running.Task.IsCompleted ? FoundGuest.Running : FoundGuest.Started);
         }
     }
 

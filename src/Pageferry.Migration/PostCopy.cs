@@ -129,8 +129,7 @@ internal sealed class PostCopy
             delay = delay == TimeSpan.Zero ? s_firstDelay : TimeSpan.FromTicks(Math.Min(2 * delay.Ticks, s_longestDelay.Ticks));
         }
 
-        System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(lost);
-        throw lost;
+        throw new TimeoutException($"It was not found again: {MigrationSource.Describe(lost)}", lost);
     }
 
     /// <returns>Whether to try again, when this returns.</returns>
@@ -151,7 +150,9 @@ internal sealed class PostCopy
 
     private void GoOn(OutgoingConnections link)
     {
-        FoundGuest found = ReceiveMissing(link.Control);
+        // What the destination says that it lacks is what counts: pages that were sent may have been lost on their way.
+        Pages.Pending.Clear();
+        FoundGuest found = MissingPages.Receive(link.Control, Pages.Pending);
         _counters.Remaining = (long)Pages.Pending.CountPages();
         _counters.Phase = MigrationPhase.PostCopy;
         _counters.AddReconnect();
@@ -176,39 +177,6 @@ internal sealed class PostCopy
         finally
         {
             Array.ForEach(senders, sender => sender.Dispose());
-        }
-    }
-
-    /// <summary>What the destination says that it has is what counts: pages that were sent may have been lost on their way.</summary>
-    private FoundGuest ReceiveMissing(PeerConnection control)
-    {
-        Pages.Pending.Clear();
-        var runs = new byte[RunCoding.MostMessageBytes];
-        ulong end = 0;
-        while (true)
-        {
-            (MessageType type, int bytes) = control.ReceiveHeader();
-            if (type == MessageType.Found && bytes == 1)
-            {
-                control.ReceivePayload(type, runs.AsSpan(0, 1));
-                var found = (FoundGuest)runs[0];
-                return Enum.IsDefined(found) ? found : throw new ProtocolException($"The destination found the guest in a state {runs[0]} that is unknown here.");
-            }
-
-            if (type != MessageType.Missing || bytes == 0 || bytes > runs.Length)
-            {
-                throw new ProtocolException($"The destination sent a frame {type} of {bytes} bytes where it says what it lacks.");
-            }
-
-            control.ReceivePayload(type, runs.AsSpan(0, bytes));
-            ReadOnlySpan<byte> left = runs.AsSpan(0, bytes);
-            ulong before = end;
-            end = 0;
-            while (!left.IsEmpty)
-            {
-                (ulong first, ulong count) = RunCoding.Read(ref left, ref end, Pages.Memory.PageCount);
-                Pages.Pending.AddRun(first >= before ? first : throw new ProtocolException("The destination named missing pages twice."), count);
-            }
         }
     }
 

@@ -1,5 +1,4 @@
 using System.Net;
-using System.Net.Sockets;
 using Pageferry.Criu;
 using Pageferry.Criu.Tests;
 
@@ -16,7 +15,7 @@ internal static class CriuServers
     private static readonly Lazy<PageServer> s_lazy = new(Start);
 
     /// <summary>Says something to a server that serves pages, and goes.</summary>
-    internal static void Serve(byte[] input) => Send(s_lazy.Value.EndPoint, input);
+    internal static void Serve(byte[] input) => Stranger.Say(s_lazy.Value.EndPoint, input);
 
     /// <summary>Says something to a server that receives a dump; what it takes for one is complete or not there.</summary>
     internal static void Receive(byte[] input)
@@ -27,7 +26,7 @@ internal static class CriuServers
             bool isComplete;
             using (var receiver = DumpReceiver.Start(images.FullName, s_anyPort))
             {
-                Send(receiver.EndPoint, input);
+                Stranger.Say(receiver.EndPoint, input);
                 receiver.Dispose();
                 isComplete = receiver.Completion.IsCompletedSuccessfully;
                 _ = receiver.Completion.Exception;
@@ -38,26 +37,6 @@ internal static class CriuServers
         finally
         {
             images.Delete(recursive: true);
-        }
-    }
-
-    private static void Send(IPEndPoint server, byte[] input)
-    {
-        using var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { ReceiveTimeout = 5000 };
-        socket.Connect(server);
-        try
-        {
-            _ = socket.Send(input);
-            socket.Shutdown(SocketShutdown.Send);
-            var answer = new byte[4096];
-            while (socket.Receive(answer) > 0)
-            {
-                // Pages, and the end.
-            }
-        }
-        catch (SocketException failure) when (failure.SocketErrorCode is SocketError.ConnectionReset or SocketError.Shutdown)
-        {
-            // It did not want to hear more.
         }
     }
 

@@ -42,6 +42,10 @@ internal static class PageFrames
                 BinaryPrimitives.WriteUInt64LittleEndian(payload[(PageBatch.Bytes - CheckBytes - DigestBytes)..], PageBatch.DigestOf(payload[PageBatch.Bytes..]));
                 WithCheck(payload, PageBatch.Bytes).CopyTo(payload);
             }
+            else if (type >= MessageType.Layout && payload.Length > PeerConnection.CheckBytes)
+            {
+                PeerConnection.WriteCheck(payload[^PeerConnection.CheckBytes..], payload[..^PeerConnection.CheckBytes]);
+            }
 
             stream = stream[(int)bytes..];
         }

@@ -46,6 +46,9 @@ internal static class PageStream
     /// <summary>The source takes the digests of what arrived.</summary>
     internal static void Validate(byte[] input) => Feed(input, _ => connection => new PageValidation(s_memory.Value).Compare(connection));
 
+    /// <summary>The source hears on a new link what its destination lacks.</summary>
+    internal static void Miss(byte[] input) => Feed(input, flags => connection => _ = MissingPages.Receive(connection, new PageBitmap(FuzzTargets.Pages)));
+
     private static void Feed(byte[] input, Func<byte, Action<PeerConnection>> read)
     {
         if (input.Length > 0)

@@ -40,10 +40,16 @@ internal static class Seeds
             [Before, .. Frame(MessageType.Resend, BitConverter.GetBytes(5UL))],
         ],
         "digests" => [[0, .. Frame(MessageType.Digests, new byte[sizeof(ulong) * (1 + (int)FuzzTargets.Pages)])]],
+        "missing" =>
+        [
+            [0, .. Frame(MessageType.Missing, [3, 4, 1, 2]), .. Frame(MessageType.Missing, [20, 40]), .. Frame(MessageType.Found, [(byte)FoundGuest.Running])],
+            [0, .. Frame(MessageType.Found, [(byte)FoundGuest.Loaded])],
+        ],
         "listener" or "listener-tls" =>
         [
             Frame(MessageType.Hello, Written(Hello.Bytes, new Hello(VersionRange.Current, ConnectionRole.Control, 1, SessionId.None).Write)),
             Frame(MessageType.Hello, Written(Hello.Bytes, Background.Write)),
+            Frame(MessageType.Hello, Written(Hello.Bytes, new Hello(VersionRange.Current, ConnectionRole.Control, 1, SessionId.Create()).Write)),
             s_clientHello,
         ],
         "page-server" => [PageRequests(PageServerForm.Header24), PageRequests(PageServerForm.Header32)],
@@ -114,8 +120,8 @@ internal static class Seeds
     private static byte[] Frame(MessageType type, byte[] payload)
     {
         var frame = new byte[PeerConnection.HeaderBytes];
-        var check = new byte[payload.Length == 0 ? 0 : PeerConnection.CheckBytes];
-        if (payload.Length > 0)
+        var check = new byte[payload.Length == 0 || type < MessageType.Layout ? 0 : PeerConnection.CheckBytes];
+        if (check.Length > 0)
         {
             PeerConnection.WriteCheck(check, payload);
         }

@@ -27,25 +27,7 @@ internal sealed class Strangers
     internal static Strangers Secured => s_secured.Value;
 
     /// <summary>Says something and goes.</summary>
-    internal void Send(byte[] input)
-    {
-        using var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { ReceiveTimeout = 5000 };
-        socket.Connect(_listening);
-        try
-        {
-            _ = socket.Send(input);
-            socket.Shutdown(SocketShutdown.Send);
-            var answer = new byte[4096];
-            while (socket.Receive(answer) > 0)
-            {
-                // An error, or a welcome, and the end.
-            }
-        }
-        catch (SocketException failure) when (failure.SocketErrorCode is SocketError.ConnectionReset or SocketError.Shutdown)
-        {
-            // It did not want to hear more.
-        }
-    }
+    internal void Send(byte[] input) => Stranger.Say(_listening, input);
 
     private static MigrationSecurity MakeSecurity()
     {

@@ -42,7 +42,8 @@ public sealed class LinkFailureTests : IDisposable
     {
         for (int bytes = 0; bytes < AnswerBytes; bytes++)
         {
-            using var proxy = new CuttingProxy(_destination.EndPoint, toSource: bytes);
+            using var proxy = new Relay(_destination.EndPoint);
+            proxy.CutAfter(toSource: bytes);
             MigrationException failure = Assert.Throws<MigrationException>(() => Source().Run(proxy.EndPoint));
             Assert.False(failure.SwitchedOver, $"Cut after {bytes} bytes of answers.");
             AssertRunsHere();
@@ -56,7 +57,8 @@ public sealed class LinkFailureTests : IDisposable
     {
         for (int bytes = 0; bytes < RequestBytes; bytes++)
         {
-            using var proxy = new CuttingProxy(_destination.EndPoint, toDestination: bytes);
+            using var proxy = new Relay(_destination.EndPoint);
+            proxy.CutAfter(toDestination: bytes);
             MigrationException failure = Assert.Throws<MigrationException>(() => Source().Run(proxy.EndPoint));
             Assert.False(failure.SwitchedOver, $"Cut after {bytes} bytes of requests.");
             AssertRunsHere();
@@ -69,7 +71,8 @@ public sealed class LinkFailureTests : IDisposable
     public void A_cut_within_the_switchover_itself_leaves_the_guest_stopped_here_and_not_running_there()
     {
         // The last message before pages: 8 bytes, of which some arrive.
-        using var proxy = new CuttingProxy(_destination.EndPoint, toDestination: RequestBytes + 4);
+        using var proxy = new Relay(_destination.EndPoint);
+        proxy.CutAfter(toDestination: RequestBytes + 4);
         MigrationException failure = Assert.Throws<MigrationException>(() => Source().Run(proxy.EndPoint));
         Assert.True(failure.SwitchedOver);
         Assert.Contains("is kept here", failure.Message, StringComparison.Ordinal);
@@ -91,7 +94,8 @@ public sealed class LinkFailureTests : IDisposable
     [InlineData(2_000_000)]
     public void A_cut_among_the_pages_stalls_the_guest_there_and_it_reads_nothing_wrong(int bytes)
     {
-        using var proxy = new CuttingProxy(_destination.EndPoint, toDestination: RequestBytes + 8 + bytes);
+        using var proxy = new Relay(_destination.EndPoint);
+        proxy.CutAfter(toDestination: RequestBytes + 8 + bytes);
         MigrationException failure = Assert.Throws<MigrationException>(() => Source().Run(proxy.EndPoint));
         Assert.True(failure.SwitchedOver);
         Assert.False(_leaving.IsRunning);

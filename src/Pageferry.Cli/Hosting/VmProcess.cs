@@ -398,7 +398,7 @@ internal sealed class VmProcess
         VmState.Arriving => "its memory is still arriving here. Wait until its state is 'running'.",
         VmState.Moved => "it has left this process already.",
         VmState.Stalled => "it stalls on pages that are missing.",
-        _ => $"it does not run (state '{_state}').",
+        _ => $"it does not run (state '{_state}'){(_error is null ? "." : $": {_error}")}",
     };
 
     // The migration goes on whether or not the client that asked for it still listens.

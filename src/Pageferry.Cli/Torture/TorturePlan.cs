@@ -74,8 +74,9 @@ internal sealed record TorturePlan
             _ => MostAnswers,
         };
 
-        // As often among the first hundreds of bytes, where everything is agreed on, as among the millions of the pages.
-        long at = (long)Math.Pow(most, random.NextDouble());
+        // One half anywhere, which is after the switchover mostly; the other as often among the first hundreds of bytes, where everything is agreed on, as among the rest.
+        bool isAnywhere = scenario != TortureScenario.KillDestination && random.Next(2) == 0;
+        long at = isAnywhere ? 1 + random.NextInt64(most) : (long)Math.Pow(most, random.NextDouble());
         TimeSpan lasts = TimeSpan.FromMilliseconds(scenario switch
         {
             TortureScenario.HalfOpen or TortureScenario.StopSource or TortureScenario.StopDestination => random.Next(4) == 0 ? random.Next(2000, 4000) : random.Next(50, 1000),
