@@ -35,8 +35,8 @@ internal sealed class OutgoingConnections(MigrationOptions options, MigrationCou
 
     internal IReadOnlyList<PeerConnection> Background => _background;
 
-    /// <summary>How long a message and its answer took when nothing else went.</summary>
-    internal TimeSpan RoundTrip { get; private set; }
+    /// <summary>How long a message and its answer took when nothing else went, at best: one that was held up would be reckoned with in each downtime that is expected.</summary>
+    internal TimeSpan RoundTrip { get; private set; } = TimeSpan.MaxValue;
 
     /// <summary>The session that the destination knows the guest by.</summary>
     internal SessionId Session { get; private set; }
@@ -58,13 +58,11 @@ internal sealed class OutgoingConnections(MigrationOptions options, MigrationCou
         Session = session;
         counters.ProtocolVersion = welcome.Version;
         PeerConnection demand = connector.Connect(_all);
-        long began = Stopwatch.GetTimestamp();
-        _ = demand.Introduce(new Hello(options.Versions, ConnectionRole.Demand, 0, session));
-        RoundTrip = Stopwatch.GetElapsedTime(began);
+        Introduce(demand, new Hello(options.Versions, ConnectionRole.Demand, 0, session));
         for (byte i = 0; i < options.Connections; i++)
         {
             PeerConnection background = connector.Connect(_all);
-            _ = background.Introduce(new Hello(options.Versions, ConnectionRole.Background, i, session));
+            Introduce(background, new Hello(options.Versions, ConnectionRole.Background, i, session));
             _background.Add(background);
         }
 
@@ -73,6 +71,14 @@ internal sealed class OutgoingConnections(MigrationOptions options, MigrationCou
             demand.SkipPacing();
             _background.ForEach(FitToLoopback);
         }
+    }
+
+    private void Introduce(PeerConnection connection, Hello hello)
+    {
+        long began = Stopwatch.GetTimestamp();
+        _ = connection.Introduce(hello);
+        TimeSpan took = Stopwatch.GetElapsedTime(began);
+        RoundTrip = took < RoundTrip ? took : RoundTrip;
     }
 
     /// <summary>Fits a background connection to two sides of one host.</summary>

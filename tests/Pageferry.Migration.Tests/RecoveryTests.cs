@@ -92,6 +92,16 @@ public sealed class RecoveryTests : IDisposable
     }
 
     [Fact]
+    public void A_greeting_that_is_held_up_is_not_taken_for_the_delay_of_the_link()
+    {
+        Begin();
+        _relay!.HoldAfter(40, TimeSpan.FromMilliseconds(500));
+        using var link = new OutgoingConnections(new MigrationOptions(), new MigrationCounters());
+        link.Open(_relay.EndPoint);
+        Assert.InRange(link.RoundTrip, TimeSpan.FromTicks(1), TimeSpan.FromMilliseconds(250));
+    }
+
+    [Fact]
     public void A_link_that_is_silent_counts_as_lost()
     {
         Begin(linkTimeout: TimeSpan.FromMilliseconds(400));

@@ -15,6 +15,8 @@ internal sealed class Relay : IDisposable
     private long _toSource = long.MaxValue / 2;
     private long _againAfter = long.MaxValue / 2;
     private long _untilDamage = long.MaxValue / 2;
+    private long _untilHold = long.MaxValue / 2;
+    private TimeSpan _hold;
     private int _cuts;
     private volatile bool _isRefusing;
 
@@ -64,6 +66,13 @@ internal sealed class Relay : IDisposable
 
     /// <summary>Damages one byte that goes to the destination: that behind so many from now on, over all connections.</summary>
     internal void DamageAfter(long bytes) => Volatile.Write(ref _untilDamage, bytes);
+
+    /// <summary>Holds up once what goes to the destination behind so many bytes from now on.</summary>
+    internal void HoldAfter(long bytes, TimeSpan time)
+    {
+        _hold = time;
+        Volatile.Write(ref _untilHold, bytes);
+    }
 
     /// <summary>Cuts all connections that there are.</summary>
     internal void Cut()
@@ -137,6 +146,12 @@ internal sealed class Relay : IDisposable
             _flows.Wait();
             if (to.RemoteEndPoint!.Equals(_target))
             {
+                long holdAt = Interlocked.Add(ref _untilHold, -received) + received;
+                if (holdAt >= 0 && holdAt < received)
+                {
+                    Thread.Sleep(_hold);
+                }
+
                 long at = Interlocked.Add(ref _untilDamage, -received) + received;
                 if (at >= 0 && at < received)
                 {
