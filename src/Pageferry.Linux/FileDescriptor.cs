@@ -26,6 +26,16 @@ public sealed class FileDescriptor : SafeHandle
         return copy >= 0 ? new FileDescriptor(copy) : throw LinuxException.FromLastError($"duplicate file descriptor {Number}");
     }
 
+    /// <summary>Lets programs that this process starts from now on have the descriptor, by the same number (no <c>FD_CLOEXEC</c>).</summary>
+    /// <exception cref="LinuxException">EBADF: it is closed.</exception>
+    public void KeepOnExec()
+    {
+        if (Interop.Fcntl(Number, Interop.F_SETFD, 0) != 0)
+        {
+            throw LinuxException.FromLastError($"keep file descriptor {Number} open in programs that are started");
+        }
+    }
+
     /// <inheritdoc/>
     protected override bool ReleaseHandle() => Interop.Close((int)handle) == 0;
 }

@@ -13,4 +13,7 @@ internal static partial class EngineLog
 
     [LoggerMessage(EventId = 3, Level = LogLevel.Warning, Message = "The guest stalls: page 0x{Gpa:x} {Cause} {Seconds:F1} s ago and waits for {WaitsFor}")]
     internal static partial void Stalled(ILogger logger, ulong gpa, double seconds, string cause, string waitsFor);
+
+    [LoggerMessage(EventId = 4, Level = LogLevel.Error, Message = "{Pages} pages were whole and have lost their content; the guest stalls on them.")]
+    internal static partial void LostContent(ILogger logger, long pages);
 }

@@ -41,6 +41,7 @@ public sealed class FaultEngine : IDisposable
     private IPageSource? _source;
     private long _unknownPages;
     private volatile bool _stopped;
+    private bool _hasTakenOver;
 
     /// <summary>Makes an engine; nothing faults before <see cref="Start"/>.</summary>
     /// <param name="memory">The memory.</param>
@@ -52,13 +53,28 @@ public sealed class FaultEngine : IDisposable
     /// <exception cref="LinuxException">No memory.</exception>
     public FaultEngine(
         GuestMemory memory, ILogger? logger = null, FaultDelivery delivery = FaultDelivery.Queue, int readers = 1, IReadOnlyList<int>? readerCpus = null)
+        : this(memory, new PageStates(memory.PageCount), logger, delivery, readers, readerCpus)
+    {
+    }
+
+    /// <summary>Makes an engine with page states that outlive it, so that another one can take over from it (<see cref="TakeOver"/>).</summary>
+    /// <param name="memory">The memory.</param>
+    /// <param name="states">The states, all <see cref="PageState.Absent"/>.</param>
+    /// <param name="logger">Hears of failures; null for nobody.</param>
+    /// <exception cref="LinuxException">No memory.</exception>
+    public FaultEngine(GuestMemory memory, PageStates states, ILogger? logger)
+        : this(memory, states, logger, FaultDelivery.Queue, readers: 1, readerCpus: null)
+    {
+    }
+
+    private FaultEngine(GuestMemory memory, PageStates states, ILogger? logger, FaultDelivery delivery, int readers, IReadOnlyList<int>? readerCpus)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(readers, 1);
         Memory = memory;
         Delivery = delivery;
         _logger = logger ?? NullLogger.Instance;
         _unknownPages = checked((long)memory.PageCount);
-        States = new PageStates(memory.PageCount);
+        States = states;
         _readers = [.. Enumerable.Range(0, readers).Select(i => new FaultReader(this, readerCpus?[i % readerCpus.Count]))];
         _arming = new RangeArming(this);
         _taking = new FaultTaking(this);
@@ -67,6 +83,30 @@ public sealed class FaultEngine : IDisposable
 
         // Memory without a page has nothing to wait for.
         AddKnown(0);
+    }
+
+    /// <summary>
+    /// Makes an engine that goes on where one that died left off, with the guest running. Faults that were read and not answered are met again from
+    /// <see cref="Start"/> on.
+    /// </summary>
+    /// <param name="memory">The memory, registered, whose faults nobody answers.</param>
+    /// <param name="states">The states as they were left.</param>
+    /// <param name="logger">Hears of failures, and of pages that have lost their content; null for nobody.</param>
+    /// <returns>The engine.</returns>
+    /// <exception cref="InvalidOperationException">The states are none that an engine leaves while its guest runs.</exception>
+    /// <exception cref="LinuxException">The kernel can't say what the pages have.</exception>
+    public static FaultEngine TakeOver(GuestMemory memory, PageStates states, ILogger? logger)
+    {
+        var takeover = new StatesTakeover(memory, states);
+        ulong absent = takeover.Run();
+        if (takeover.Lost > 0 && logger is not null)
+        {
+            EngineLog.LostContent(logger, takeover.Lost);
+        }
+
+        var engine = new FaultEngine(memory, states, logger) { _hasTakenOver = true };
+        engine.AddKnown((long)(memory.PageCount - absent));
+        return engine;
     }
 
     /// <summary>The memory whose faults are answered.</summary>
@@ -379,6 +419,12 @@ public sealed class FaultEngine : IDisposable
         {
             Placing.Warm();
             Array.ForEach(_readers, reader => reader.Start(userfaultfd));
+        }
+
+        if (_hasTakenOver)
+        {
+            // Who waits for an answer that was never given touches its page again.
+            _placer.Wake(0, Memory.PageCount);
         }
     }
 

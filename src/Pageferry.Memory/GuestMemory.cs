@@ -25,8 +25,11 @@ public sealed class GuestMemory : IDisposable
     private readonly MappedRegion? _ownView;
     private readonly ForeignView? _foreignView;
     private readonly MappedRegion? _hostView;
+    private readonly IGuestViewOwner? _owner;
+    private readonly ulong _viewOfOwner;
     private readonly Lock _collapsing = new();
     private IPagePlacer? _placer;
+    private bool _isShared;
     private bool _isDisposed;
 
     private GuestMemory(GuestAddresses addresses, GuestBacking backing, MemoryFile? file, MappedRegion guestView, MappedRegion? hostView)
@@ -44,6 +47,17 @@ public sealed class GuestMemory : IDisposable
         Backing = GuestBacking.Anonymous;
         _foreignView = view;
         RegisterWith(FaultDelivery.Queue, new ForeignPlacer(view, userfaultfd));
+    }
+
+    private GuestMemory(GuestAddresses addresses, GuestBacking backing, MemoryFile file, GuestViewShare view, Userfaultfd userfaultfd, IGuestViewOwner owner)
+    {
+        _addresses = addresses;
+        Backing = backing;
+        _file = file;
+        _hostView = MappedRegion.MapShared(file.Descriptor, 0, addresses.Size);
+        _viewOfOwner = view.Address;
+        _owner = owner;
+        RegisterWith(FaultDelivery.Queue, new RemotePlacer(this, userfaultfd, owner));
     }
 
     /// <summary>The regions, in ascending order of address.</summary>
@@ -163,6 +177,70 @@ public sealed class GuestMemory : IDisposable
     {
         var addresses = new GuestAddresses(ranges, Page.Size);
         return new GuestMemory(addresses, new ForeignView(addresses), userfaultfd);
+    }
+
+    /// <summary>Makes this process's side of memory that another process's guest runs on: a host view of its file, and its userfaultfd.</summary>
+    /// <remarks>
+    /// Pages are placed in that process's guest view. It keeps its own descriptors, so that the guest stalls and reads no zeros when this process ends. Faults are
+    /// delivered by the queue.
+    /// </remarks>
+    /// <param name="regions">As for memory that is made here.</param>
+    /// <param name="backing"><see cref="GuestBacking.Memfd"/> or <see cref="GuestBacking.Memfd2M"/>.</param>
+    /// <param name="share">What the other process shares (<see cref="Share"/>), received by this one; its descriptors are owned by the memory, also when this fails.</param>
+    /// <param name="owner">Asks that process for what only it can do.</param>
+    /// <returns>The memory, registered.</returns>
+    /// <exception cref="ArgumentException">The regions break a rule, are not as long as the file, or have no file; the message says which.</exception>
+    /// <exception cref="LinuxException">The file can't be mapped.</exception>
+    public static GuestMemory OfOwner(IReadOnlyList<GuestRegion> regions, GuestBacking backing, GuestViewShare share, IGuestViewOwner owner)
+    {
+        try
+        {
+            CheckShared(backing);
+            GuestAddresses addresses = Checked(regions, FaultSizeOf(backing));
+            var file = MemoryFile.FromDescriptor(share.File, "guest");
+            return file.Length == addresses.Size && share.Address % FaultSizeOf(backing) == 0
+                ? new GuestMemory(addresses, backing, file, share, Userfaultfd.FromDescriptor(share.Userfaultfd), owner)
+                : throw new ArgumentException($"The guest's memory has {addresses.Size} bytes and its file {file.Length}; its view is at 0x{share.Address:x}.", nameof(share));
+        }
+        catch
+        {
+            share.File.Dispose();
+            share.Userfaultfd.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>What another process needs to answer this memory's userfaults (<see cref="OfOwner"/>). The memory is registered, for the queue.</summary>
+    /// <returns>Duplicates of the descriptors, which the caller disposes: as long as they are open, the guest stalls and reads no zeros.</returns>
+    /// <exception cref="ArgumentException">The memory has no file.</exception>
+    /// <exception cref="InvalidOperationException">The memory is not registered.</exception>
+    /// <exception cref="LinuxException">The process has too many open files.</exception>
+    public GuestViewShare Share()
+    {
+        CheckShared(Backing);
+        Userfaultfd userfaultfd = Placer.Userfaultfd ?? throw new InvalidOperationException("The memory is guarded without a userfaultfd: there is none to share.");
+        FileDescriptor file = _file!.Descriptor.Duplicate();
+        try
+        {
+            _isShared = true;
+            return new GuestViewShare(GuestView.Address, file, userfaultfd.Descriptor.Duplicate());
+        }
+        catch
+        {
+            file.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Unmaps pages from the guest view for an engine in another process (<see cref="IGuestViewOwner.Unmap"/>).</summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">How many pages.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
+    /// <exception cref="LinuxException">The kernel refused.</exception>
+    public void Unmap(ulong page, ulong count)
+    {
+        _ = _addresses.OffsetOfPages(page, count);
+        UnmapFromGuest(page, count);
     }
 
     /// <summary>The address of a guest physical address in the guest view: for KVM's memory slots and userfaultfd, never to be read through.</summary>
@@ -383,9 +461,16 @@ public sealed class GuestMemory : IDisposable
     /// <param name="gpa">The first guest physical address; a multiple of <see cref="FaultSize"/>.</param>
     /// <param name="length">Bytes; a multiple of <see cref="FaultSize"/>, within one region.</param>
     /// <exception cref="ArgumentException">The range is empty, unaligned or not memory.</exception>
+    /// <exception cref="InvalidOperationException">The memory is shared with an engine in another process (<see cref="Share"/>) and registered.</exception>
     /// <exception cref="LinuxException">The kernel refused.</exception>
     public void Remove(ulong gpa, ulong length)
     {
+        if (_isShared && IsRegistered)
+        {
+            // An engine that read of it and died would have the page fetched again, with what it had before.
+            throw new InvalidOperationException("Memory that an engine in another process fills can't be given back before all of it is here.");
+        }
+
         ulong page = FirstPageOf(gpa, length);
         ulong count = length / Page.Size;
         if (_placer is { Userfaultfd: null })
@@ -477,6 +562,12 @@ public sealed class GuestMemory : IDisposable
                     : Collapse is not null ? "The memory is being collapsed, or was." : "The memory has huge pages already.");
         }
 
+        if (_owner is { } owner)
+        {
+            owner.BeginCollapse();
+            return;
+        }
+
         lock (_collapsing)
         {
             ObjectDisposedException.ThrowIf(_isDisposed, this);
@@ -527,7 +618,7 @@ public sealed class GuestMemory : IDisposable
             return _foreignView.TryNext(ref address, end, out page, out count);
         }
 
-        page = (address - _ownView!.Address) / Page.Size;
+        page = (address - ViewAddress) / Page.Size;
         count = (end - address) / Page.Size;
         address = end;
         return count > 0;
@@ -540,7 +631,7 @@ public sealed class GuestMemory : IDisposable
     internal void MoveForeign(ulong from, ulong to, ulong length) => _foreignView!.Move(from, to, length);
 
     /// <summary>The address of a page in the guest view, as a userfaultfd takes it.</summary>
-    internal ulong GuestViewOfPage(ulong page) => GuestView.Address + (page * Page.Size);
+    internal ulong GuestViewOfPage(ulong page) => ViewAddress + (page * Page.Size);
 
     /// <summary>Unmaps pages from the guest view as the kernel may do at any time: shared content stays where it is.</summary>
     internal void UnmapFromGuest(ulong page, ulong count) => GuestView.Advise(page * Page.Size, count * Page.Size, MemoryAdvice.DontNeed);
@@ -570,8 +661,19 @@ public sealed class GuestMemory : IDisposable
         return _addresses.OffsetOf(gpa, length) / Page.Size;
     }
 
+    /// <summary>Where the guest view begins, in the process that has it.</summary>
+    private ulong ViewAddress => _ownView is { } view ? view.Address : _viewOfOwner;
+
     /// <summary>Whether the file can be asked where it has content.</summary>
     private bool TellsHoles => _file is not null && Backing != GuestBacking.GuestMemfd;
+
+    private static void CheckShared(GuestBacking backing)
+    {
+        if (backing is not (GuestBacking.Memfd or GuestBacking.Memfd2M))
+        {
+            throw new ArgumentException($"{backing} memory can't be shared with an engine in another process: only a memfd's can.", nameof(backing));
+        }
+    }
 
     private static ulong FaultSizeOf(GuestBacking backing) => backing == GuestBacking.Memfd2M ? 2UL << 20 : Page.Size;
 

@@ -17,8 +17,25 @@ public sealed class NativeBuffer : IDisposable
         _region = MappedRegion.MapAnonymous(((ulong)bytes + Page.Size - 1) / Page.Size * Page.Size);
     }
 
+    /// <summary>Maps a file of memory: what is in the buffer outlives this process as long as somebody has the file.</summary>
+    /// <param name="file">The file; a page multiple long. Not needed any more when this returns.</param>
+    /// <exception cref="ArgumentException">The file is empty, no page multiple, or longer than 2 GiB.</exception>
+    /// <exception cref="LinuxException">The file can't be mapped.</exception>
+    public NativeBuffer(MemoryFile file)
+    {
+        if (file.Length is 0 or > int.MaxValue || file.Length % Page.Size != 0)
+        {
+            throw new ArgumentException($"A buffer is a page multiple of up to 2 GiB; {file.Name} has {file.Length} bytes.", nameof(file));
+        }
+
+        Length = (int)file.Length;
+        _region = MappedRegion.MapShared(file.Descriptor, 0, file.Length);
+    }
+
     /// <summary>Its size in bytes.</summary>
     public int Length { get; }
+
+    internal MappedRegion Region => _region;
 
     /// <summary>A part of it.</summary>
     /// <param name="offset">Where the part begins.</param>

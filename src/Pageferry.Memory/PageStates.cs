@@ -18,6 +18,8 @@ public sealed class PageStates : IDisposable
     private const ulong EachPage = 0x1111_1111_1111_1111;
 
     private readonly MappedRegion _memory;
+    private readonly ulong _offset;
+    private readonly bool _isOwned = true;
 
     /// <summary>Makes the states, all <see cref="PageState.Absent"/>.</summary>
     /// <param name="pageCount">How many pages.</param>
@@ -25,16 +27,38 @@ public sealed class PageStates : IDisposable
     public PageStates(ulong pageCount)
     {
         PageCount = pageCount;
-        _memory = MappedRegion.MapAnonymous(Math.Max(1, (pageCount + PagesPerWord - 1) / PagesPerWord) * sizeof(ulong));
+        MemoryBytes = BytesFor(pageCount);
+        _memory = MappedRegion.MapAnonymous(MemoryBytes);
     }
+
+    /// <summary>Takes the states that are in a buffer, whose bytes are all 0 where no engine has had them before. They stay there when this is disposed.</summary>
+    /// <param name="pageCount">How many pages.</param>
+    /// <param name="buffer">The buffer, which outlives this.</param>
+    /// <param name="offset">Where the states begin in it, in bytes: a multiple of 8. They take <see cref="BytesFor"/>.</param>
+    /// <exception cref="ArgumentOutOfRangeException">They are not within the buffer.</exception>
+    public PageStates(ulong pageCount, NativeBuffer buffer, int offset)
+    {
+        PageCount = pageCount;
+        MemoryBytes = BytesFor(pageCount);
+        ArgumentOutOfRangeException.ThrowIfNotEqual(offset % sizeof(ulong), 0, nameof(offset));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(MemoryBytes, (ulong)(buffer.Length - offset), nameof(offset));
+        _memory = buffer.Region;
+        _offset = (ulong)offset;
+        _isOwned = false;
+    }
+
+    /// <summary>How many bytes the states of pages take.</summary>
+    /// <param name="pageCount">How many pages.</param>
+    /// <returns>A multiple of 8.</returns>
+    public static ulong BytesFor(ulong pageCount) => Math.Max(1, (pageCount + PagesPerWord - 1) / PagesPerWord) * sizeof(ulong);
 
     /// <summary>How many pages there are.</summary>
     public ulong PageCount { get; }
 
     /// <summary>Bytes of native memory used.</summary>
-    public ulong MemoryBytes => _memory.Length;
+    public ulong MemoryBytes { get; }
 
-    private Span<ulong> Words => MemoryMarshal.Cast<byte, ulong>(_memory.Span(0, checked((int)_memory.Length)));
+    private Span<ulong> Words => MemoryMarshal.Cast<byte, ulong>(_memory.Span(_offset, checked((int)MemoryBytes)));
 
     /// <summary>A page's state now.</summary>
     /// <param name="page">0 to <see cref="PageCount"/> - 1.</param>
@@ -201,8 +225,29 @@ public sealed class PageStates : IDisposable
         return Replace(0, PageCount, PageState.Absent, PageState.Absent);
     }
 
-    /// <summary>Gives the native memory back.</summary>
-    public void Dispose() => _memory.Dispose();
+    /// <summary>Whether a state is none that this build knows: a newer one left it, or nobody.</summary>
+    internal bool HasUnknown()
+    {
+        // The highest bit of each page's four.
+        foreach (ulong word in Words)
+        {
+            if ((word & (EachPage << (BitsPerPage - 1))) != 0)
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
+    /// <summary>Gives the native memory back, unless it is somebody's buffer.</summary>
+    public void Dispose()
+    {
+        if (_isOwned)
+        {
+            _memory.Dispose();
+        }
+    }
 
     private static int ShiftOf(ulong page) => (int)(page % PagesPerWord) * BitsPerPage;
 

@@ -47,6 +47,30 @@ public sealed class UnixSocketTests : IDisposable
         Assert.Equal(0, count);
     }
 
+    [Fact]
+    public void A_program_that_is_started_has_a_socket_that_is_kept_for_it_and_no_other()
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.CreatePair(UnixSocketType.SequencedPackets);
+        using (ours)
+        {
+            using (theirs)
+            {
+                theirs.Descriptor.KeepOnExec();
+                string script = $"printf kept >&{theirs.Descriptor.Number}; printf leaked >&{ours.Descriptor.Number}";
+                using var child = System.Diagnostics.Process.Start(new System.Diagnostics.ProcessStartInfo("/bin/bash", ["-c", script]) { RedirectStandardError = true })!;
+                child.WaitForExit();
+                Assert.NotEqual(0, child.ExitCode);
+            }
+
+            var bytes = new byte[64];
+            Assert.Equal(4, ours.Receive(bytes, [], out _));
+            Assert.Equal("kept"u8, bytes.AsSpan(0, 4));
+            Assert.Equal(0, ours.Receive(bytes, [], out _));
+            using var again = UnixSocket.FromDescriptor(ours.Descriptor.Duplicate());
+            Assert.Equal(0, again.Receive(bytes, [], out _));
+        }
+    }
+
     [Theory]
     [InlineData(0, 1)]
     [InlineData(1, 2)]
