@@ -44,23 +44,25 @@ internal sealed class ConnectionListener : IDisposable
     /// <param name="patience">How long a handshake may take, from the connection to the end of its hello.</param>
     /// <exception cref="SocketException">The port is in use.</exception>
     internal ConnectionListener(IPEndPoint listen, VersionRange versions, MigrationSecurity? security, ILogger? logger, TimeSpan patience)
+        : this(Listen(listen), SessionId.None, versions, security, logger, patience)
+    {
+    }
+
+    /// <summary>Begins to accept from a socket that listens.</summary>
+    /// <param name="listening">The socket; owned by this.</param>
+    /// <param name="held">The session of a guest that is here, if any: its source may have come back already.</param>
+    /// <param name="versions">The protocol versions to speak.</param>
+    /// <param name="security">Who this side is and whom it trusts; null for connections without TLS.</param>
+    /// <param name="logger">Hears of connections that were refused, once a second at most; null for nobody.</param>
+    /// <param name="patience">How long a handshake may take, from the connection to the end of its hello.</param>
+    internal ConnectionListener(Socket listening, SessionId held, VersionRange versions, MigrationSecurity? security, ILogger? logger, TimeSpan patience)
     {
         _versions = versions;
         _security = security;
         _logger = logger;
         _patience = patience;
-        _socket = new Socket(listen.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
-        try
-        {
-            _socket.Bind(listen);
-            _socket.Listen(MostHandshakes);
-        }
-        catch
-        {
-            _socket.Dispose();
-            throw;
-        }
-
+        _socket = listening;
+        _held = held;
         EndPoint = (IPEndPoint)_socket.LocalEndPoint!;
         new Thread(AcceptAll) { IsBackground = true, Name = "listener" }.Start();
     }
@@ -77,6 +79,24 @@ internal sealed class ConnectionListener : IDisposable
             {
                 return _handshakes.Count;
             }
+        }
+    }
+
+    /// <summary>Makes a socket that listens as a destination's does.</summary>
+    /// <exception cref="SocketException">The port is in use.</exception>
+    internal static Socket Listen(IPEndPoint listen)
+    {
+        var socket = new Socket(listen.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
+        try
+        {
+            socket.Bind(listen);
+            socket.Listen(MostHandshakes);
+            return socket;
+        }
+        catch
+        {
+            socket.Dispose();
+            throw;
         }
     }
 

@@ -10,9 +10,9 @@ namespace Pageferry.Migration;
 /// the next one begins with all that is waited for.
 /// </summary>
 /// <param name="states">Tells what is waited for.</param>
-/// <param name="connection">The first link's demand connection.</param>
+/// <param name="connection">The first link's demand connection; null where the first is still waited for.</param>
 /// <param name="lost">Hears when that fails.</param>
-internal sealed class DemandRequester(PageStates states, PeerConnection connection, Action<Exception> lost) : IPageSource
+internal sealed class DemandRequester(PageStates states, PeerConnection? connection, Action<Exception> lost) : IPageSource
 {
     /// <summary>One request at a time: vCPUs ask on their own threads where faults are delivered as exits.</summary>
     private readonly Lock _sending = new();

@@ -8,6 +8,12 @@ public interface IArrivingGuest : IDisposable
     /// <summary>The engine that is to answer the faults of its memory, which nobody has touched; made by the guest's host, started and disposed by the migration.</summary>
     FaultEngine Engine { get; }
 
+    /// <summary>
+    /// Where the migration notes what another process needs to go on if this one dies; null where the guest would die with it. A guest that has one may be told
+    /// to start more often than once.
+    /// </summary>
+    ArrivalRecord? Record => null;
+
     /// <summary>Loads the machine state without touching memory.</summary>
     /// <param name="state">What the source's <see cref="IMigratingGuest.SaveState"/> gave.</param>
     /// <exception cref="Exception">The state can't be loaded here; its message goes to the source, where the guest goes on.</exception>

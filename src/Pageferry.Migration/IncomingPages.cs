@@ -4,7 +4,7 @@ using Pageferry.Memory;
 namespace Pageferry.Migration;
 
 /// <summary>What the destination's receivers share: whether the guest has switched over, which round is due, what arrived damaged.</summary>
-internal sealed class IncomingPages(FaultEngine engine, MigrationCounters counters, DemandRequester requester, int backgroundConnections, bool validate)
+internal sealed class IncomingPages(FaultEngine engine, MigrationCounters counters, DemandRequester requester, int backgroundConnections, ReceivedDigests? digests)
 {
     private readonly object _gate = new();
     private readonly PageBitmap _damaged = new(engine.Memory.PageCount);
@@ -22,13 +22,20 @@ internal sealed class IncomingPages(FaultEngine engine, MigrationCounters counte
     internal int BackgroundConnections => backgroundConnections;
 
     /// <summary>The digests of what arrived; null unless the source asked for them.</summary>
-    internal ReceivedDigests? Digests { get; } = validate ? new ReceivedDigests(engine.Memory.PageCount) : null;
+    internal ReceivedDigests? Digests => digests;
 
     /// <summary>The generation of pages that come after the switchover; 0 before it.</summary>
     internal uint Switchover => _switchover;
 
     /// <summary>Hears that a round is here on all connections.</summary>
     internal Action<uint>? RoundDone { get; set; }
+
+    /// <summary>The guest has switched over before: an engine that died had taken in what came until then.</summary>
+    internal void GoOnAfter(uint switchover)
+    {
+        EndRounds();
+        _switchover = switchover;
+    }
 
     /// <summary>Pages of a round begin to be taken in.</summary>
     internal void Begin()

@@ -63,6 +63,40 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
 
     private PeerConnection Control => _link!.Control;
 
+    /// <summary>Takes over a guest from a process that died, as far as it had come there: its source comes back as after any lost link.</summary>
+    /// <param name="guest">The guest, whose record says how far it is.</param>
+    internal void TakeOver(IArrivingGuest guest)
+    {
+        ArrivalRecord record = guest.Record!;
+        _guest = guest;
+        _engine = guest.Engine;
+        _layout = record.Layout;
+        _isPaused = record.IsPaused;
+        _tellsRunning = false;
+        Id = record.Session;
+        Stage = record.Stage;
+        Lost = new MigrationException("The engine was started anew.", switchedOver: Stage != DestinationStage.Loaded);
+        Counters.PagesTotal = (long)_engine.Memory.PageCount;
+        Counters.ProtocolVersion = record.ProtocolVersion;
+        Counters.Phase = MigrationPhase.Paused;
+        _requester = new DemandRequester(_engine.States, connection: null, static _ => { });
+        _pages = new IncomingPages(_engine, Counters, _requester, record.BackgroundConnections, record.Digests());
+        _pages.GoOnAfter(record.Generation);
+        if (record.HasExecuted)
+        {
+            _ = _running.TrySetResult();
+        }
+
+        _engine.Start(_requester);
+        Engine = _engine;
+        if (Stage != DestinationStage.Loaded)
+        {
+            // The process that died may not have come to it.
+            Counters.BeginBackground();
+            StartGuest();
+        }
+    }
+
     /// <summary>Takes a link that begins this session, up to what the source says of the guest's memory.</summary>
     internal void Begin(IncomingConnections link)
     {
@@ -91,7 +125,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         _requester = new DemandRequester(_engine.States, _link.Demand, _threads.Fail);
         _engine.Start(_requester);
         Engine = _engine;
-        _pages = new IncomingPages(_engine, Counters, _requester, _link.Background.Count, _layout!.Validate) { RoundDone = TellRoundDone };
+        _pages = new IncomingPages(_engine, Counters, _requester, _link.Background.Count, DigestsOf(_guest, _layout!)) { RoundDone = TellRoundDone };
         SendControl(MessageType.Armed);
         foreach (PeerConnection connection in _link.All)
         {
@@ -190,11 +224,20 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         _guest?.Dispose();
     }
 
+    private static ReceivedDigests? DigestsOf(IArrivingGuest guest, MigrationLayout layout) =>
+        guest.Record is { } record ? record.Digests() : layout.Validate ? new ReceivedDigests(guest.Engine.Memory.PageCount) : null;
+
     private DestinationAction Step(DestinationEvent met)
     {
         lock (_stepping)
         {
             (Stage, DestinationAction action) = DestinationHandover.Step(Stage, met);
+            if (_guest?.Record is { } record)
+            {
+                // Before it is acted on.
+                record.Stage = Stage;
+            }
+
             return action;
         }
     }
@@ -245,6 +288,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         Discard(message.OutOfDate.Span);
         _guest!.LoadState(message.State.Span);
         _isPaused = message.IsPaused;
+        _guest.Record?.Load(Id, _link!.Version, _link.Background.Count, message.Generation, _isPaused);
 
         // From here on the source may have let go of the guest: its word is waited for as long as it takes, on one link or another.
         watch.End();
@@ -275,13 +319,17 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         Counters.Phase = MigrationPhase.PostCopy;
         Counters.BeginBackground();
         Receive(_link!.Demand, ConnectionRole.Demand);
+        StartGuest();
+        arrived(_guest!);
+    }
+
+    private void StartGuest()
+    {
         _guest!.Start(_isPaused, TellRunning);
         if (_isPaused)
         {
             TellRunning();
         }
-
-        arrived(_guest);
     }
 
     /// <summary>Takes in what is said until the guest has stopped at the source.</summary>
@@ -393,7 +441,17 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         {
             lock (_controlSends)
             {
-                if (_running.TrySetResult() && _tellsRunning)
+                if (!_running.TrySetResult())
+                {
+                    return;
+                }
+
+                if (_guest!.Record is { } record)
+                {
+                    record.HasExecuted = true;
+                }
+
+                if (_tellsRunning)
                 {
                     Control.Send(MessageType.Running, []);
                 }

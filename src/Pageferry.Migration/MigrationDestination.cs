@@ -17,6 +17,7 @@ public sealed class MigrationDestination : IDisposable
     private readonly ConnectionListener _listener;
     private readonly Lock _receiving = new();
     private volatile IncomingSession _session;
+    private IArrivingGuest? _takenOver;
     private volatile bool _isDisposed;
 
     /// <summary>Listens.</summary>
@@ -42,6 +43,29 @@ public sealed class MigrationDestination : IDisposable
     {
     }
 
+    /// <summary>Goes on in another process than the one that listens, or listened, and that runs the guest.</summary>
+    /// <param name="listening">What <see cref="Listen"/> made there; owned by this one.</param>
+    /// <param name="prepare">Makes room for a guest.</param>
+    /// <param name="held">
+    /// A guest that another process was taking in when it died, with its record (<see cref="IArrivingGuest.Record"/>): its source is waited for. Null if there is none.
+    /// </param>
+    /// <param name="logger">Hears of sources that were turned away; null for nobody.</param>
+    /// <param name="security">Who this side is and whom it trusts; null for connections without TLS.</param>
+    public MigrationDestination(Socket listening, Func<MigrationLayout, IArrivingGuest> prepare, IArrivingGuest? held, ILogger? logger, MigrationSecurity? security)
+    {
+        _prepare = prepare;
+        _logger = logger;
+        _session = new IncomingSession(prepare);
+        _takenOver = held;
+        if (held is null)
+        {
+            // A guest that is here already doesn't wait for a rehearsal.
+            Rehearsal.Once();
+        }
+
+        _listener = new ConnectionListener(listening, held?.Record?.Session ?? SessionId.None, VersionRange.Current, security, logger, MigrationSource.Patience);
+    }
+
     internal MigrationDestination(
         IPEndPoint listen,
         Func<MigrationLayout, IArrivingGuest> prepare,
@@ -51,11 +75,7 @@ public sealed class MigrationDestination : IDisposable
         bool insecureNetwork,
         bool isRehearsal)
     {
-        if (security is null && !insecureNetwork && !IPAddress.IsLoopback(listen.Address))
-        {
-            throw new ArgumentException($"{listen} is beyond loopback, and there a guest's memory travels under TLS only. Give a certificate, a key and an authority.", nameof(listen));
-        }
-
+        CheckAddress(listen, security is not null, insecureNetwork);
         if (!isRehearsal)
         {
             Rehearsal.Once();
@@ -65,6 +85,19 @@ public sealed class MigrationDestination : IDisposable
         _logger = logger;
         _session = new IncomingSession(prepare);
         _listener = new ConnectionListener(listen, versions, security, logger, MigrationSource.Patience);
+    }
+
+    /// <summary>Makes a listening socket for a destination that may be another process's, so that its port outlives that process.</summary>
+    /// <param name="listen">An address and a port, 0 for any.</param>
+    /// <param name="isSecured">Whether connections are to be under TLS.</param>
+    /// <param name="insecureNetwork">Whether to listen beyond loopback without TLS.</param>
+    /// <returns>The socket, which the caller disposes.</returns>
+    /// <exception cref="ArgumentException">The address is beyond loopback, and there is neither TLS nor <paramref name="insecureNetwork"/>.</exception>
+    /// <exception cref="SocketException">The port is in use.</exception>
+    public static Socket Listen(IPEndPoint listen, bool isSecured, bool insecureNetwork)
+    {
+        CheckAddress(listen, isSecured, insecureNetwork);
+        return ConnectionListener.Listen(listen);
     }
 
     /// <summary>Where it listens.</summary>
@@ -134,8 +167,32 @@ public sealed class MigrationDestination : IDisposable
         }
     }
 
+    private static void CheckAddress(IPEndPoint listen, bool isSecured, bool insecureNetwork)
+    {
+        if (!isSecured && !insecureNetwork && !IPAddress.IsLoopback(listen.Address))
+        {
+            throw new ArgumentException($"{listen} is beyond loopback, and there a guest's memory travels under TLS only. Give a certificate, a key and an authority.", nameof(listen));
+        }
+    }
+
+    private void TakeOver(IArrivingGuest held, Action<IArrivingGuest> arrived)
+    {
+        IncomingSession session = NewSession();
+        session.TakeOver(held);
+        _session = session;
+        if (session.Stage != DestinationStage.Loaded)
+        {
+            arrived(held);
+        }
+    }
+
     private void ReceiveOne(Action<IArrivingGuest> arrived)
     {
+        if (Interlocked.Exchange(ref _takenOver, null) is { } held)
+        {
+            TakeOver(held, arrived);
+        }
+
         IncomingConnections? resumed = null;
         if (_session.HoldsGuest ? !TryAwaitSource(_session.Lost!, out resumed) : !TryRenew())
         {

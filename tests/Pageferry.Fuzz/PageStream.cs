@@ -19,7 +19,7 @@ internal static class PageStream
         FaultEngine engine = s_engine.Value;
         engine.Discard(0, FuzzTargets.Pages);
         using var requests = new Discarding();
-        var pages = new IncomingPages(engine, new MigrationCounters(), new DemandRequester(engine.States, requests.Connection, _ => { }), 1, validate: true);
+        var pages = new IncomingPages(engine, new MigrationCounters(), new DemandRequester(engine.States, requests.Connection, _ => { }), 1, new ReceivedDigests(engine.Memory.PageCount));
         if ((flags & SwitchedOverFlag) != 0)
         {
             pages.SwitchOver(1);

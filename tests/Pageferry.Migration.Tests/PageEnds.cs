@@ -29,7 +29,7 @@ internal static class PageEnds
 
     internal static IncomingPages Incoming(FaultEngine engine, DemandRequester requester, bool switchedOver = true)
     {
-        var pages = new IncomingPages(engine, new MigrationCounters(), requester, 1, validate: false);
+        var pages = new IncomingPages(engine, new MigrationCounters(), requester, 1, digests: null);
         if (switchedOver)
         {
             pages.SwitchOver(Generation);
