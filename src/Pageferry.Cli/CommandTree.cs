@@ -67,6 +67,7 @@ internal static class CommandTree
             VmStatusCommand.Create(examples),
             VmArmCommand.Create(examples),
             VmDisarmCommand.Create(examples),
+            VmUpgradeEngineCommand.Create(examples),
             VmStopCommand.Create(examples),
         };
         examples[vm] =
@@ -91,6 +92,7 @@ internal static class CommandTree
             tls,
             vm,
             criu,
+            EngineCommand.Create(),
         };
         examples[root] = ["pageferry demo", "pageferry doctor"];
         foreach (Option option in root.Options)

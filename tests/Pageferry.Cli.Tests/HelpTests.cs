@@ -5,7 +5,7 @@ public sealed class HelpTests
     public static TheoryData<string> Commands =>
     [
         "", "demo", "doctor", "conformance", "bench", "bench demand-paging", "tls", "tls init", "vm", "vm run", "vm receive", "vm migrate", "vm cancel", "vm pause", "vm resume",
-        "vm status", "vm arm", "vm disarm", "vm stop", "criu", "criu page-server",
+        "vm status", "vm arm", "vm disarm", "vm upgrade-engine", "vm stop", "criu", "criu page-server",
     ];
 
     [Theory]
@@ -67,6 +67,9 @@ public sealed class HelpTests
     [InlineData("vm disarm --control /tmp/x.sock --range 0xfffffffffffff000+0x1001000", "beyond what 64-bit addresses reach")]
     [InlineData("vm disarm --control /tmp/x.sock --range 99999999999T+1M", "is not a range of guest physical addresses")]
     [InlineData("vm receive --control /tmp/x.sock", "'--listen' is required")]
+    [InlineData("vm receive --control /tmp/x.sock --listen 127.0.0.1:0 --engine apart", "Choose one of: inside, separate")]
+    [InlineData("vm receive --control /tmp/x.sock --listen 127.0.0.1:0 --engine separate --delivery exit", "Leave --delivery out")]
+    [InlineData("vm receive --control /tmp/x.sock --listen 127.0.0.1:0 --engine separate --report r.html", "--report is written by an engine inside")]
     [InlineData("vm receive --control /tmp/x.sock --listen 0.0.0.0:4444", "beyond loopback")]
     [InlineData("vm migrate --control /tmp/x.sock --to 10.0.0.1:4444", "beyond loopback")]
     [InlineData("vm migrate --control /tmp/x.sock --to nowhere", "is not HOST:PORT")]

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.CommandLine.Parsing;
 using Pageferry.Migration;
 
 namespace Pageferry.Cli;
@@ -26,10 +27,17 @@ internal static class VmReceiveCommand
         Option<TimeSpan?> linkTimeout = CommonOptions.LinkTimeout();
         Option<TimeSpan?> stallWarning = CommonOptions.Time("--stall-warning", "How long a userfault may wait before it is reported. Default: 1s.", "s");
         Option<bool> resume = new("--resume") { Description = "Have a process that gave its source up, after the switchover, wait for it again." };
+        var engine = new Option<string>("--engine")
+        {
+            Description = "Where the engine runs: inside this process, or separate, so that it may die or be upgraded while the guest runs.",
+            HelpName = "WHERE",
+            DefaultValueFactory = _ => EngineWord.Inside,
+            CustomParser = result => CommonOptions.Choice(result, EngineWord.All),
+        };
         Option<string?> report = CommonOptions.Report();
         Option<bool> json = CommonOptions.Json();
         Option<bool> endWithInput = CommonOptions.EndWithInput();
-        var command = new Command("receive", "Wait for a guest and run it when it arrives.") { listen, control, backing, delivery, dirtyTracking, reconnectFor, linkTimeout, stallWarning, resume, report, json, endWithInput };
+        var command = new Command("receive", "Wait for a guest and run it when it arrives.") { listen, control, backing, delivery, dirtyTracking, engine, reconnectFor, linkTimeout, stallWarning, resume, report, json, endWithInput };
         var security = new SecurityOptions(
             command,
             listen,
@@ -41,11 +49,17 @@ internal static class VmReceiveCommand
             {
                 result.AddError("Option '--listen' is required.");
             }
+
+            if (result.GetValue(engine) is EngineWord.Separate)
+            {
+                CheckSeparate(result, delivery, report);
+            }
         });
         examples[command] =
         [
             "pageferry vm receive --listen 127.0.0.1:4444 --control /tmp/b.sock",
             "pageferry vm receive --listen 127.0.0.1:0 --control b.sock --delivery exit",
+            "pageferry vm receive --listen 127.0.0.1:4444 --control b.sock --engine separate",
             "pageferry vm receive --listen 0.0.0.0:4444 --control b.sock \\\n"
                 + "    --tls-cert b-cert.pem --tls-key b-key.pem --tls-ca ca-cert.pem",
         ];
@@ -57,14 +71,16 @@ internal static class VmReceiveCommand
                 return ResumeAsync(path, cancellation);
             }
 
+            bool isSeparate = result.GetValue(engine) is EngineWord.Separate;
             bool held = result.GetValue(endWithInput);
             if (held)
             {
                 Lifeline.Watch(path);
             }
 
-            var options = new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, result.GetRequiredValue(delivery), result.GetValue(report))
+            var options = new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, isSeparate ? DeliveryWord.Queue : result.GetRequiredValue(delivery), result.GetValue(report))
             {
+                HasSeparateEngine = isSeparate,
                 ReconnectFor = result.GetValue(reconnectFor) ?? Timeout.InfiniteTimeSpan,
                 LinkTimeout = result.GetValue(linkTimeout) ?? MigrationOptions.DefaultLinkTimeout,
                 StallWarning = result.GetValue(stallWarning) ?? TimeSpan.FromSeconds(1),
@@ -73,6 +89,19 @@ internal static class VmReceiveCommand
                 result.GetRequiredValue(listen), security.Read(result), result.GetValue(backing), result.GetRequiredValue(dirtyTracking), options, cancellation);
         });
         return command;
+    }
+
+    private static void CheckSeparate(CommandResult result, Option<string> delivery, Option<string?> report)
+    {
+        if (result.GetValue(delivery) is DeliveryWord.Exit)
+        {
+            result.AddError("--engine separate answers userfaults from the queue: exits are resolved by the vCPUs' own threads, in the guest's process. Leave --delivery out.");
+        }
+
+        if (result.GetValue(report) is not null)
+        {
+            result.AddError("--report is written by an engine inside the guest's process. Leave it out, or --engine separate; the source writes one too.");
+        }
     }
 
     private static async Task<int> ResumeAsync(string control, CancellationToken cancellation)

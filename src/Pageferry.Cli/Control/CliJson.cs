@@ -20,6 +20,7 @@ namespace Pageferry.Cli;
 [JsonSerializable(typeof(TlsInitReport))]
 [JsonSerializable(typeof(TortureReport))]
 [JsonSerializable(typeof(FailureReport))]
+[JsonSerializable(typeof(EngineMessage))]
 internal sealed partial class CliJson : JsonSerializerContext
 {
     private static CliJson? s_indented;

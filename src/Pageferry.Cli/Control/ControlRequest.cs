@@ -32,6 +32,9 @@ internal sealed record ControlRequest
     /// <summary>Lets the guest access <see cref="Ranges"/> again.</summary>
     internal const string Disarm = "disarm";
 
+    /// <summary>Has <see cref="Program"/> be the engine that takes the guest in, or starts the one that is anew.</summary>
+    internal const string ReplaceEngine = "replace-engine";
+
     /// <summary>What to do: one of the constants of this type.</summary>
     public string? Command { get; init; }
 
@@ -49,6 +52,9 @@ internal sealed record ControlRequest
 
     /// <summary>What becomes of the content: one of the constants of <see cref="ContentWord"/>; null for keeping it.</summary>
     public string? Content { get; init; }
+
+    /// <summary>The absolute path of a program; null for the one that is the engine now.</summary>
+    public string? Program { get; init; }
 
     /// <summary>Who this side is there and whom it trusts; null for loopback without TLS.</summary>
     public SecuritySettings? Security { get; init; }

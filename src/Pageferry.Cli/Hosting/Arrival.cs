@@ -9,7 +9,7 @@ using Pageferry.Vmm;
 namespace Pageferry.Cli;
 
 /// <summary>A place where a guest can arrive in this process.</summary>
-internal sealed class Arrival : IDisposable
+internal sealed class Arrival : IArrival
 {
     private readonly MigrationDestination _destination;
     private readonly RecentLatencies _recent = new();
@@ -24,14 +24,14 @@ internal sealed class Arrival : IDisposable
         _options = options;
     }
 
-    /// <summary>Where it listens.</summary>
-    internal IPEndPoint Endpoint => _destination.EndPoint;
+    /// <inheritdoc/>
+    public IPEndPoint Endpoint => _destination.EndPoint;
 
-    /// <summary>Whether a guest can still be sent here.</summary>
-    internal bool IsListening { get; private set; } = true;
+    /// <inheritdoc/>
+    public bool IsListening { get; private set; } = true;
 
-    /// <summary>How far the guest's arrival is; null while none is on its way.</summary>
-    internal MigrationStatus? Status
+    /// <inheritdoc/>
+    public MigrationStatus? Status
     {
         get
         {
@@ -54,6 +54,9 @@ internal sealed class Arrival : IDisposable
         }
     }
 
+    /// <inheritdoc/>
+    EngineStatus? IArrival.Engine => null;
+
     /// <summary>Listens.</summary>
     /// <param name="listen">Where.</param>
     /// <param name="options">How to take a guest in.</param>
@@ -62,17 +65,41 @@ internal sealed class Arrival : IDisposable
     /// <exception cref="CommandException">It can't listen there.</exception>
     internal static Arrival Listen(NetworkEndpoint listen, ArrivalOptions options, ILogger logger)
     {
+        MigrationDestination destination = OnPort(listen, options, local => new MigrationDestination(
+            local, layout => Prepare(layout, options, logger), logger, security: options.Security, insecureNetwork: options.InsecureNetwork)
+        {
+            IsRecorded = options.Report is not null,
+            ReconnectFor = options.ReconnectFor,
+            LinkTimeout = options.LinkTimeout,
+        });
+        return new Arrival(destination, options, logger);
+    }
+
+    /// <summary>Takes guests in for another process.</summary>
+    /// <param name="listening">The socket that process listens on; owned by the result.</param>
+    /// <param name="prepare">Has that process make room for a guest.</param>
+    /// <param name="held">A guest that is there already; null if there is none.</param>
+    /// <param name="options">How to take a guest in.</param>
+    /// <param name="logger">Hears of sources that were turned away.</param>
+    /// <returns>The place.</returns>
+    internal static Arrival Over(Socket listening, Func<MigrationLayout, IArrivingGuest> prepare, IArrivingGuest? held, ArrivalOptions options, ILogger logger)
+    {
+        var destination = new MigrationDestination(listening, prepare, held, logger, options.Security)
+        {
+            ReconnectFor = options.ReconnectFor,
+            LinkTimeout = options.LinkTimeout,
+        };
+        return new Arrival(destination, options, logger);
+    }
+
+    /// <summary>Makes what listens on a port, and says what to do if it can't be had.</summary>
+    /// <exception cref="CommandException">It can't listen there.</exception>
+    internal static T OnPort<T>(NetworkEndpoint listen, ArrivalOptions options, Func<IPEndPoint, T> make)
+    {
         IPEndPoint local = listen.ToLocal(onlyLoopback: options.Security is null && !options.InsecureNetwork);
         try
         {
-            var destination = new MigrationDestination(
-                local, layout => Prepare(layout, options, logger), logger, security: options.Security, insecureNetwork: options.InsecureNetwork)
-            {
-                IsRecorded = options.Report is not null,
-                ReconnectFor = options.ReconnectFor,
-                LinkTimeout = options.LinkTimeout,
-            };
-            return new Arrival(destination, options, logger);
+            return make(local);
         }
         catch (SocketException e)
         {
@@ -86,18 +113,22 @@ internal sealed class Arrival : IDisposable
         }
     }
 
+    /// <inheritdoc/>
+    Task IArrival.ReceiveAsync(Action<HostedGuest> arrived, Action<string> turnedAway) =>
+        ReceiveAsync(guest => arrived(((ArrivingGuest)guest).Hosted), turnedAway);
+
     /// <summary>Takes one guest in, or goes on with one whose source was given up.</summary>
     /// <param name="arrived">Called when the guest runs here and its memory is still arriving.</param>
     /// <param name="turnedAway">Called with the reason when a guest did not come: another is waited for.</param>
     /// <returns>Completes when all its memory is here; fails with <see cref="MigrationException"/> when the link is lost before.</returns>
-    internal Task ReceiveAsync(Action<ArrivingGuest> arrived, Action<string> turnedAway) => Task.Factory.StartNew(
+    internal Task ReceiveAsync(Action<IArrivingGuest> arrived, Action<string> turnedAway) => Task.Factory.StartNew(
         () =>
         {
             _destination.TurnedAway = turnedAway;
             _destination.Receive(guest =>
             {
                 _stalls = new StallWatch(guest.Engine, _options.StallWarning, () => _destination.Progress.WaitsFor, _logger);
-                arrived((ArrivingGuest)guest);
+                arrived(guest);
             });
 
             // One process, one guest: whoever comes later is told that nobody listens. Not after a failure: its source may come back.
@@ -108,17 +139,17 @@ internal sealed class Arrival : IDisposable
         TaskCreationOptions.LongRunning,
         TaskScheduler.Default);
 
-    /// <summary>Writes the report of what came last, if one is wanted.</summary>
-    /// <param name="status">How the guest is now.</param>
-    /// <param name="guest">The guest's id; empty if none came.</param>
-    /// <param name="error">Why it failed; null if it didn't.</param>
-    /// <returns>Where it is, or why it isn't, for a reader; null if none is wanted.</returns>
-    internal string? WriteReport(VmStatus status, Guid guest, string? error) => _destination.Recording is { } recording
+    /// <inheritdoc/>
+    public string? WriteReport(VmStatus status, Guid guest, string? error) => _destination.Recording is { } recording
         ? _options.Report?.Write(() => MigrationReport.Of(status, guest, recording, error) with
         {
             Faults = _destination.Engine is { } engine ? MigrationReport.FaultsOf(engine.Statistics) : [],
         })
         : null;
+
+    /// <inheritdoc/>
+    Task IArrival.ReplaceEngineAsync(string? program) =>
+        throw new CommandException("The engine is in the guest's own process and can't be replaced. Start the destination with --engine separate.");
 
     /// <summary>Listens no longer. A guest that has arrived is not touched.</summary>
     public void Dispose()
@@ -132,7 +163,7 @@ internal sealed class Arrival : IDisposable
         var kind = MachineKind.Parse(layout.MachineKind);
         IMachine machine = MachineFactory.CreateEmpty(kind, MachineMemory.Create(layout.Regions, options.Backing ?? layout.Backing), options.DirtyTracking);
         machine.Engine = new FaultEngine(machine.Memory, logger, options.Delivery);
-        return new ArrivingGuest(layout.GuestId, machine, machine.Engine);
+        return new ArrivingGuest(new HostedGuest(layout.GuestId, machine), machine.Engine);
     }
 
     // A fault waits for the source when its page has to be asked for, and when its page is on its way already.

@@ -25,7 +25,7 @@ internal sealed class VmProcess
     private IMachine? _machine;
     private GuestPause? _pause;
     private Departure? _departure;
-    private Arrival? _arrival;
+    private IArrival? _arrival;
     private string _state = VmState.Waiting;
     private string? _error;
 
@@ -70,6 +70,7 @@ internal sealed class VmProcess
     {
         string? refusal = dirtyTracking is DirtyTrackingWord.Ring ? KvmExamination.WhyNoDirtyRing() : null;
         refusal ??= backing is BackingWord.GuestMemfd ? MemoryExamination.WhyNot(GuestBacking.GuestMemfd, FaultDelivery.Queue) : null;
+        refusal ??= options.HasSeparateEngine && backing is not null ? EngineWord.WhyNotSeparate(BackingWord.Parse(backing)) : null;
         if (refusal is not null)
         {
             throw new CommandException(refusal);
@@ -79,7 +80,9 @@ internal sealed class VmProcess
         using MigrationSecurity? security = settings.Load();
         var arrivalOptions = new ArrivalOptions(
             backing is null ? null : BackingWord.Parse(backing), process._delivery, DirtyTrackingWord.Parse(dirtyTracking), security, settings.InsecureNetwork, options.ReconnectFor, options.LinkTimeout, options.StallWarning, ReportFile.At(options.Report));
-        var arrival = Arrival.Listen(listen, arrivalOptions, new OutputLogger(options.Output));
+        IArrival arrival = options.HasSeparateEngine
+            ? SeparateArrival.Listen(listen, arrivalOptions, settings, options.Output)
+            : Arrival.Listen(listen, arrivalOptions, new OutputLogger(options.Output));
         process._arrival = arrival;
         try
         {
@@ -124,7 +127,7 @@ internal sealed class VmProcess
 
     private async Task WatchArrivalAsync()
     {
-        Arrival arrival = _arrival!;
+        IArrival arrival = _arrival!;
         string? error = null;
         try
         {
@@ -164,6 +167,10 @@ internal sealed class VmProcess
             case ControlRequest.Recover:
                 await RecoverAsync(request, answer);
                 break;
+            case ControlRequest.ReplaceEngine:
+                await (_arrival ?? throw new CommandException("The guest began here and has no engine to replace.")).ReplaceEngineAsync(request.Program);
+                await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
+                break;
             case ControlRequest.Pause:
             case ControlRequest.Resume:
                 await PauseAsync(request.Command, answer);
@@ -178,7 +185,7 @@ internal sealed class VmProcess
                 await answer(new ControlAnswer { Event = ControlAnswer.Done, Arming = Arm("disarm", machine => _arming.Disarm(machine, request)) });
                 break;
             default:
-                throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop, migrate, recover, cancel, pause, resume, arm or disarm.");
+                throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop, migrate, recover, cancel, pause, resume, arm, disarm or replace-engine.");
         }
     }
 
@@ -473,6 +480,7 @@ internal sealed class VmProcess
                 Delivery = DeliveryWord.Of(_delivery),
                 ArmedPages = _arming.ArmedPages,
                 Userfaults = _arming.Userfaults,
+                Engine = _departure is null ? _arrival?.Engine : null,
                 Migration = _departure?.Status ?? _arrival?.Status,
             };
         }

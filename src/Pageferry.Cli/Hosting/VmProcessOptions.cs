@@ -10,6 +10,9 @@ namespace Pageferry.Cli;
 /// <param name="Report">Where a report of a guest's arrival goes, an absolute path; null for none.</param>
 internal sealed record VmProcessOptions(string ControlPath, VmOutput Output, bool IsHeld, string Delivery, string? Report = null)
 {
+    /// <summary>Whether the engine that takes a guest in has a process of its own.</summary>
+    public bool HasSeparateEngine { get; init; }
+
     /// <summary>How long a source that was lost after the switchover is waited for.</summary>
     public TimeSpan ReconnectFor { get; init; } = Timeout.InfiniteTimeSpan;
 

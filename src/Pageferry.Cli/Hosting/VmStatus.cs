@@ -63,6 +63,9 @@ internal sealed record VmStatus
     /// <summary>What went wrong, for a reader; null when nothing has.</summary>
     public string? Error { get; init; }
 
+    /// <summary>The engine that takes the guest in, or took it in, in a process of its own; null where it is this one.</summary>
+    public EngineStatus? Engine { get; init; }
+
     /// <summary>The migration that is under way or was the last; null if there was none.</summary>
     public MigrationStatus? Migration { get; init; }
 }

@@ -34,6 +34,11 @@ internal static class VmStatusText
             Line(text, "listens on", $"{status.Listen}");
         }
 
+        if (status.Engine is { } engine)
+        {
+            Line(text, "engine", $"{(engine.Pid is { } pid ? $"pid {pid}, {engine.Version ?? "starting"}" : "none")}{(engine.Restarts > 0 ? $", started anew {engine.Restarts} times. {engine.Error}" : string.Empty)}");
+        }
+
         if (status.Migration is { } migration)
         {
             Line(text, "migration", $"{migration.Role}{(migration.Tls ? " under TLS" : string.Empty)}, {migration.Phase}: {migration.PagesDone:N0} of {migration.PagesTotal:N0} pages, {migration.TotalMs:N0} ms");

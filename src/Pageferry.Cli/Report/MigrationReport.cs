@@ -1,4 +1,3 @@
-using System.Reflection;
 using Pageferry.Memory;
 using Pageferry.Migration;
 
@@ -60,7 +59,7 @@ internal sealed record MigrationReport
         return new MigrationReport
         {
             WrittenAt = DateTimeOffset.UtcNow.ToString("yyyy-MM-dd'T'HH:mm:ss'Z'"),
-            Version = typeof(MigrationReport).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion ?? "unknown",
+            Version = BuildVersion.Text,
             ProtocolVersion = recording.Moments is [.., { Progress.ProtocolVersion: > 0 and var version }] ? version : null,
             Machine = Environment.MachineName,
             Kernel = File.ReadAllText("/proc/sys/kernel/osrelease").Trim(),

@@ -1,0 +1,106 @@
+using System.Diagnostics;
+using System.Globalization;
+using Pageferry.Linux;
+
+namespace Pageferry.Cli;
+
+/// <summary>An engine's process, seen from the guest's.</summary>
+internal sealed class EngineProcess : IDisposable
+{
+    private readonly Process _process;
+    private readonly long _began = Environment.TickCount64;
+
+    private EngineProcess(Process process, EngineChannel calls)
+    {
+        _process = process;
+        Calls = calls;
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.CreatePair(UnixSocketType.SequencedPackets);
+        Orders = new EngineChannel(ours);
+        OrdersOfEngine = theirs;
+    }
+
+    /// <summary>Its id.</summary>
+    internal int Pid => _process.Id;
+
+    /// <summary>The version of its program; null before it said hello.</summary>
+    internal string? Build { get; set; }
+
+    /// <summary>Whether it has ended.</summary>
+    internal bool HasEnded => _process.HasExited;
+
+    /// <summary>How long it has lived.</summary>
+    internal TimeSpan Age => TimeSpan.FromMilliseconds(Environment.TickCount64 - _began);
+
+    /// <summary>What it calls.</summary>
+    internal EngineChannel Calls { get; }
+
+    /// <summary>What it is ordered.</summary>
+    internal EngineChannel Orders { get; }
+
+    /// <summary>The engine's end of that, which goes along with the answer to its hello.</summary>
+    internal UnixSocket OrdersOfEngine { get; }
+
+    /// <summary>Starts an engine.</summary>
+    /// <param name="program">The program; null for this one.</param>
+    /// <returns>The process, which the caller disposes.</returns>
+    /// <exception cref="CommandException">It could not be started.</exception>
+    internal static EngineProcess Start(string? program)
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.CreatePair(UnixSocketType.SequencedPackets);
+        using (theirs)
+        {
+            // Known by its number, which nothing else that is started meanwhile makes use of.
+            theirs.Descriptor.KeepOnExec();
+            string[] arguments = ["engine", "--socket", theirs.Descriptor.Number.ToString(CultureInfo.InvariantCulture)];
+            ProcessStartInfo info = program is null ? SelfCommand.StartInfo(arguments) : new ProcessStartInfo(program, arguments);
+
+            // The guest's process may be held by its standard input.
+            info.RedirectStandardInput = true;
+            try
+            {
+                var process = new Process { StartInfo = info };
+                _ = process.Start();
+                process.StandardInput.Close();
+                return new EngineProcess(process, new EngineChannel(ours));
+            }
+            catch (Exception e) when (e is System.ComponentModel.Win32Exception or InvalidOperationException)
+            {
+                ours.Dispose();
+                throw new CommandException($"Could not start an engine from {info.FileName}: {e.Message}. Give the path of a pageferry program that this user may run.");
+            }
+        }
+    }
+
+    /// <summary>Kills it, unless it has ended.</summary>
+    internal void Kill()
+    {
+        try
+        {
+            _process.Kill();
+        }
+        catch (InvalidOperationException)
+        {
+            // It has ended.
+        }
+    }
+
+    /// <summary>Kills it and waits until it is gone.</summary>
+    /// <returns>How it ended, for a reader.</returns>
+    internal string End()
+    {
+        const int Killed = 137;
+        Kill();
+        _process.WaitForExit();
+        return _process.ExitCode == Killed ? "was killed" : string.Create(CultureInfo.InvariantCulture, $"ended with code {_process.ExitCode}");
+    }
+
+    /// <summary>Ends it.</summary>
+    public void Dispose()
+    {
+        _ = End();
+        _process.Dispose();
+        Calls.Dispose();
+        Orders.Dispose();
+        OrdersOfEngine.Dispose();
+    }
+}

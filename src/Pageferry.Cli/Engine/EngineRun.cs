@@ -1,0 +1,140 @@
+using System.Net.Sockets;
+using Pageferry.Linux;
+using Pageferry.Migration;
+
+namespace Pageferry.Cli;
+
+/// <summary>An engine's process: takes a guest in for the process that started it, and ends with it.</summary>
+internal sealed class EngineRun
+{
+    private readonly EngineChannel _calls;
+    private readonly object _gate = new();
+    private bool _isResumed;
+    private Arrival? _arrival;
+    private volatile RemoteGuest? _guest;
+
+    private EngineRun(EngineChannel calls) => _calls = calls;
+
+    /// <summary>Runs.</summary>
+    /// <param name="socket">The number of the socket that this process was started with.</param>
+    /// <returns>The exit status.</returns>
+    internal static int Run(int socket)
+    {
+        using var calls = new EngineChannel(UnixSocket.FromDescriptor(new FileDescriptor(socket)));
+        try
+        {
+            return new EngineRun(calls).Run();
+        }
+        catch (EndOfStreamException)
+        {
+            // The guest's process is gone, and its guest with it.
+            return ExitCode.Failure;
+        }
+    }
+
+    private int Run()
+    {
+        var hello = new EngineMessage { What = EngineMessage.Hello, Version = EngineMessage.CurrentVersion, Build = BuildVersion.Text };
+        EngineMessage answer = _calls.Ask(hello, Timeout.InfiniteTimeSpan, out FileDescriptor[] received);
+        if (answer.Settings is not { } settings || received.Length < 2)
+        {
+            throw new InvalidDataException($"The guest's process answered '{hello.What}' with {received.Length} descriptors and {(answer.Settings is null ? "no" : "its")} settings.");
+        }
+
+        var orders = new EngineChannel(UnixSocket.FromDescriptor(received[0]));
+        var listening = new Socket(new SafeSocketHandle(received[1].Number, ownsHandle: true));
+        received[1].SetHandleAsInvalid();
+        new Thread(() => ObeyUntilAlone(orders)) { IsBackground = true, Name = "orders" }.Start();
+
+        var logger = new CallLogger(_calls);
+        using MigrationSecurity? security = settings.Security.Load();
+        RemoteGuest? held = answer.View is null ? null : RemoteGuest.TakeOver(_calls, answer, received, Adopt, logger);
+        var options = new ArrivalOptions(
+            Backing: null,
+            Memory.FaultDelivery.Queue,
+            Vmm.DirtyTracking.Auto,
+            security,
+            settings.Security.InsecureNetwork,
+            settings.ReconnectForMs is { } longest ? TimeSpan.FromMilliseconds(longest) : Timeout.InfiniteTimeSpan,
+            TimeSpan.FromMilliseconds(settings.LinkTimeoutMs),
+            TimeSpan.FromMilliseconds(settings.StallWarningMs),
+            Report: null);
+        using var arrival = Arrival.Over(listening, layout => RemoteGuest.Prepare(_calls, layout, Adopt, logger), held, options, logger);
+        _arrival = arrival;
+        while (!TryReceive(arrival))
+        {
+            AwaitResume();
+        }
+
+        return ExitCode.Done;
+    }
+
+    /// <returns>Whether the arrival is over.</returns>
+    private bool TryReceive(Arrival arrival)
+    {
+        try
+        {
+            arrival.ReceiveAsync(static _ => { }, reason => _calls.Ask(new EngineMessage { What = EngineMessage.TurnedAway, Text = reason })).GetAwaiter().GetResult();
+            _ = _calls.Ask(new EngineMessage { What = EngineMessage.Arrived, Status = arrival.Status });
+            return true;
+        }
+        catch (MigrationException e)
+        {
+            _ = _calls.Ask(new EngineMessage { What = EngineMessage.Failed, Text = e.Message, Status = arrival.Status });
+            return false;
+        }
+    }
+
+    private void AwaitResume()
+    {
+        lock (_gate)
+        {
+            while (!_isResumed)
+            {
+                _ = Monitor.Wait(_gate);
+            }
+
+            _isResumed = false;
+        }
+    }
+
+    private void Adopt(RemoteGuest guest) => _guest = guest;
+
+    private void ObeyUntilAlone(EngineChannel orders)
+    {
+        try
+        {
+            orders.Serve(Obey);
+        }
+        catch (IOException)
+        {
+            // As good as gone.
+        }
+
+        // Nobody else could answer the guest, which is gone with its process: what waits for pages here is not waited for.
+        Environment.Exit(ExitCode.Failure);
+    }
+
+    private EngineAnswer Obey(EngineMessage order, FileDescriptor[] received)
+    {
+        Array.ForEach(received, descriptor => descriptor.Dispose());
+        switch (order.What)
+        {
+            case EngineMessage.Ask:
+                return new EngineAnswer(new EngineMessage { What = order.What, Status = _arrival?.Status });
+            case EngineMessage.Executed:
+                _guest?.TellExecuted();
+                return EngineAnswer.Done;
+            case EngineMessage.Resume:
+                lock (_gate)
+                {
+                    _isResumed = true;
+                    Monitor.PulseAll(_gate);
+                }
+
+                return EngineAnswer.Done;
+            default:
+                throw new InvalidDataException($"'{order.What}' is no order that this build knows.");
+        }
+    }
+}

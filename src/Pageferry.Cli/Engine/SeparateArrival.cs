@@ -1,0 +1,554 @@
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
+using Pageferry.Linux;
+using Pageferry.Migration;
+
+namespace Pageferry.Cli;
+
+/// <summary>
+/// A place where a guest can arrive in this process, with its engine in a process of its own. This process keeps what the engine works with, so that another one
+/// goes on where it left off: however it ends, or when it is replaced.
+/// </summary>
+internal sealed class SeparateArrival : IArrival
+{
+    private static readonly TimeSpan s_answerPatience = TimeSpan.FromMilliseconds(500);
+    private static readonly TimeSpan s_glance = TimeSpan.FromMilliseconds(20);
+    private static readonly TimeSpan s_helloPatience = TimeSpan.FromSeconds(30);
+
+    /// <summary>An engine that lived for so long did not die of what it found.</summary>
+    private static readonly TimeSpan s_longLife = TimeSpan.FromSeconds(5);
+
+    private static readonly TimeSpan s_firstBackOff = TimeSpan.FromMilliseconds(100);
+    private static readonly TimeSpan s_longestBackOff = TimeSpan.FromSeconds(5);
+
+    private readonly Socket _listening;
+    private readonly ArrivalOptions _options;
+    private readonly EngineSettings _settings;
+    private readonly VmOutput _output;
+
+    /// <summary>Guards what follows; pulsed when it changes. Never held while the engine is asked something.</summary>
+    private readonly object _gate = new();
+    private TaskCompletionSource? _received;
+    private TaskCompletionSource? _replaced;
+    private Action<HostedGuest>? _arrived;
+    private Action<string>? _turnedAway;
+    private Thread? _thread;
+    private EngineProcess? _engine;
+    private SharedGuest? _guest;
+    private MigrationStatus? _last;
+    private string? _program;
+    private string? _programBefore;
+    private bool _isReplacement;
+    private string? _error;
+    private int _restarts;
+    private int _quickEnds;
+    private bool _hasFailed;
+    private bool _hasExecuted;
+    private bool _isOver;
+    private long _goneSince;
+
+    private SeparateArrival(Socket listening, ArrivalOptions options, EngineSettings settings, VmOutput output)
+    {
+        _listening = listening;
+        _options = options;
+        _settings = settings;
+        _output = output;
+        Endpoint = (IPEndPoint)listening.LocalEndPoint!;
+    }
+
+    /// <inheritdoc/>
+    public IPEndPoint Endpoint { get; }
+
+    /// <inheritdoc/>
+    public bool IsListening => !Volatile.Read(ref _isOver);
+
+    /// <inheritdoc/>
+    public MigrationStatus? Status
+    {
+        get
+        {
+            EngineProcess? engine;
+            lock (_gate)
+            {
+                engine = _engine;
+                if (_isOver || engine?.Build is null)
+                {
+                    return _isOver ? _last : WithoutEngine("the engine to start");
+                }
+            }
+
+            try
+            {
+                EngineMessage answer = engine.Orders.Ask(new EngineMessage { What = EngineMessage.Ask }, s_answerPatience, out _);
+                lock (_gate)
+                {
+                    // One that is over has said how it ended.
+                    _last = _isOver ? _last : answer.Status;
+                    return _last;
+                }
+            }
+            catch (Exception e) when (e is IOException or TimeoutException or ObjectDisposedException or CommandException)
+            {
+                lock (_gate)
+                {
+                    return _isOver ? _last : WithoutEngine("the engine, which does not answer");
+                }
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public EngineStatus Engine
+    {
+        get
+        {
+            lock (_gate)
+            {
+                return new EngineStatus { Pid = _engine?.Pid, Version = _engine?.Build, Restarts = _restarts, Error = _error };
+            }
+        }
+    }
+
+    /// <summary>Listens.</summary>
+    /// <param name="listen">Where.</param>
+    /// <param name="options">How to take a guest in.</param>
+    /// <param name="security">Who this side is and whom it trusts.</param>
+    /// <param name="output">Where to say what happens to the engine, and what it logs.</param>
+    /// <returns>The place.</returns>
+    /// <exception cref="CommandException">It can't listen there.</exception>
+    internal static SeparateArrival Listen(NetworkEndpoint listen, ArrivalOptions options, SecuritySettings security, VmOutput output)
+    {
+        var settings = new EngineSettings(
+            security,
+            options.ReconnectFor == Timeout.InfiniteTimeSpan ? null : options.ReconnectFor.TotalMilliseconds,
+            options.LinkTimeout.TotalMilliseconds,
+            options.StallWarning.TotalMilliseconds);
+        Socket listening = Arrival.OnPort(listen, options, local => MigrationDestination.Listen(local, options.Security is not null, options.InsecureNetwork));
+        return new SeparateArrival(listening, options, settings, output);
+    }
+
+    /// <inheritdoc/>
+    public Task ReceiveAsync(Action<HostedGuest> arrived, Action<string> turnedAway)
+    {
+        EngineProcess? waiting;
+        lock (_gate)
+        {
+            _arrived = arrived;
+            _turnedAway = turnedAway;
+            _received = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+            waiting = _hasFailed ? _engine : null;
+            _hasFailed = false;
+            if (_thread is null)
+            {
+                _thread = new Thread(Run) { IsBackground = true, Name = "engine host" };
+                _thread.Start();
+            }
+
+            Monitor.PulseAll(_gate);
+        }
+
+        try
+        {
+            _ = waiting?.Orders.Ask(new EngineMessage { What = EngineMessage.Resume }, s_answerPatience, out _);
+        }
+        catch (Exception e) when (e is IOException or TimeoutException or ObjectDisposedException)
+        {
+            // The next one waits for the source by itself.
+        }
+
+        return _received.Task;
+    }
+
+    /// <inheritdoc/>
+    public string? WriteReport(VmStatus status, Guid guest, string? error) => null;
+
+    /// <inheritdoc/>
+    public async Task ReplaceEngineAsync(string? program)
+    {
+        TaskCompletionSource replaced;
+        lock (_gate)
+        {
+            if (_isOver)
+            {
+                throw new CommandException("There is no engine to replace: the guest has all its memory, and no access of it is a userfault any more.");
+            }
+
+            if (_replaced is not null)
+            {
+                throw new CommandException("The engine is being replaced already.");
+            }
+
+            _programBefore = _program;
+            _program = program ?? _program;
+            _replaced = replaced = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+            _engine?.Kill();
+            Monitor.PulseAll(_gate);
+        }
+
+        try
+        {
+            await replaced.Task;
+        }
+        catch (CommandException e)
+        {
+            throw new CommandException($"Could not replace the engine: {e.Message} What was the engine before is started again.");
+        }
+    }
+
+    /// <summary>Listens no longer, and ends the engine. A guest that has arrived is not touched.</summary>
+    public void Dispose()
+    {
+        lock (_gate)
+        {
+            _isOver = true;
+            _engine?.Kill();
+            Monitor.PulseAll(_gate);
+        }
+
+        _thread?.Join();
+        _listening.Dispose();
+    }
+
+    private void Run()
+    {
+        while (AwaitTurn())
+        {
+            TimeSpan age = TimeSpan.Zero;
+            string error;
+            try
+            {
+                error = HostEngine(out age);
+            }
+            catch (Exception e) when (e is not OutOfMemoryException)
+            {
+                error = e.Message;
+            }
+
+            TakeEnd(error, age);
+        }
+    }
+
+    /// <summary>Waits until an engine is to be started.</summary>
+    /// <returns>False if none is any more.</returns>
+    private bool AwaitTurn()
+    {
+        lock (_gate)
+        {
+            long until = Environment.TickCount64 + (long)BackOff().TotalMilliseconds;
+            while (!_isOver)
+            {
+                long left = until - Environment.TickCount64;
+                if (!_hasFailed && (left <= 0 || _replaced is not null))
+                {
+                    return true;
+                }
+
+                _ = _hasFailed ? Monitor.Wait(_gate) : Monitor.Wait(_gate, (int)left);
+            }
+
+            return false;
+        }
+    }
+
+    private TimeSpan BackOff() => _quickEnds <= 1
+        ? TimeSpan.Zero
+        : TimeSpan.FromTicks(Math.Min(s_longestBackOff.Ticks, s_firstBackOff.Ticks << Math.Min(_quickEnds - 2, 10)));
+
+    /// <summary>Starts an engine and answers it until it is gone.</summary>
+    /// <param name="age">How long it lived.</param>
+    /// <returns>How it ended, for a reader.</returns>
+    private string HostEngine(out TimeSpan age)
+    {
+        age = TimeSpan.Zero;
+        lock (_gate)
+        {
+            _isReplacement = _replaced is not null;
+        }
+
+        using var engine = EngineProcess.Start(_program);
+        lock (_gate)
+        {
+            _engine = engine;
+            if (_isOver || (_replaced is not null && !_isReplacement))
+            {
+                engine.Kill();
+            }
+        }
+
+        using var silence = new Timer(_ => EndIfSilent(engine), null, s_helloPatience, Timeout.InfiniteTimeSpan);
+        try
+        {
+            engine.Calls.Serve((call, received) => Answer(engine, call, received));
+        }
+        catch (Exception e) when (e is IOException or InvalidDataException)
+        {
+            _output.Write("log", $"The engine (pid {engine.Pid}) can't be answered: {e.Message}");
+        }
+
+        string how = engine.End();
+        lock (_gate)
+        {
+            _engine = null;
+            _goneSince = Environment.TickCount64;
+        }
+
+        age = engine.Age;
+        return string.Create(CultureInfo.InvariantCulture, $"The engine (pid {engine.Pid}, {engine.Build ?? "which had not said its version"}) {how} after {age.TotalSeconds:F1} s.");
+    }
+
+    private static void EndIfSilent(EngineProcess engine)
+    {
+        if (engine.Build is null)
+        {
+            engine.Kill();
+        }
+    }
+
+    /// <summary>An engine has ended, or could not be started.</summary>
+    private void TakeEnd(string error, TimeSpan age)
+    {
+        SharedGuest? dropped = null;
+        TaskCompletionSource? failed = null;
+        lock (_gate)
+        {
+            if (_isOver)
+            {
+                return;
+            }
+
+            _restarts++;
+            _error = error;
+            _quickEnds = age < s_longLife ? _quickEnds + 1 : 1;
+            if (_guest is { Record.IsReleased: true })
+            {
+                // It died before it could say so.
+                Finish(_last);
+                return;
+            }
+
+            if (_guest is { Record.HoldsGuest: false })
+            {
+                dropped = _guest;
+                _guest = null;
+                _last = null;
+            }
+
+            if (_replaced is not null && _isReplacement)
+            {
+                failed = _replaced;
+                _replaced = null;
+                _program = _programBefore;
+            }
+        }
+
+        _ = failed?.TrySetException(new CommandException(error));
+        _output.Write("log", dropped is not null ? $"{error} The guest goes on at its source." : $"{error} Another one is started.");
+        if (dropped is not null)
+        {
+            dropped.Dispose();
+            _turnedAway?.Invoke(error);
+        }
+    }
+
+    private EngineAnswer Answer(EngineProcess engine, EngineMessage call, FileDescriptor[] received)
+    {
+        try
+        {
+            return Do(engine, call, received);
+        }
+        finally
+        {
+            Array.ForEach(received, descriptor => descriptor.Dispose());
+        }
+    }
+
+    private EngineAnswer Do(EngineProcess engine, EngineMessage call, FileDescriptor[] received)
+    {
+        switch (call.What)
+        {
+            case EngineMessage.Hello:
+                return Welcome(engine, call);
+            case EngineMessage.Prepare:
+                return Prepare(call, received);
+            case EngineMessage.Load:
+                Guest(call).Load(Along(call, received), call.Count ?? 0);
+                return EngineAnswer.Done;
+            case EngineMessage.Start:
+                return Start(call);
+            case EngineMessage.Unmap:
+                Unmap(engine, Guest(call), call);
+                return EngineAnswer.Done;
+            case EngineMessage.Unregister:
+                Guest(call).Unregister();
+                return EngineAnswer.Done;
+            case EngineMessage.Collapse:
+                Guest(call).Hosted.Machine.Memory.BeginCollapse();
+                return EngineAnswer.Done;
+            case EngineMessage.Drop:
+                Drop();
+                return EngineAnswer.Done;
+            case EngineMessage.TurnedAway:
+                _turnedAway?.Invoke(call.Text ?? string.Empty);
+                return EngineAnswer.Done;
+            case EngineMessage.Log:
+                _output.Write("log", call.Text ?? string.Empty);
+                return EngineAnswer.Done;
+            case EngineMessage.Arrived:
+                lock (_gate)
+                {
+                    Finish(call.Status);
+                }
+
+                return EngineAnswer.Done;
+            case EngineMessage.Failed:
+                Fail(call);
+                return EngineAnswer.Done;
+            default:
+                throw new InvalidDataException($"'{call.What}' is no call that this build knows.");
+        }
+    }
+
+    private EngineAnswer Welcome(EngineProcess engine, EngineMessage call)
+    {
+        if (call.Version != EngineMessage.CurrentVersion)
+        {
+            throw new CommandException($"The engine speaks version {call.Version} with the process of its guest, which speaks version {EngineMessage.CurrentVersion}.");
+        }
+
+        TaskCompletionSource? replaced;
+        SharedGuest? guest;
+        lock (_gate)
+        {
+            engine.Build = call.Build ?? "unknown";
+            guest = _guest;
+            replaced = _isReplacement ? _replaced : null;
+            _replaced = _isReplacement ? null : _replaced;
+            Monitor.PulseAll(_gate);
+        }
+
+        _ = replaced?.TrySetResult();
+        using var listening = new FileDescriptor((int)_listening.Handle, ownsHandle: false);
+        FileDescriptor[] along = [engine.OrdersOfEngine.Descriptor.Duplicate(), listening.Duplicate(), .. guest?.Duplicate() ?? []];
+        return new EngineAnswer(new EngineMessage { What = call.What, Settings = _settings, View = guest?.View }, along);
+    }
+
+    /// <summary>Unmaps pages, which takes the engine's reading of it: one that dies meanwhile must not be waited for.</summary>
+    private static void Unmap(EngineProcess engine, SharedGuest guest, EngineMessage call)
+    {
+        Task unmapping = Task.Factory.StartNew(
+            () => guest.Hosted.Machine.Memory.Unmap(call.Page ?? 0, call.Count ?? 0), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+        while (Task.WaitAny([unmapping], s_glance) < 0)
+        {
+            if (engine.HasEnded)
+            {
+                // What waits in the kernel ends with the guest's memory: before the switchover, the engine has died with all it had.
+                throw new EndOfStreamException("The engine ended before it had read of the unmapping.");
+            }
+        }
+
+        unmapping.GetAwaiter().GetResult();
+    }
+
+    private EngineAnswer Prepare(EngineMessage call, FileDescriptor[] received)
+    {
+        if (_guest is not null)
+        {
+            throw new InvalidDataException("A guest is here already.");
+        }
+
+        var guest = SharedGuest.Prepare(MemoryFile.FromDescriptor(Along(call, received).Duplicate(), "arrival"), _options);
+        lock (_gate)
+        {
+            _guest = guest;
+            _hasExecuted = false;
+        }
+
+        return new EngineAnswer(new EngineMessage { What = call.What, View = guest.View }, guest.Duplicate());
+    }
+
+    private EngineAnswer Start(EngineMessage call)
+    {
+        SharedGuest guest = Guest(call);
+        if (guest.TryStart(call.IsPaused ?? false, TellExecuted))
+        {
+            _arrived!(guest.Hosted);
+        }
+
+        return new EngineAnswer(new EngineMessage { What = call.What, HasExecuted = Volatile.Read(ref _hasExecuted) });
+    }
+
+    /// <summary>The guest has executed: the engine tells the source. One that is not there yet is told when it has the guest started.</summary>
+    private void TellExecuted()
+    {
+        EngineProcess? engine;
+        lock (_gate)
+        {
+            _hasExecuted = true;
+            engine = _engine;
+        }
+
+        // Not on the vCPU's thread.
+        _ = Task.Run(() =>
+        {
+            try
+            {
+                _ = engine?.Orders.Ask(new EngineMessage { What = EngineMessage.Executed }, s_answerPatience, out _);
+            }
+            catch (Exception e) when (e is IOException or TimeoutException or ObjectDisposedException or CommandException)
+            {
+                // Gone: the next one asks.
+            }
+        });
+    }
+
+    private void Drop()
+    {
+        SharedGuest? dropped;
+        lock (_gate)
+        {
+            dropped = _guest;
+            if (dropped?.IsStarted == true)
+            {
+                throw new InvalidDataException("The guest runs here and can't be dropped.");
+            }
+
+            _guest = null;
+            _last = null;
+        }
+
+        dropped?.Dispose();
+    }
+
+    private void Fail(EngineMessage call)
+    {
+        TaskCompletionSource received;
+        lock (_gate)
+        {
+            _hasFailed = true;
+            _last = call.Status;
+            received = _received!;
+        }
+
+        _ = received.TrySetException(new MigrationException(call.Text ?? "The source was given up.", switchedOver: true));
+    }
+
+    /// <summary>The guest has arrived with all its memory.</summary>
+    private void Finish(MigrationStatus? status)
+    {
+        _last = status;
+        _isOver = true;
+        _guest?.EndSharing();
+        _listening.Dispose();
+        _ = _received!.TrySetResult();
+    }
+
+    private MigrationStatus? WithoutEngine(string what) => _last is null || _guest is null
+        ? null
+        : _last with { Phase = "postcopy_paused", WaitsFor = what, WaitedMs = _engine is null ? Environment.TickCount64 - _goneSince : 0, Stall = null };
+
+    private SharedGuest Guest(EngineMessage call) => _guest ?? throw new InvalidDataException($"There is no guest here for '{call.What}'.");
+
+    private static FileDescriptor Along(EngineMessage call, FileDescriptor[] received) =>
+        received is [var file] ? file : throw new InvalidDataException($"'{call.What}' came with {received.Length} descriptors where it has one.");
+}
