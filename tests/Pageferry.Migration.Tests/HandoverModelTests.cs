@@ -3,8 +3,8 @@ using System.Diagnostics;
 namespace Pageferry.Migration.Tests;
 
 /// <summary>
-/// Every interleaving of messages, cuts, failures, cancellings, deaths and new beginnings, as many of each as one likes, with the product's own tables: never two guests,
-/// never none that was to be kept. The search has no bound: since it counts nothing, the worlds are finite, and it ends when each was met.
+/// Every interleaving of messages, cuts, failures, cancellings, deaths (of a destination's engine alone too) and new beginnings, as many of each as one likes, with the product's own
+/// tables: never two guests, never none that was to be kept. The search has no bound: since it counts nothing, the worlds are finite, and it ends when each was met.
 /// </summary>
 public class HandoverModelTests
 {

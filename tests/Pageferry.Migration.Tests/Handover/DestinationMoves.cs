@@ -21,6 +21,23 @@ internal sealed class DestinationMoves(HandoverRules rules)
     /// <summary>The link is lost, or given up here.</summary>
     internal HandoverWorld Lose(HandoverWorld world) => Lose(world.SendToSource(MessageType.Error), DestinationEvent.LinkLost);
 
+    /// <summary>The engine's process dies: another one goes on from the record. A guest that was to be let run is, whether or not it was.</summary>
+    internal static HandoverWorld LoseEngine(HandoverWorld world)
+    {
+        DestinationSide side = world.Destination;
+        side = side.Stage switch
+        {
+            DestinationStage.Empty => new DestinationSide { IsAlive = true, HasCrashed = side.HasCrashed },
+            DestinationStage.Loaded => side with { Work = DestinationWork.Listen },
+            DestinationStage.Released => side with { Work = DestinationWork.Done },
+            _ => side with { Work = DestinationWork.Listen, Runs = true },
+        };
+        return (world with { Destination = side }).CloseAtDestination();
+    }
+
+    /// <summary>It dies after it has recorded what a message means, and before it says or does anything.</summary>
+    internal HandoverWorld LoseEngineReceiving(HandoverWorld world) => LoseEngine(Receive(world) with { ToSource = world.ToSource });
+
     internal HandoverWorld Receive(HandoverWorld world)
     {
         MessageType type = world.ToDestination.First.Type;

@@ -140,6 +140,16 @@ internal sealed class HandoverMoves(HandoverRules rules)
             }).CloseAtSource());
         }
 
+        if (destination.HasLink)
+        {
+            yield return (new(StepKind.EngineDies), DestinationMoves.LoseEngine);
+        }
+
+        if (destination.HasLink && !world.ToDestination.IsEmpty)
+        {
+            yield return (new(StepKind.EngineDiesReceiving, world.ToDestination.First.Type), _destination.LoseEngineReceiving);
+        }
+
         if (destination.IsAlive)
         {
             yield return (new(StepKind.DestinationDies), current => current.CloseAtDestination() with { Destination = new DestinationSide { HasCrashed = true } });

@@ -25,4 +25,6 @@ internal enum StepKind
     SourceDies,
     DestinationDies,
     DestinationRestarts,
+    EngineDies,
+    EngineDiesReceiving,
 }

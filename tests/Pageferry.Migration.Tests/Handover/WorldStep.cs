@@ -30,6 +30,8 @@ internal readonly record struct WorldStep(StepKind Kind, MessageType Message = d
         StepKind.SourceDies => "the source's process dies",
         StepKind.DestinationDies => "the destination's process dies",
         StepKind.DestinationRestarts => "another destination listens in its place",
+        StepKind.EngineDies => "the destination's engine dies, and another one takes over what it recorded",
+        StepKind.EngineDiesReceiving => $"the destination's engine records {Message}, dies before it acts on it, and another one takes over",
         _ => $"{Kind}",
     };
 }
