@@ -121,6 +121,51 @@ public sealed class SeparateEngineTests : IDisposable
     }
 
     [Fact]
+    public async Task An_engine_that_takes_over_speaks_tls_too()
+    {
+        using (PageferryProcess init = await PageferryProcess.RunAsync("tls", "init", _directory.Path("tls"), "--host", "127.0.0.1"))
+        {
+            Assert.True(init.ExitCode == 0, init.Errors);
+        }
+
+        string[] tls = ["--tls-cert", _directory.Path("tls/127.0.0.1-cert.pem"), "--tls-key", _directory.Path("tls/127.0.0.1-key.pem"), "--tls-ca", _directory.Path("tls/ca-cert.pem")];
+        using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "64M");
+        using GuestProcess destination = await GuestProcess.ReceiveAsync(B, ["--engine", "separate", .. tls]);
+        await source.MakePassesAsync(2);
+        using PageferryProcess migrate = source.BeginMigration(destination.Endpoint, ["--mode", "postcopy", "--max-postcopy-bandwidth", "8M", "--validate", .. tls]);
+        JsonElement status = await destination.WaitForStateAsync("arriving");
+        Assert.True(status.GetProperty("migration").GetProperty("tls").GetBoolean());
+        Kill(EnginePid(status));
+        await migrate.WaitForExitAsync();
+        Assert.True(migrate.ExitCode == 0, migrate.Errors);
+        status = await destination.WaitForStateAsync("running");
+        Assert.Equal(1, Restarts(status));
+        await destination.MakePassesAsync(3);
+    }
+
+    [Fact]
+    public async Task A_source_that_was_given_up_is_waited_for_again_when_somebody_says_so()
+    {
+        using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "256M");
+        using GuestProcess destination = await GuestProcess.ReceiveAsync(B, "--engine", "separate", "--reconnect-for", "1s", "--stall-warning", "200ms");
+        await source.MakePassesAsync(2);
+        using PageferryProcess migrate = source.BeginMigration(destination.Endpoint, "--mode", "postcopy", "--max-postcopy-bandwidth", "8M");
+        JsonElement status = await destination.WaitForStateAsync("arriving");
+        source.Process.Kill();
+        status = await destination.WaitForStateAsync("stalled");
+        Assert.Equal("stalled", status.GetProperty("migration").GetProperty("phase").GetString());
+        ulong done = Done(status);
+        using (PageferryProcess resume = await PageferryProcess.RunAsync("vm", "receive", "--resume", "--control", B))
+        {
+            Assert.True(resume.ExitCode == 0, resume.Errors);
+        }
+
+        status = await destination.WaitAsync(now => State(now) == "stalled" || Done(now) > done, "a source that is given up again");
+        Assert.Equal("stalled", State(status));
+        Assert.Equal(0UL, status.GetProperty("pages_wrong").GetUInt64());
+    }
+
+    [Fact]
     public async Task Another_build_takes_over_while_the_guest_runs_and_a_program_that_is_none_does_not()
     {
         string other = await NativeBinary.PublishAsync();

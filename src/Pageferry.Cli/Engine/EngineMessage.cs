@@ -12,6 +12,12 @@ internal sealed record EngineMessage
     /// <summary>The engine's first call: <see cref="Version"/> and <see cref="Build"/>. Answered with <see cref="Settings"/> and, if a guest is here, <see cref="View"/>.</summary>
     internal const string Hello = "hello";
 
+    /// <summary>The engine has taken over what there was: it is the one from now on.</summary>
+    internal const string Ready = "ready";
+
+    /// <summary>The engine ends; <see cref="Text"/> says why.</summary>
+    internal const string Refused = "refused";
+
     /// <summary>The engine has begun a record of a guest, whose file comes along. Answered with <see cref="View"/>.</summary>
     internal const string Prepare = "prepare";
 

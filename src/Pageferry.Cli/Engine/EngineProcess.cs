@@ -7,6 +7,9 @@ namespace Pageferry.Cli;
 /// <summary>An engine's process, seen from the guest's.</summary>
 internal sealed class EngineProcess : IDisposable
 {
+    /// <summary>How long one takes at most that is about to end.</summary>
+    private static readonly TimeSpan s_parting = TimeSpan.FromMilliseconds(200);
+
     private readonly Process _process;
     private readonly long _began = Environment.TickCount64;
 
@@ -24,6 +27,12 @@ internal sealed class EngineProcess : IDisposable
 
     /// <summary>The version of its program; null before it said hello.</summary>
     internal string? Build { get; set; }
+
+    /// <summary>Whether it has taken over what there was.</summary>
+    internal bool IsReady { get; set; }
+
+    /// <summary>Why it ended by itself; null if it has not said so.</summary>
+    internal string? Refusal { get; set; }
 
     /// <summary>Whether it has ended.</summary>
     internal bool HasEnded => _process.HasExited;
@@ -84,20 +93,25 @@ internal sealed class EngineProcess : IDisposable
         }
     }
 
-    /// <summary>Kills it and waits until it is gone.</summary>
+    /// <summary>Waits a little until it has ended by itself, and ends it if it hasn't.</summary>
     /// <returns>How it ended, for a reader.</returns>
     internal string End()
     {
         const int Killed = 137;
-        Kill();
-        _process.WaitForExit();
+        if (!_process.WaitForExit(s_parting))
+        {
+            Kill();
+            _process.WaitForExit();
+        }
+
         return _process.ExitCode == Killed ? "was killed" : string.Create(CultureInfo.InvariantCulture, $"ended with code {_process.ExitCode}");
     }
 
     /// <summary>Ends it.</summary>
     public void Dispose()
     {
-        _ = End();
+        Kill();
+        _process.WaitForExit();
         _process.Dispose();
         Calls.Dispose();
         Orders.Dispose();

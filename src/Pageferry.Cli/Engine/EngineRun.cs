@@ -28,8 +28,13 @@ internal sealed class EngineRun
         catch (EndOfStreamException)
         {
             // The guest's process is gone, and its guest with it.
-            return ExitCode.Failure;
         }
+        catch (Exception e) when (e is not OutOfMemoryException)
+        {
+            _ = calls.Ask(new EngineMessage { What = EngineMessage.Refused, Text = e.Message });
+        }
+
+        return ExitCode.Failure;
     }
 
     private int Run()
@@ -61,6 +66,7 @@ internal sealed class EngineRun
             Report: null);
         using var arrival = Arrival.Over(listening, layout => RemoteGuest.Prepare(_calls, layout, Adopt, logger), held, options, logger);
         _arrival = arrival;
+        _ = _calls.Ask(new EngineMessage { What = EngineMessage.Ready });
         while (!TryReceive(arrival))
         {
             AwaitResume();

@@ -43,7 +43,11 @@ internal sealed class RemoteGuest : IArrivingGuest, IGuestViewOwner
         var buffer = new NativeBuffer(file);
         var record = ArrivalRecord.Begin(buffer, layout);
         EngineMessage answer = calls.Ask(new EngineMessage { What = EngineMessage.Prepare }, Timeout.InfiniteTimeSpan, out FileDescriptor[] received, file.Descriptor);
-        return new RemoteGuest(calls, ViewOf(answer).Backing, ShareOf(answer, received), record, isTakenOver: false, started, logger);
+        GuestViewShare share = ShareOf(answer, received);
+
+        // The record's own file.
+        received[^1].Dispose();
+        return new RemoteGuest(calls, ViewOf(answer).Backing, share, record, isTakenOver: false, started, logger);
     }
 
     /// <summary>Takes over a guest that another engine was taking in.</summary>

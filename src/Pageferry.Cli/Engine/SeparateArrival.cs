@@ -47,6 +47,7 @@ internal sealed class SeparateArrival : IArrival
     private bool _hasExecuted;
     private bool _isOver;
     private long _goneSince;
+    private long _longestAbsence;
 
     private SeparateArrival(Socket listening, ArrivalOptions options, EngineSettings settings, VmOutput output)
     {
@@ -72,7 +73,7 @@ internal sealed class SeparateArrival : IArrival
             lock (_gate)
             {
                 engine = _engine;
-                if (_isOver || engine?.Build is null)
+                if (_isOver || engine is not { IsReady: true })
                 {
                     return _isOver ? _last : WithoutEngine("the engine to start");
                 }
@@ -84,7 +85,7 @@ internal sealed class SeparateArrival : IArrival
                 lock (_gate)
                 {
                     // One that is over has said how it ended.
-                    _last = _isOver ? _last : answer.Status;
+                    _last = _isOver ? _last : answer.Status ?? WithoutEngine("the engine to take over");
                     return _last;
                 }
             }
@@ -105,7 +106,7 @@ internal sealed class SeparateArrival : IArrival
         {
             lock (_gate)
             {
-                return new EngineStatus { Pid = _engine?.Pid, Version = _engine?.Build, Restarts = _restarts, Error = _error };
+                return new EngineStatus { Pid = _engine?.Pid, Version = _engine is { IsReady: true } engine ? engine.Build : null, Restarts = _restarts, LongestAbsenceMs = _longestAbsence, Error = _error };
             }
         }
     }
@@ -290,16 +291,16 @@ internal sealed class SeparateArrival : IArrival
         lock (_gate)
         {
             _engine = null;
-            _goneSince = Environment.TickCount64;
+            _goneSince = engine.IsReady ? Environment.TickCount64 : _goneSince;
         }
 
         age = engine.Age;
-        return string.Create(CultureInfo.InvariantCulture, $"The engine (pid {engine.Pid}, {engine.Build ?? "which had not said its version"}) {how} after {age.TotalSeconds:F1} s.");
+        return string.Create(CultureInfo.InvariantCulture, $"The engine (pid {engine.Pid}, {engine.Build ?? "which had not said its version"}) {how} after {age.TotalSeconds:F1} s{(engine.Refusal is null ? "." : $": {engine.Refusal}")}");
     }
 
     private static void EndIfSilent(EngineProcess engine)
     {
-        if (engine.Build is null)
+        if (!engine.IsReady)
         {
             engine.Kill();
         }
@@ -369,6 +370,12 @@ internal sealed class SeparateArrival : IArrival
         {
             case EngineMessage.Hello:
                 return Welcome(engine, call);
+            case EngineMessage.Ready:
+                TakeReady(engine);
+                return EngineAnswer.Done;
+            case EngineMessage.Refused:
+                engine.Refusal = call.Text;
+                return EngineAnswer.Done;
             case EngineMessage.Prepare:
                 return Prepare(call, received);
             case EngineMessage.Load:
@@ -416,18 +423,13 @@ internal sealed class SeparateArrival : IArrival
             throw new CommandException($"The engine speaks version {call.Version} with the process of its guest, which speaks version {EngineMessage.CurrentVersion}.");
         }
 
-        TaskCompletionSource? replaced;
         SharedGuest? guest;
         lock (_gate)
         {
             engine.Build = call.Build ?? "unknown";
             guest = _guest;
-            replaced = _isReplacement ? _replaced : null;
-            _replaced = _isReplacement ? null : _replaced;
-            Monitor.PulseAll(_gate);
         }
 
-        _ = replaced?.TrySetResult();
         using var listening = new FileDescriptor((int)_listening.Handle, ownsHandle: false);
         FileDescriptor[] along = [engine.OrdersOfEngine.Descriptor.Duplicate(), listening.Duplicate(), .. guest?.Duplicate() ?? []];
         return new EngineAnswer(new EngineMessage { What = call.What, Settings = _settings, View = guest?.View }, along);
@@ -450,13 +452,32 @@ internal sealed class SeparateArrival : IArrival
         unmapping.GetAwaiter().GetResult();
     }
 
+    private void TakeReady(EngineProcess engine)
+    {
+        TaskCompletionSource? replaced = null;
+        lock (_gate)
+        {
+            engine.IsReady = true;
+            _longestAbsence = _restarts > 0 ? Math.Max(_longestAbsence, Environment.TickCount64 - _goneSince) : 0;
+            if (_isReplacement)
+            {
+                replaced = _replaced;
+                _replaced = null;
+            }
+        }
+
+        _ = replaced?.TrySetResult();
+    }
+
     private EngineAnswer Prepare(EngineMessage call, FileDescriptor[] received)
     {
-        if (_guest is not null)
+        if (_guest is { Record.HoldsGuest: true } or { IsStarted: true })
         {
             throw new InvalidDataException("A guest is here already.");
         }
 
+        // The engine may have failed in the midst of it the last time.
+        Drop();
         var guest = SharedGuest.Prepare(MemoryFile.FromDescriptor(Along(call, received).Duplicate(), "arrival"), _options);
         lock (_gate)
         {
