@@ -57,7 +57,7 @@ internal static class PageLink
     /// <summary>The destination's end of the connection, after the switchover.</summary>
     public static PageReceiver Receiver(PeerConnection connection, FaultEngine engine, DemandRequester requester, ConnectionRole role)
     {
-        var incoming = new IncomingPages(engine, new MigrationCounters(), requester, 1, validate: false);
+        var incoming = new IncomingPages(engine, new MigrationCounters(), requester, 1, digests: null);
         incoming.SwitchOver(Generation);
         return new PageReceiver(connection, incoming, role);
     }
