@@ -8,6 +8,7 @@ return args switch
     ["remote-fault", .. var options] => RemoteFault.Compare(Rounds(options)),
     ["background-fill", .. var options] => BackgroundFill.Compare(Rounds(options)),
     ["downtime", var pageferry, .. var options] => Downtime.Measure(Rounds(options), pageferry),
+    ["engine-restart", var pageferry, .. var options] => EngineRestart.Measure(Rounds(options), pageferry),
     ["locator", .. var options] => Locator.Measure(Rounds(options)),
     ["demand-paging", var pageferry, .. var options] => DemandPaging.Compare(Rounds(options), pageferry),
     ["arming", .. var options] => Arming.Compare(Rounds(options)),
@@ -34,6 +35,6 @@ static int Rounds(string[] options) => options is [var rounds] ? int.Parse(round
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator|arming|page-sizes [ROUNDS] | downtime|demand-paging PAGEFERRY [ROUNDS] | qemu QEMU [ROUNDS DOWNTIMES MEBIBYTES [PART]] | arming-cycles USERFAULTS SEED | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
+    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator|arming|page-sizes [ROUNDS] | downtime|demand-paging|engine-restart PAGEFERRY [ROUNDS] | qemu QEMU [ROUNDS DOWNTIMES MEBIBYTES [PART]] | arming-cycles USERFAULTS SEED | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
     return 2;
 }

@@ -11,17 +11,17 @@ public sealed class TortureTests
     [Fact]
     public async Task No_guest_is_harmed_by_any_scenario()
     {
-        const int Scenarios = 10;
-        using PageferryProcess torture = await PageferryProcess.RunAsync("torture", "--seed", "4710", "--count", "20", "--memory", "16M", "--json");
+        const int Scenarios = 11;
+        using PageferryProcess torture = await PageferryProcess.RunAsync("torture", "--seed", "4710", "--count", "22", "--memory", "16M", "--json");
         Assert.True(torture.ExitCode == 0, torture.Errors + torture.Output);
         using var report = JsonDocument.Parse(torture.Output);
         JsonElement total = report.RootElement.GetProperty("total");
         Assert.True(report.RootElement.GetProperty("ok").GetBoolean());
-        Assert.Equal(20, total.GetProperty("runs").GetInt32());
+        Assert.Equal(2 * Scenarios, total.GetProperty("runs").GetInt32());
         Assert.All(s_harms, harm => Assert.Equal(0, total.GetProperty(harm).GetInt32()));
 
         // What never began harmed nobody, and shows nothing.
-        Assert.InRange(total.GetProperty("recovered").GetInt32(), 1, 20);
+        Assert.InRange(total.GetProperty("recovered").GetInt32(), 1, 2 * Scenarios);
         JsonElement[] rows = [.. report.RootElement.GetProperty("scenarios").EnumerateArray()];
         Assert.Equal(Scenarios, rows.Length);
         Assert.All(rows, row => Assert.Equal(2, row.GetProperty("runs").GetInt32()));
@@ -36,6 +36,18 @@ public sealed class TortureTests
         Assert.True(torture.ExitCode == 0, torture.Errors + torture.Output);
         using var report = JsonDocument.Parse(torture.Output);
         Assert.Equal(1, report.RootElement.GetProperty("total").GetProperty("failed_before_switchover").GetInt32());
+    }
+
+    [Fact]
+    public async Task An_engine_is_killed_after_the_switchover_and_the_guest_goes_on()
+    {
+        using PageferryProcess torture = await PageferryProcess.RunAsync(
+            "torture", "--seed", "2", "--count", "3", "--memory", "32M", "--modes", "kill-engine", "--mode", "postcopy", "--json");
+        Assert.True(torture.ExitCode == 0, torture.Errors + torture.Output);
+        using var report = JsonDocument.Parse(torture.Output);
+        JsonElement total = report.RootElement.GetProperty("total");
+        Assert.All(s_harms, harm => Assert.Equal(0, total.GetProperty(harm).GetInt32()));
+        Assert.InRange(total.GetProperty("reconnects").GetInt32(), 1, int.MaxValue);
     }
 
     [Fact]

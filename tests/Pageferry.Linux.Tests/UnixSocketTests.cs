@@ -57,7 +57,7 @@ public sealed class UnixSocketTests : IDisposable
             {
                 theirs.Descriptor.KeepOnExec();
                 string script = $"printf kept >&{theirs.Descriptor.Number}; printf leaked >&{ours.Descriptor.Number}";
-                using var child = System.Diagnostics.Process.Start(new System.Diagnostics.ProcessStartInfo("/bin/bash", ["-c", script]) { RedirectStandardError = true })!;
+                using var child = System.Diagnostics.Process.Start(new System.Diagnostics.ProcessStartInfo("/bin/bash", ["-c", script]) { UseShellExecute = false, RedirectStandardError = true })!;
                 child.WaitForExit();
                 Assert.NotEqual(0, child.ExitCode);
             }

@@ -50,7 +50,8 @@ internal static class VmReceiveCommand
                 result.AddError("Option '--listen' is required.");
             }
 
-            if (result.GetValue(engine) is EngineWord.Separate)
+            // A word that is none has no value here, and is complained about elsewhere.
+            if (result.GetResult(engine) is { Tokens: [{ Value: EngineWord.Separate }] })
             {
                 CheckSeparate(result, delivery, report);
             }
@@ -59,7 +60,7 @@ internal static class VmReceiveCommand
         [
             "pageferry vm receive --listen 127.0.0.1:4444 --control /tmp/b.sock",
             "pageferry vm receive --listen 127.0.0.1:0 --control b.sock --delivery exit",
-            "pageferry vm receive --listen 127.0.0.1:4444 --control b.sock --engine separate",
+            "pageferry vm receive --listen 127.0.0.1:0 --control b.sock --engine separate",
             "pageferry vm receive --listen 0.0.0.0:4444 --control b.sock \\\n"
                 + "    --tls-cert b-cert.pem --tls-key b-key.pem --tls-ca ca-cert.pem",
         ];
@@ -93,7 +94,7 @@ internal static class VmReceiveCommand
 
     private static void CheckSeparate(CommandResult result, Option<string> delivery, Option<string?> report)
     {
-        if (result.GetValue(delivery) is DeliveryWord.Exit)
+        if (result.GetResult(delivery) is { Tokens: [{ Value: DeliveryWord.Exit }] })
         {
             result.AddError("--engine separate answers userfaults from the queue: exits are resolved by the vCPUs' own threads, in the guest's process. Leave --delivery out.");
         }

@@ -15,7 +15,7 @@ internal static class VmUpgradeEngineCommand
         var binary = new Option<string?>("--binary") { Description = "The pageferry program to run as the engine. Default: the one that runs, as its file is now.", HelpName = "FILE" };
         Option<bool> json = CommonOptions.Json();
         var command = new Command("upgrade-engine", "Replace the engine of an arriving guest by another build of it.") { control, binary, json };
-        examples[command] = ["pageferry vm upgrade-engine --control b.sock --binary /opt/pageferry-2/pageferry"];
+        examples[command] = ["pageferry vm upgrade-engine --control b.sock --binary /opt/new/pageferry"];
         command.SetAction(async (result, cancellation) =>
         {
             using var client = ControlClient.Connect(result.GetRequiredValue(control));

@@ -12,7 +12,7 @@ internal sealed record EngineStatus
     /// <summary>How often it died, or was replaced, and another one was started.</summary>
     public required int Restarts { get; init; }
 
-    /// <summary>The longest that the guest was without one that had taken over, in milliseconds.</summary>
+    /// <summary>The longest that a guest that runs here was without one that had taken over, in milliseconds.</summary>
     public required double LongestAbsenceMs { get; init; }
 
     /// <summary>Why there is none, or why the last one ended, for a reader; null if none ever did.</summary>

@@ -291,7 +291,7 @@ internal sealed class SeparateArrival : IArrival
         lock (_gate)
         {
             _engine = null;
-            _goneSince = engine.IsReady ? Environment.TickCount64 : _goneSince;
+            _goneSince = engine.IsReady || _goneSince == 0 ? Environment.TickCount64 : _goneSince;
         }
 
         age = engine.Age;
@@ -458,7 +458,11 @@ internal sealed class SeparateArrival : IArrival
         lock (_gate)
         {
             engine.IsReady = true;
-            _longestAbsence = _restarts > 0 ? Math.Max(_longestAbsence, Environment.TickCount64 - _goneSince) : 0;
+            if (_guest is { IsStarted: true })
+            {
+                _longestAbsence = Math.Max(_longestAbsence, Environment.TickCount64 - _goneSince);
+            }
+
             if (_isReplacement)
             {
                 replaced = _replaced;

@@ -13,6 +13,7 @@ internal static class ScenarioWord
         (TortureScenario.StopSource, "stop-source"),
         (TortureScenario.StopDestination, "stop-destination"),
         (TortureScenario.KillDestination, "kill-destination"),
+        (TortureScenario.KillEngine, "kill-engine"),
         (TortureScenario.Refuse, "refuse"),
         (TortureScenario.Mixed, "mixed"),
     ];

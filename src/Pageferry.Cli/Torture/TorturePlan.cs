@@ -35,6 +35,9 @@ internal sealed record TorturePlan
     /// <summary>The disturbances.</summary>
     public required IReadOnlyList<Disturbance> Disturbances { get; init; }
 
+    /// <summary>Whether the destination's engine has a process of its own, which can be killed.</summary>
+    public bool HasSeparateEngine => Disturbances.Any(disturbance => disturbance.Scenario == TortureScenario.KillEngine);
+
     /// <summary>Makes a plan.</summary>
     /// <param name="seed">What it follows from; the scenarios take turns with it.</param>
     /// <param name="options">What may be done, and to what.</param>
@@ -75,7 +78,8 @@ internal sealed record TorturePlan
         };
 
         // One half anywhere, which is after the switchover mostly; the other as often among the first hundreds of bytes, where everything is agreed on, as among the rest.
-        bool isAnywhere = scenario != TortureScenario.KillDestination && random.Next(2) == 0;
+        // An engine that is killed early leaves nothing to be killed later.
+        bool isAnywhere = scenario != TortureScenario.KillDestination && (random.Next(2) == 0 || scenario == TortureScenario.KillEngine);
         long at = isAnywhere ? 1 + random.NextInt64(most) : (long)Math.Pow(most, random.NextDouble());
         TimeSpan lasts = TimeSpan.FromMilliseconds(scenario switch
         {

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Globalization;
 using System.Net;
 
@@ -99,7 +100,10 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
         }
 
         VmStatus arrived = await ConfirmAsync(cancellation);
-        double stall = Math.Max(left.Migration?.DowntimeMs ?? 0, (arrived.Migration?.FaultLatencyUs?.Max ?? 0) / 1000);
+
+        // An engine counts the faults that it answers from when it has read of them: what was waited for without one is added.
+        double fault = ((arrived.Migration?.FaultLatencyUs?.Max ?? 0) / 1000) + (arrived.Engine?.LongestAbsenceMs ?? 0);
+        double stall = Math.Max(left.Migration?.DowntimeMs ?? 0, fault);
         return Result(outcome) with { LongestStallMs = Math.Round(stall, 1), Reconnects = left.Migration?.Reconnects ?? 0 };
     }
 
@@ -110,8 +114,9 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
         // One that was killed left it.
         string control = Path.Combine(directory, "destination.sock");
         File.Delete(control);
+        string[] engine = plan.HasSeparateEngine ? ["--engine", EngineWord.Separate, "--backing", BackingWord.Memfd] : [];
         _destination = ChildVm.Start("destination", control, [
-            "vm", "receive", "--listen", "127.0.0.1:0", "--link-timeout", string.Create(CultureInfo.InvariantCulture, $"{s_linkTimeout.TotalMilliseconds}ms")]);
+            "vm", "receive", "--listen", "127.0.0.1:0", "--link-timeout", string.Create(CultureInfo.InvariantCulture, $"{s_linkTimeout.TotalMilliseconds}ms"), .. engine]);
         await _destination.ConnectAsync(cancellation);
         VmStatus waiting = await _destination.StatusAsync(cancellation);
         return IPEndPoint.Parse(waiting.Listen ?? throw new CommandException("The destination does not say where it listens."));
@@ -253,6 +258,12 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
             return;
         }
 
+        if (disturbance.Scenario == TortureScenario.KillEngine)
+        {
+            await KillEngineAsync(cancellation);
+            return;
+        }
+
         Task stop = (disturbance.Scenario == TortureScenario.StopSource ? _source! : _destination!).StopAsync(disturbance.Lasts, cancellation);
         lock (_stops)
         {
@@ -260,6 +271,33 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
         }
 
         await stop;
+    }
+
+    private async Task KillEngineAsync(CancellationToken cancellation)
+    {
+        await _looking.WaitAsync(cancellation);
+        try
+        {
+            VmStatus destination = await _destination!.StatusAsync(cancellation);
+            if (destination.Engine?.Pid is { } pid)
+            {
+                using var engine = Process.GetProcessById(pid);
+                engine.Kill();
+                _events.Add($"killed the engine {pid}; the destination's state is '{destination.State}'");
+            }
+            else
+            {
+                _events.Add("there is no engine to kill");
+            }
+        }
+        catch (ArgumentException)
+        {
+            _events.Add("the engine has ended by itself");
+        }
+        finally
+        {
+            _ = _looking.Release();
+        }
     }
 
     /// <summary>

@@ -27,6 +27,9 @@ internal enum TortureScenario
     /// <summary>The destination's process is killed before the guest could run there.</summary>
     KillDestination,
 
+    /// <summary>The process of the destination's engine is killed, before or after the switchover.</summary>
+    KillEngine,
+
     /// <summary>All connections are cut, and for a while nobody gets through.</summary>
     Refuse,
 
