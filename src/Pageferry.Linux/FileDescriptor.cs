@@ -26,6 +26,15 @@ public sealed class FileDescriptor : SafeHandle
         return copy >= 0 ? new FileDescriptor(copy) : throw LinuxException.FromLastError($"duplicate file descriptor {Number}");
     }
 
+    /// <summary>Duplicates the descriptor for programs to be started (<c>F_DUPFD</c>): the duplicate stays open in them, under its number.</summary>
+    /// <returns>The duplicate, which the caller disposes as soon as the program runs: whatever else is started meanwhile gets it too.</returns>
+    /// <exception cref="LinuxException">The process has too many open files (EMFILE).</exception>
+    public FileDescriptor DuplicateForPrograms()
+    {
+        int copy = Interop.Fcntl(Number, Interop.F_DUPFD, 0);
+        return copy >= 0 ? new FileDescriptor(copy) : throw LinuxException.FromLastError($"duplicate file descriptor {Number}");
+    }
+
     /// <inheritdoc/>
     protected override bool ReleaseHandle() => Interop.Close((int)handle) == 0;
 }

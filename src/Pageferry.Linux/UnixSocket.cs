@@ -12,7 +12,12 @@ public sealed class UnixSocket : IDisposable
 
     private static readonly int s_headerLength = Unsafe.SizeOf<Interop.cmsghdr>();
 
-    private UnixSocket(int fd) => Descriptor = new FileDescriptor(fd);
+    private UnixSocket(int fd)
+        : this(new FileDescriptor(fd))
+    {
+    }
+
+    private UnixSocket(FileDescriptor descriptor) => Descriptor = descriptor;
 
     /// <summary>The socket: readable while there is something to receive or accept.</summary>
     public FileDescriptor Descriptor { get; }
@@ -90,6 +95,11 @@ public sealed class UnixSocket : IDisposable
                 : throw LinuxException.FromLastError("make a pair of Unix sockets");
         }
     }
+
+    /// <summary>Takes over a socket that this process was started with.</summary>
+    /// <param name="descriptor">The socket; owned by the result.</param>
+    /// <returns>The socket, which the caller disposes.</returns>
+    public static UnixSocket FromDescriptor(FileDescriptor descriptor) => new(descriptor);
 
     /// <summary>Waits for a connection and takes it.</summary>
     /// <returns>The socket, which the caller disposes.</returns>

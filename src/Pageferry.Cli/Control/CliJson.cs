@@ -20,6 +20,12 @@ namespace Pageferry.Cli;
 [JsonSerializable(typeof(TlsInitReport))]
 [JsonSerializable(typeof(TortureReport))]
 [JsonSerializable(typeof(FailureReport))]
+[JsonSerializable(typeof(MoveHello))]
+[JsonSerializable(typeof(MoveWelcome))]
+[JsonSerializable(typeof(MoveOffer))]
+[JsonSerializable(typeof(MoveImage))]
+[JsonSerializable(typeof(MoveArrived))]
+[JsonSerializable(typeof(MoveStatus))]
 internal sealed partial class CliJson : JsonSerializerContext
 {
     private static CliJson? s_indented;
