@@ -113,7 +113,7 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
 
             double restoreMs = Stopwatch.GetElapsedTime(imagesAt).TotalMilliseconds;
             _stage = MoveStage.Restored;
-            return await AwaitStartAsync(control, restoreMs, hook, ended, log, serving, cancellation);
+            return await AwaitStartAsync(control, restoreMs, hook, restore, log, serving, cancellation);
         }
         catch (Exception)
         {
@@ -144,7 +144,7 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
     }
 
     /// <summary>The processes stand ready. Whatever happens to the connection, they run when the source has said so, and not otherwise.</summary>
-    private async Task<bool> AwaitStartAsync(MoveConnection first, double restoreMs, RestoreHook hook, Task ended, string log, Task serving, CancellationToken cancellation)
+    private async Task<bool> AwaitStartAsync(MoveConnection first, double restoreMs, RestoreHook hook, Process restore, string log, Task serving, CancellationToken cancellation)
     {
         MoveConnection? control = first;
         bool isFirst = true;
@@ -172,7 +172,8 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
                     hook.Answer(start: true);
                 }
 
-                if (await Task.WhenAny(hook.IsRunning, ended) != hook.IsRunning)
+                // CRIU may end before what it said is read here.
+                if (await Task.WhenAny(hook.IsRunning, restore.WaitForExitAsync(CancellationToken.None)) != hook.IsRunning && restore.ExitCode != 0)
                 {
                     await AwaitLostAsync(control, log);
                     return false;

@@ -5,6 +5,9 @@ namespace Pageferry.Cli;
 /// <summary>What CRIU says when it fails, and what to do about it.</summary>
 internal static partial class CriuAdvice
 {
+    /// <summary>It tries to have more descriptors, and does without.</summary>
+    private const string Harmless = "RLIMIT_NOFILE";
+
     /// <summary>Words of an error, and the remedy.</summary>
     private static readonly (string Words, string Remedy)[] s_remedies =
     [
@@ -36,7 +39,7 @@ internal static partial class CriuAdvice
     /// <inheritdoc cref="ExplainLog"/>
     internal static string Explain(IEnumerable<string> log)
     {
-        string[] errors = [.. log.Where(static line => line.Contains("Error (", StringComparison.Ordinal)).Select(static line => Where().Replace(line, string.Empty).Trim()).TakeLast(4)];
+        string[] errors = [.. log.Where(static line => line.Contains("Error (", StringComparison.Ordinal) && !line.Contains(Harmless, StringComparison.Ordinal)).Select(static line => Where().Replace(line, string.Empty).Trim()).TakeLast(4)];
         string[] remedies = [.. s_remedies.Where(known => errors.Any(error => error.Contains(known.Words, StringComparison.OrdinalIgnoreCase))).Select(known => known.Remedy).Take(2)];
         return errors.Length == 0 ? "CRIU did not say why." : string.Join(" ", [.. errors.Select(error => error.TrimEnd('.') + "."), .. remedies]);
     }
