@@ -92,7 +92,7 @@ internal static class ArrivalObstacles
             yield return new Obstacle($"The destination lacks files that the process has open or mapped: {string.Join(", ", missing)}.", "Put them at the same paths there.");
         }
 
-        string[] others = [.. offer.Files.Where(static file => new FileInfo(file.Path) is { Exists: true, Length: var length } && length != file.Length).Select(static file => file.Path).Take(MostNamed)];
+        string[] others = [.. offer.Files.Where(static file => file.Length is not null && new FileInfo(file.Path) is { Exists: true, Length: var length } && length != file.Length).Select(static file => file.Path).Take(MostNamed)];
         if (others.Length > 0)
         {
             yield return new Obstacle($"At the destination files have other sizes than at the source: {string.Join(", ", others)}.", "The process needs the same programs, libraries and data on both sides.");

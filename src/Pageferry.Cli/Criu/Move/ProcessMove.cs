@@ -270,6 +270,7 @@ internal sealed class ProcessMove : IDisposable
         var serving = new Thread(() =>
         {
             MoveConnection? connection = first;
+            string? told = null;
             while (!_isOver)
             {
                 try
@@ -282,8 +283,9 @@ internal sealed class ProcessMove : IDisposable
                 }
                 catch (Exception failure) when (failure is IOException or SocketException or ObjectDisposedException)
                 {
-                    if (!_isOver && failure is PageServerException)
+                    if (!_isOver && failure is PageServerException && failure.Message != told)
                     {
+                        told = failure.Message;
                         Console.Error.WriteLine($"pageferry: {failure.Message}");
                     }
                 }

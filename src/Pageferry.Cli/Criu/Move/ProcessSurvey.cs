@@ -153,17 +153,17 @@ internal sealed class ProcessSurvey
     /// <summary>The regular files that they have open or mapped.</summary>
     private IEnumerable<MoveFile> Files()
     {
-        IEnumerable<string> mapped = Pids.SelectMany(static pid => ProcFiles.Lines($"/proc/{pid}/maps")).Select(static line =>
+        var mapped = Pids.SelectMany(static pid => ProcFiles.Lines($"/proc/{pid}/maps")).Select(static line =>
         {
             int slash = line.IndexOf('/', StringComparison.Ordinal);
             return slash < 0 ? string.Empty : line[slash..];
-        });
-        foreach (string path in mapped.Concat(_descriptors.Values.SelectMany(static links => links)).Where(static path => path.StartsWith('/')).Distinct(StringComparer.Ordinal))
+        }).ToHashSet(StringComparer.Ordinal);
+        foreach (string path in mapped.Union(_descriptors.Values.SelectMany(static links => links), StringComparer.Ordinal).Where(static path => path.StartsWith('/')))
         {
             // What is deleted goes along as an image.
             if (new FileInfo($"/proc/{Root}/root{path}") is { Exists: true, Attributes: var attributes, Length: var length } && !attributes.HasFlag(FileAttributes.Device) && !attributes.HasFlag(FileAttributes.Directory))
             {
-                yield return new MoveFile(path, length);
+                yield return new MoveFile(path, mapped.Contains(path) ? length : null);
             }
         }
     }
