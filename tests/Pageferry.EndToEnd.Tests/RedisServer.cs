@@ -27,7 +27,7 @@ internal sealed class RedisServer : IDisposable
         string socket = Path.Combine(directory, "redis.sock");
         using PageferryProcess started = await PageferryProcess.RunProgramAsync(
             "nsenter", $"--net=/run/netns/{network}", "redis-server", "--daemonize", "yes", "--pidfile", pidFile, "--dir", directory, "--unixsocket", socket,
-            "--bind", "127.0.0.1", address, "--protected-mode", "no", "--save", "", "--enable-debug-command", "yes", "--logfile", Path.Combine(directory, "redis.log"));
+            "--bind", address, "--protected-mode", "no", "--save", "", "--enable-debug-command", "yes", "--logfile", Path.Combine(directory, "redis.log"));
         Assert.True(started.ExitCode == 0, started.Errors);
         var clock = Stopwatch.StartNew();
         while (!File.Exists(pidFile) || !File.Exists(socket) || !File.ReadAllText(pidFile).EndsWith('\n'))

@@ -18,6 +18,10 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
 {
     private const int MostImages = 1 << 16;
 
+    /// <summary>What is decided once: that the processes run here, or that this destination may end.</summary>
+    private const int Starts = 1;
+    private const int Ends = 2;
+
     /// <summary>How long a source that was lost may take to come back until processes that have not run are given up.</summary>
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
 
@@ -27,10 +31,15 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
     private readonly Channel<MoveConnection> _controls = Channel.CreateBounded<MoveConnection>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropOldest }, static dropped => dropped.Dispose());
     private readonly Channel<MoveConnection> _pages = Channel.CreateBounded<MoveConnection>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropOldest }, static dropped => dropped.Dispose());
     private volatile string _stage = MoveStage.Preparing;
+    private int _decision;
     private int _pid;
 
     /// <summary>What the source calls the move.</summary>
     internal string Session { get; } = Convert.ToHexString(RandomNumberGenerator.GetBytes(16));
+
+    /// <summary>Gives the move up, if the processes don't run here.</summary>
+    /// <returns>Whether they don't, and never will.</returns>
+    internal bool TryEnd() => Interlocked.CompareExchange(ref _decision, Ends, 0) != Starts;
 
     /// <summary>Takes a connection of the source's, and welcomes it.</summary>
     /// <returns>Whether it still was there.</returns>
@@ -104,16 +113,25 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
         string log = Path.Combine(directory, "restore.log");
         using Process restore = criu.Start(["restore", "-d", "-D", images, "-W", directory, "-v2", "-o", log, "--lazy-pages", "--action-script", hook.Path, .. offer.Traits.Options()]);
         Task ended = restore.WaitForExitAsync(CancellationToken.None);
+        Task start = control.ReceiveAsync(MoveMessage.Start, cancellation);
         try
         {
-            if (await Task.WhenAny(hook.IsRestored, ended).WaitAsync(s_patience, cancellation) != hook.IsRestored)
+            Task first = await Task.WhenAny(hook.IsRestored, ended, start).WaitAsync(s_patience, cancellation);
+            if (first == start)
+            {
+                // A source that is lost now has not heard that anything stands ready, and has given up.
+                await start;
+                throw new MoveException("The source sent Start before anything stood ready.");
+            }
+
+            if (first != hook.IsRestored)
             {
                 throw new CommandException($"CRIU could not restore process {offer.Pid} at the destination. {CriuAdvice.ExplainLog(log)}");
             }
 
             double restoreMs = Stopwatch.GetElapsedTime(imagesAt).TotalMilliseconds;
             _stage = MoveStage.Restored;
-            return await AwaitStartAsync(control, restoreMs, hook, restore, log, serving, cancellation);
+            return await AwaitStartAsync(control, start, restoreMs, hook, restore, log, serving, cancellation);
         }
         catch (Exception)
         {
@@ -144,7 +162,7 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
     }
 
     /// <summary>The processes stand ready. Whatever happens to the connection, they run when the source has said so, and not otherwise.</summary>
-    private async Task<bool> AwaitStartAsync(MoveConnection first, double restoreMs, RestoreHook hook, Process restore, string log, Task serving, CancellationToken cancellation)
+    private async Task<bool> AwaitStartAsync(MoveConnection first, Task firstStart, double restoreMs, RestoreHook hook, Process restore, string log, Task serving, CancellationToken cancellation)
     {
         MoveConnection? control = first;
         bool isFirst = true;
@@ -165,11 +183,15 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
                     await control.SendAsync(MoveMessage.Restored, cancellation);
                 }
 
-                await control.ReceiveAsync(MoveMessage.Start, _stage == MoveStage.Started ? CancellationToken.None : cancellation);
-                if (_stage != MoveStage.Started)
+                await (control == first ? firstStart : control.ReceiveAsync(MoveMessage.Start, _stage == MoveStage.Started ? CancellationToken.None : cancellation));
+                if (Interlocked.CompareExchange(ref _decision, Starts, 0) == 0)
                 {
                     _stage = MoveStage.Started;
                     hook.Answer(start: true);
+                }
+                else if (_stage != MoveStage.Started)
+                {
+                    throw new OperationCanceledException(cancellation);
                 }
 
                 // CRIU may end before what it said is read here.
@@ -188,7 +210,7 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
                 await AwaitMemoryAsync(control, serving);
                 return true;
             }
-            catch (Exception failure) when (failure is (IOException or SocketException) and not MoveException { IsParting: true })
+            catch (Exception failure) when (failure is (IOException or SocketException) && (_stage == MoveStage.Started || failure is not MoveException { IsParting: true }))
             {
                 Show(_stage == MoveStage.Started ? "running" : "restoring", $"{failure.Message} The source is waited for.");
                 control?.Dispose();

@@ -61,6 +61,11 @@ internal sealed class MoveListener : IDisposable
             {
                 Begin(await accepting, succeeded, cancellation);
             }
+            catch (OperationCanceledException) when (!MayEnd())
+            {
+                await Console.Error.WriteLineAsync("pageferry: What runs here needs its memory: this command ends when it has come.");
+                cancellation = CancellationToken.None;
+            }
             catch (SocketException)
             {
                 // It was gone at once; or no descriptor is left, and some come free.
@@ -74,6 +79,15 @@ internal sealed class MoveListener : IDisposable
     {
         _socket.Dispose();
         _strangers.Dispose();
+    }
+
+    /// <summary>Whether nothing that runs here would lose its memory.</summary>
+    private bool MayEnd()
+    {
+        lock (_lock)
+        {
+            return _current?.TryEnd() ?? true;
+        }
     }
 
     private void Begin(Socket socket, TaskCompletionSource succeeded, CancellationToken cancellation)
