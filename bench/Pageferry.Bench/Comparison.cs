@@ -27,6 +27,9 @@ internal sealed class Comparison(string name, int rounds)
         },
     };
 
+    /// <summary>How often each program runs.</summary>
+    public int Rounds => rounds;
+
     /// <summary>Fields of what programs print that are not stored.</summary>
     public IReadOnlyList<string> Leave { get; init; } = [];
 

@@ -24,6 +24,20 @@ internal static class DemandPaging
             comparison.Alternate($"{title}_2_vcpus", "us_per_fault", Populated, Ours(pageferry, userfault, backing, 2), Twin(userfault, backing, 2));
         }
 
+        foreach (string backing in (ReadOnlySpan<string>)["memfd", "anonymous"])
+        {
+            // What an exit costs this machine's KVM beside its queue: both are the product's, with the same page source.
+            foreach (int vcpus in (ReadOnlySpan<int>)[1, 2])
+            {
+                comparison.Alternate(
+                    $"exit_beside_queue_{backing}_{vcpus}_vcpus",
+                    "us_per_fault",
+                    Populated,
+                    [.. Ours(pageferry, "missing", backing, vcpus), "--delivery", "exit"],
+                    [.. Ours(pageferry, "missing", backing, vcpus), "--delivery", "queue"]);
+            }
+        }
+
         comparison.Store();
         return 0;
     }

@@ -160,9 +160,17 @@ public sealed class PageStates : IDisposable
     {
         CheckRun(page, count);
         ulong done = 0;
-        while (done < count && this[page + done] == state)
+        while (done < count)
         {
-            done++;
+            int shift = ShiftOf(page + done);
+            int inWord = (int)Math.Min(count - done, (ulong)(PagesPerWord - (shift / BitsPerPage)));
+            ulong others = ~PagesIn(Volatile.Read(ref WordOf(page + done)), state) >> shift;
+            int run = Math.Min(inWord, BitOperations.TrailingZeroCount(others) / BitsPerPage);
+            done += (ulong)run;
+            if (run < inWord)
+            {
+                break;
+            }
         }
 
         return done;

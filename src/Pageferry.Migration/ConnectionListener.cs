@@ -93,40 +93,23 @@ internal sealed class ConnectionListener : IDisposable
     internal IncomingConnections? AcceptControl(SessionId held, bool takesOthers, TimeSpan longest)
     {
         long until = longest == Timeout.InfiniteTimeSpan ? long.MaxValue : Environment.TickCount64 + (long)longest.TotalMilliseconds;
-        IncomingConnections session;
-        lock (_gate)
+        while (AwaitControl(held, takesOthers, until) is { } session)
         {
-            _held = held;
-            _takesOthers = takesOthers;
-            Monitor.PulseAll(_gate);
-            while (_offered is null)
+            try
             {
-                ObjectDisposedException.ThrowIf(_isDisposed, this);
-                long left = until - Environment.TickCount64;
-                if (left <= 0)
-                {
-                    return null;
-                }
-
-                _ = Monitor.Wait(_gate, (int)Math.Min(left, int.MaxValue));
+                session.Control.Patience = MigrationSource.Patience;
+                session.Control.Admit(WelcomeTo(session));
+                return session;
             }
-
-            session = new IncomingConnections(this, _offered.Value.Connection, _offered.Value.Hello, _offered.Value.Version);
-            _session = session;
-            _offered = null;
+            catch (Exception failure)
+            {
+                // It was gone before it was let in, and is waited for on.
+                Log(session.Control, MigrationSource.Describe(failure));
+                session.Dispose();
+            }
         }
 
-        try
-        {
-            session.Control.Patience = MigrationSource.Patience;
-            session.Control.Admit(WelcomeTo(session));
-            return session;
-        }
-        catch
-        {
-            session.Dispose();
-            throw;
-        }
+        return null;
     }
 
     /// <summary>Waits until a connection has come to its session, or for a while.</summary>
@@ -171,6 +154,31 @@ internal sealed class ConnectionListener : IDisposable
 
         offered?.TryPart("This destination stopped listening.");
         offered?.Dispose();
+    }
+
+    private IncomingConnections? AwaitControl(SessionId held, bool takesOthers, long until)
+    {
+        lock (_gate)
+        {
+            _held = held;
+            _takesOthers = takesOthers;
+            Monitor.PulseAll(_gate);
+            while (_offered is null)
+            {
+                ObjectDisposedException.ThrowIf(_isDisposed, this);
+                long left = until - Environment.TickCount64;
+                if (left <= 0)
+                {
+                    return null;
+                }
+
+                _ = Monitor.Wait(_gate, (int)Math.Min(left, int.MaxValue));
+            }
+
+            _session = new IncomingConnections(this, _offered.Value.Connection, _offered.Value.Hello, _offered.Value.Version);
+            _offered = null;
+            return _session;
+        }
     }
 
     private void AcceptAll()

@@ -174,9 +174,17 @@ public sealed class CriuPageServerTests : IDisposable
     private async Task<MovingProcess> DumpedAsync(string version, int mebibytes, string order)
     {
         MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), mebibytes, order);
-        await process.MakePassesAsync(1);
-        await CriuRelease.Of(version).DumpAsync(process, Directory("images"));
-        return process;
+        try
+        {
+            await process.MakePassesAsync(1);
+            await CriuRelease.Of(version).DumpAsync(process, Directory("images"));
+            return process;
+        }
+        catch
+        {
+            process.Dispose();
+            throw;
+        }
     }
 
     private Task<PageferryProcess> ServeAsync() => StartAsync("--lazy-pages", "-D", Path("images"));

@@ -113,7 +113,7 @@ public sealed class ReportTests : IDisposable
         return (report.RootElement.GetProperty("status").GetProperty("migration").GetProperty("phase").GetString(), report.RootElement.TryGetProperty("error", out _));
     }
 
-    private static JsonDocument Read(string path)
+    internal static JsonDocument Read(string path)
     {
         using var reader = XmlReader.Create(path, new XmlReaderSettings { DtdProcessing = DtdProcessing.Ignore, XmlResolver = null });
         return JsonDocument.Parse(XDocument.Load(reader).Descendants().Single(element => element.Name.LocalName == "script").Value);

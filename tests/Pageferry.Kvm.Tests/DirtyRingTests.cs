@@ -58,13 +58,13 @@ public sealed class DirtyRingTests : IDisposable
         ulong[] written = [.. Range(256, 512), .. Range(FirstDataPage, 1024)];
         using TestMachine machine = WriterOf(written);
         machine.Cpu.BindToCurrentThread();
-        Assert.Equal(VcpuExitKind.DirtyRingFull, machine.Cpu.Run().Kind);
-        Assert.Equal(VcpuExitKind.DirtyRingFull, machine.Cpu.Run().Kind);
+        Assert.Equal(VcpuExitKind.DirtyRingFull, machine.Run().Kind);
+        Assert.Equal(VcpuExitKind.DirtyRingFull, machine.Run().Kind);
         HashSet<ulong> told = [.. Take(machine)];
-        Assert.Equal(VcpuExitKind.DirtyRingFull, machine.Cpu.Run().Kind);
+        Assert.Equal(VcpuExitKind.DirtyRingFull, machine.Run().Kind);
         Assert.True(machine.VirtualMachine.ResetDirtyRings() > 0);
         VcpuExit exit;
-        while ((exit = machine.Cpu.Run()).Kind == VcpuExitKind.DirtyRingFull)
+        while ((exit = machine.Run()).Kind == VcpuExitKind.DirtyRingFull)
         {
             told.UnionWith(Take(machine));
             _ = machine.VirtualMachine.ResetDirtyRings();

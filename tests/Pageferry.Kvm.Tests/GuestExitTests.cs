@@ -19,7 +19,7 @@ public class GuestExitTests
             asm.mov(edx, 0x43);
             asm.@out(dx, eax);
         });
-        VcpuExit exit = machine.Cpu.Run();
+        VcpuExit exit = machine.Run();
         Assert.Equal(new VcpuExit(VcpuExitKind.PortWrite, Interop.KVM_EXIT_IO, 0x43, 4, 1), exit);
         Assert.Equal([0x44, 0x33, 0x22, 0x11], machine.Cpu.Data(exit).ToArray());
     }
@@ -33,10 +33,10 @@ public class GuestExitTests
             asm.@in(al, 0x42);
             asm.@out(0x43, al);
         });
-        VcpuExit exit = machine.Cpu.Run();
+        VcpuExit exit = machine.Run();
         Assert.Equal(new VcpuExit(VcpuExitKind.PortRead, Interop.KVM_EXIT_IO, 0x42, 1, 1), exit);
         machine.Cpu.Data(exit)[0] = 0x5A;
-        exit = machine.Cpu.Run();
+        exit = machine.Run();
         Assert.Equal((VcpuExitKind.PortWrite, 0x43UL), (exit.Kind, exit.Address));
         Assert.Equal([0x5A], machine.Cpu.Data(exit).ToArray());
     }
@@ -53,7 +53,7 @@ public class GuestExitTests
 
         // The page table's entry of the data page points beyond the slot.
         machine.Map(TestMachine.DataAddress, Nowhere);
-        VcpuExit exit = machine.Cpu.Run();
+        VcpuExit exit = machine.Run();
         Assert.Equal(new VcpuExit(VcpuExitKind.MmioWrite, Interop.KVM_EXIT_MMIO, Nowhere, 4, 1), exit);
         Assert.Equal([0x88, 0x77, 0x66, 0x55], machine.Cpu.Data(exit).ToArray());
     }
@@ -68,7 +68,7 @@ public class GuestExitTests
             asm.mov(al, __byte_ptr[rbx]);
         });
         machine.Memory.Protect(TestMachine.DataAddress, TestMachine.PageSize, MemoryProtection.None);
-        VcpuExit exit = machine.Cpu.Run();
+        VcpuExit exit = machine.Run();
 
         // Which one depends on the kernel: only some know the address.
         Assert.True(
@@ -81,7 +81,7 @@ public class GuestExitTests
     {
         using Kvm kvm = Kvm.Open();
         using TestMachine machine = Booted(kvm, asm => asm.ud2());
-        Assert.Equal(VcpuExitKind.Shutdown, machine.Cpu.Run().Kind);
+        Assert.Equal(VcpuExitKind.Shutdown, machine.Run().Kind);
     }
 
     [Fact]
@@ -92,7 +92,7 @@ public class GuestExitTests
         machine.Cpu.Kick();
         Assert.Equal(VcpuExitKind.Interrupted, machine.Cpu.Run().Kind);
         Assert.Equal(TestMachine.CodeAddress, machine.Cpu.Registers.Rip);
-        Assert.Equal(VcpuExitKind.PortWrite, machine.Cpu.Run().Kind);
+        Assert.Equal(VcpuExitKind.PortWrite, machine.Run().Kind);
     }
 
     private static TestMachine Booted(Kvm kvm, Action<Assembler> write)

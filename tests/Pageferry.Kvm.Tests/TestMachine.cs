@@ -88,12 +88,24 @@ internal sealed class TestMachine : IDisposable
     /// <summary>Maps a page of the guest to another guest physical address.</summary>
     public void Map(ulong address, ulong gpa) => Put(PageTables + (address / PageSize * 8), gpa | PresentWritableUser);
 
+    /// <summary>Runs to the guest's next exit: a signal of the runtime's may end a run too.</summary>
+    public VcpuExit Run()
+    {
+        VcpuExit exit;
+        do
+        {
+            exit = Cpu.Run();
+        }
+        while (exit.Kind == VcpuExitKind.Interrupted);
+        return exit;
+    }
+
     /// <summary>Runs to the guest's next <c>out</c>, and completes that instruction, so that the state is whole.</summary>
     /// <param name="port">The port that is expected.</param>
     public void RunTo(ushort port)
     {
         Cpu.BindToCurrentThread();
-        VcpuExit exit = Cpu.Run();
+        VcpuExit exit = Run();
         if (exit.Kind != VcpuExitKind.PortWrite || exit.Address != port)
         {
             VcpuRegisters at = Cpu.Registers;

@@ -52,6 +52,30 @@ public class PageStatesTests
     }
 
     [Fact]
+    public void A_run_is_counted_as_page_by_page() =>
+        Gen.Select(Gen.Int[0, 7], Gen.Int[0, 40]).Array[1, 12].Sample(
+            runs =>
+            {
+                PageState[] model = [.. runs.SelectMany(run => Enumerable.Repeat((PageState)run.Item1, run.Item2))];
+                using var states = new PageStates((ulong)model.Length);
+                for (int page = 0; page < model.Length; page++)
+                {
+                    _ = states.Change((ulong)page, PageState.Absent, model[page]);
+                }
+
+                for (int page = 0; page < model.Length; page++)
+                {
+                    foreach (int count in (ReadOnlySpan<int>)[model.Length - page, Math.Min(3, model.Length - page)])
+                    {
+                        int expected = model.Skip(page).Take(count).TakeWhile(state => state == model[page]).Count();
+                        Assert.Equal((ulong)expected, states.CountRun((ulong)page, (ulong)count, model[page]));
+                        Assert.Equal(0UL, states.CountRun((ulong)page, (ulong)count, (PageState)(((int)model[page] + 1) % 8)));
+                    }
+                }
+            },
+            threads: 1);
+
+    [Fact]
     public void Claims_behave_like_a_plain_array_of_states()
     {
         Gen<(int Page, int Count, int State)[]> steps =

@@ -115,6 +115,26 @@ public sealed class ListenerTests : IDisposable
     }
 
     [Fact]
+    public void A_source_that_is_gone_before_it_is_let_in_is_nobody()
+    {
+        _ = Introduce(ConnectionRole.Control, 1);
+        using (_listener.AcceptControl())
+        {
+            using Socket gone = ConnectRaw();
+            _ = gone.Send(HelloFrame(ConnectionRole.Control, 1, SessionId.None));
+            Assert.True(SpinWait.SpinUntil(() => _listener.Handshakes == 1, s_patience));
+
+            // Time to read its hello; what is sent to it from now on fails.
+            Thread.Sleep(100);
+            gone.LingerState = new LingerOption(enable: true, seconds: 0);
+        }
+
+        Task<Welcome> next = Introduce(ConnectionRole.Control, 1);
+        using IncomingConnections session = _listener.AcceptControl();
+        Assert.True(next.Result.Session.Matches(session.Id));
+    }
+
+    [Fact]
     public void A_source_that_goes_ends_its_session_at_once()
     {
         Task<Welcome> control = Introduce(ConnectionRole.Control, 1);
