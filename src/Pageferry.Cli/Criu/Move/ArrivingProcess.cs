@@ -25,6 +25,9 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
     /// <summary>How long a source that was lost may take to come back until processes that have not run are given up.</summary>
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
 
+    /// <summary>How long CRIU may take to give a restore up.</summary>
+    private static readonly TimeSpan s_toEnd = TimeSpan.FromSeconds(2);
+
     /// <summary>How long the last word of a source that has everything behind it is waited for.</summary>
     private static readonly TimeSpan s_farewell = TimeSpan.FromSeconds(10);
 
@@ -75,7 +78,7 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
         {
             return await RestoreAsync(control, directory, cancellation);
         }
-        catch (Exception failure) when (failure is IOException or SocketException or CommandException or UnauthorizedAccessException or OperationCanceledException)
+        catch (Exception failure) when (failure is IOException or SocketException or CommandException or UnauthorizedAccessException or OperationCanceledException or TimeoutException)
         {
             string reason = failure is OperationCanceledException ? "the destination was ended" : failure.Message;
             Show("failed", _stage == MoveStage.Started ? reason : $"A move failed, and what was to be moved goes on at the source: {reason}");
@@ -137,13 +140,26 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
         {
             if (_stage != MoveStage.Started)
             {
-                // Its end is that of the processes, which have not run.
                 hook.Answer(start: false);
-                await ended.WaitAsync(s_patience, CancellationToken.None);
+                await EndRestoreAsync(restore, ended);
                 await EndServingAsync(directory, serving);
             }
 
             throw;
+        }
+    }
+
+    /// <summary>Ends the restore, and the processes with it, which have not run. One that waits for a page, and gets none any more, does not hear that it is to end.</summary>
+    private static async Task EndRestoreAsync(Process restore, Task ended)
+    {
+        try
+        {
+            await ended.WaitAsync(s_toEnd);
+        }
+        catch (TimeoutException)
+        {
+            restore.Kill(entireProcessTree: true);
+            await ended.WaitAsync(s_patience);
         }
     }
 

@@ -146,20 +146,25 @@ internal sealed class MoveListener : IDisposable
             return;
         }
 
-        if (!await arriving.AttachAsync(connection, hello.ForPages) || !isNew)
+        if (!isNew)
         {
+            _ = await arriving.AttachAsync(connection, hello.ForPages);
             return;
         }
 
-        bool isSuccess = await arriving.RunAsync(cancellation);
-        lock (_lock)
+        try
         {
-            _current = null;
+            if (await arriving.AttachAsync(connection, forPages: false) && await arriving.RunAsync(cancellation))
+            {
+                _ = succeeded.TrySetResult();
+            }
         }
-
-        if (isSuccess)
+        finally
         {
-            _ = succeeded.TrySetResult();
+            lock (_lock)
+            {
+                _current = null;
+            }
         }
     }
 }
