@@ -33,7 +33,14 @@ internal static class CommandTree
 
         try
         {
-            return await result.InvokeAsync(new InvocationConfiguration { EnableDefaultExceptionHandler = false });
+            var configuration = new InvocationConfiguration { EnableDefaultExceptionHandler = false };
+            if (result.CommandResult.Command is { Name: CriuMoveCommand.Name or CriuReceiveCommand.Name } moving && moving.Parents.Any(static parent => parent.Name == "criu"))
+            {
+                // Told to end, they end when they can: no deadline ends them in the middle.
+                configuration.ProcessTerminationTimeout = null;
+            }
+
+            return await result.InvokeAsync(configuration);
         }
         catch (OperationCanceledException)
         {
@@ -80,8 +87,20 @@ internal static class CommandTree
         examples[bench] = ["pageferry bench demand-paging --compare"];
         var tls = new Command("tls", "Make certificates for migrations between hosts.") { TlsInitCommand.Create(examples) };
         examples[tls] = ["pageferry tls init --host a.example --host b.example"];
-        var criu = new Command("criu", "Take the place of CRIU's own programs when processes move.") { CriuLazyPagesCommand.Create(examples), CriuPageServerCommand.Create(examples) };
-        examples[criu] = ["pageferry criu page-server --lazy-pages -D images --port 9999"];
+        var criu = new Command("criu", "Move processes, and take the place of CRIU's own programs when they move.")
+        {
+            CriuMoveCommand.Create(examples),
+            CriuReceiveCommand.Create(examples),
+            CriuLazyPagesCommand.Create(examples),
+            CriuPageServerCommand.Create(examples),
+            CriuGuardCommand.Create(),
+        };
+        examples[criu] =
+        [
+            "pageferry criu receive --listen 127.0.0.1:4455",
+            "pageferry criu move 1234 --to 127.0.0.1:4455",
+            "pageferry criu page-server --lazy-pages -D images --port 9999",
+        ];
         var root = new RootCommand("Moves running guests between processes: the guest goes first, its memory follows when it is touched.")
         {
             DemoCommand.Create(examples),

@@ -26,14 +26,13 @@ public sealed class FileDescriptor : SafeHandle
         return copy >= 0 ? new FileDescriptor(copy) : throw LinuxException.FromLastError($"duplicate file descriptor {Number}");
     }
 
-    /// <summary>Lets programs that this process starts from now on have the descriptor, by the same number (no <c>FD_CLOEXEC</c>).</summary>
-    /// <exception cref="LinuxException">EBADF: it is closed.</exception>
-    public void KeepOnExec()
+    /// <summary>Duplicates the descriptor for programs to be started (<c>F_DUPFD</c>): the duplicate stays open in them, under its number.</summary>
+    /// <returns>The duplicate, which the caller disposes as soon as the program runs: whatever else is started meanwhile gets it too.</returns>
+    /// <exception cref="LinuxException">The process has too many open files (EMFILE).</exception>
+    public FileDescriptor DuplicateForPrograms()
     {
-        if (Interop.Fcntl(Number, Interop.F_SETFD, 0) != 0)
-        {
-            throw LinuxException.FromLastError($"keep file descriptor {Number} open in programs that are started");
-        }
+        int copy = Interop.Fcntl(Number, Interop.F_DUPFD, 0);
+        return copy >= 0 ? new FileDescriptor(copy) : throw LinuxException.FromLastError($"duplicate file descriptor {Number}");
     }
 
     /// <inheritdoc/>

@@ -86,6 +86,31 @@ public sealed class MigrationSecurity : IDisposable
         }
     }
 
+    /// <summary>Begins TLS over a connection that carries something else than a migration, as the side that connected.</summary>
+    /// <param name="connection">The connection; disposing what is returned disposes it.</param>
+    /// <param name="host">The name or address that was connected to, which the peer's certificate has to be for unless <see cref="PeerName"/> is another.</param>
+    /// <param name="cancellationToken">Ends the handshake.</param>
+    /// <returns>The stream; and why the peer's certificate is refused, null if it is good. A peer that is refused is told why, and gets nothing else.</returns>
+    /// <exception cref="IOException">There is no TLS with this peer.</exception>
+    public async Task<(Stream Stream, string? Refusal)> SecureAsSourceAsync(Stream connection, string host, CancellationToken cancellationToken)
+    {
+        string? refused = null;
+        Stream stream = await SecureAsync(connection, tls => tls.AuthenticateAsClientAsync(ForSource(host, why => refused = why), cancellationToken)).ConfigureAwait(false);
+        return (stream, refused);
+    }
+
+    /// <summary>Begins TLS over a connection that carries something else than a migration, as the side that was connected to.</summary>
+    /// <param name="connection">The connection; disposing what is returned disposes it.</param>
+    /// <param name="cancellationToken">Ends the handshake.</param>
+    /// <returns>As with <see cref="SecureAsSourceAsync"/>.</returns>
+    /// <exception cref="IOException">There is no TLS with this peer.</exception>
+    public async Task<(Stream Stream, string? Refusal)> SecureAsDestinationAsync(Stream connection, CancellationToken cancellationToken)
+    {
+        string? refused = null;
+        Stream stream = await SecureAsync(connection, tls => tls.AuthenticateAsServerAsync(ForDestination(why => refused = why), cancellationToken)).ConfigureAwait(false);
+        return (stream, refused);
+    }
+
     /// <summary>How a source begins TLS.</summary>
     /// <param name="host">The name or address that it connects to.</param>
     /// <param name="refused">As with <see cref="ForDestination"/>.</param>
@@ -127,6 +152,26 @@ public sealed class MigrationSecurity : IDisposable
             return true;
         },
     };
+
+    private static async Task<Stream> SecureAsync(Stream connection, Func<SslStream, Task> authenticate)
+    {
+        var tls = new SslStream(connection, leaveInnerStreamOpen: false);
+        try
+        {
+            await authenticate(tls).ConfigureAwait(false);
+            return tls;
+        }
+        catch (Exception failure)
+        {
+            await tls.DisposeAsync().ConfigureAwait(false);
+            if (failure is AuthenticationException)
+            {
+                throw new IOException($"There is no TLS with this peer: {failure.InnerException?.Message ?? failure.Message}", failure);
+            }
+
+            throw;
+        }
+    }
 
     private void Judge(X509Certificate? certificate, X509Chain? chain, string use, string? name, Action<string> refused)
     {

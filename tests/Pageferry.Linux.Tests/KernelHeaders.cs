@@ -12,6 +12,7 @@ internal static class KernelHeaders
         #include <errno.h>
         #include <fcntl.h>
         #include <poll.h>
+        #include <signal.h>
         #include <stddef.h>
         #include <stdio.h>
         #include <time.h>

@@ -55,8 +55,8 @@ public sealed class UnixSocketTests : IDisposable
         {
             using (theirs)
             {
-                theirs.Descriptor.KeepOnExec();
-                string script = $"printf kept >&{theirs.Descriptor.Number}; printf leaked >&{ours.Descriptor.Number}";
+                using FileDescriptor kept = theirs.Descriptor.DuplicateForPrograms();
+                string script = $"printf kept >&{kept.Number}; printf leaked >&{ours.Descriptor.Number}";
                 using var child = System.Diagnostics.Process.Start(new System.Diagnostics.ProcessStartInfo("/bin/bash", ["-c", script]) { UseShellExecute = false, RedirectStandardError = true })!;
                 child.WaitForExit();
                 Assert.NotEqual(0, child.ExitCode);

@@ -21,6 +21,12 @@ namespace Pageferry.Cli;
 [JsonSerializable(typeof(TortureReport))]
 [JsonSerializable(typeof(FailureReport))]
 [JsonSerializable(typeof(EngineMessage))]
+[JsonSerializable(typeof(MoveHello))]
+[JsonSerializable(typeof(MoveWelcome))]
+[JsonSerializable(typeof(MoveOffer))]
+[JsonSerializable(typeof(MoveImage))]
+[JsonSerializable(typeof(MoveArrived))]
+[JsonSerializable(typeof(MoveStatus))]
 internal sealed partial class CliJson : JsonSerializerContext
 {
     private static CliJson? s_indented;

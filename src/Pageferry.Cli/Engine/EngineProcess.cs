@@ -59,8 +59,8 @@ internal sealed class EngineProcess : IDisposable
         using (theirs)
         {
             // Known by its number, which nothing else that is started meanwhile makes use of.
-            theirs.Descriptor.KeepOnExec();
-            string[] arguments = ["engine", "--socket", theirs.Descriptor.Number.ToString(CultureInfo.InvariantCulture)];
+            using FileDescriptor forEngine = theirs.Descriptor.DuplicateForPrograms();
+            string[] arguments = ["engine", "--socket", forEngine.Number.ToString(CultureInfo.InvariantCulture)];
             ProcessStartInfo info = program is null ? SelfCommand.StartInfo(arguments) : new ProcessStartInfo(program, arguments);
 
             // The guest's process may be held by its standard input.

@@ -39,14 +39,14 @@ public sealed class LazyRestore : IDisposable
     /// <summary>Reads the images and listens for a restore.</summary>
     /// <param name="imagesDirectory">The images that are restored.</param>
     /// <param name="workDirectory">Where <c>lazy-pages.socket</c> is made.</param>
-    /// <param name="pageServer">Who has the pages; null for the images.</param>
+    /// <param name="pageServer">Who has the pages, at an address or a Unix socket; null for the images.</param>
     /// <param name="background">Which pages to fetch that nobody waits for.</param>
     /// <param name="logger">Hears what happens; null for nobody.</param>
     /// <returns>The daemon, which the caller disposes.</returns>
     /// <exception cref="ImageException">An image is missing or makes no sense.</exception>
     /// <exception cref="LinuxException">The socket can't be made. EADDRINUSE: another daemon listens there.</exception>
     /// <exception cref="System.Net.Sockets.SocketException">The page server can't be reached.</exception>
-    public static LazyRestore Listen(string imagesDirectory, string workDirectory, IPEndPoint? pageServer, BackgroundFill background, ILogger? logger = null)
+    public static LazyRestore Listen(string imagesDirectory, string workDirectory, EndPoint? pageServer, BackgroundFill background, ILogger? logger = null)
     {
         var images = ImageSet.Open(imagesDirectory);
         int[] pids = [.. images.ReadProcesses().Select(process => process.Pid)];

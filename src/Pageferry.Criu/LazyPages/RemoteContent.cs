@@ -17,7 +17,7 @@ internal sealed class RemoteContent : IContent
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(20);
 
     private readonly Socket _socket;
-    private readonly IPEndPoint _server;
+    private readonly EndPoint _server;
     private readonly PageServerForm _form;
     private readonly ILogger _logger;
     private readonly Queue<Asked> _asked = new(1024);
@@ -28,7 +28,7 @@ internal sealed class RemoteContent : IContent
     private volatile bool _hasFailed;
     private volatile bool _isDisposed;
 
-    private RemoteContent(Socket socket, IPEndPoint server, PageServerForm form, ILogger logger)
+    private RemoteContent(Socket socket, EndPoint server, PageServerForm form, ILogger logger)
     {
         _socket = socket;
         _server = server;
@@ -37,11 +37,17 @@ internal sealed class RemoteContent : IContent
         new Thread(ReceiveAll) { IsBackground = true, Name = "page server" }.Start();
     }
 
-    internal static RemoteContent Connect(IPEndPoint server, PageServerForm form, ILogger logger)
+    internal static RemoteContent Connect(EndPoint server, PageServerForm form, ILogger logger)
     {
-        var socket = new Socket(server.AddressFamily, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+        bool isUnix = server is UnixDomainSocketEndPoint;
+        var socket = new Socket(server.AddressFamily, SocketType.Stream, isUnix ? ProtocolType.Unspecified : ProtocolType.Tcp);
         try
         {
+            if (!isUnix)
+            {
+                socket.NoDelay = true;
+            }
+
             socket.Connect(server);
             return new RemoteContent(socket, server, form, logger);
         }

@@ -6,8 +6,8 @@ internal static partial class Interop
 {
     internal const int F_GETFL = 3;
     internal const int F_SETFL = 4;
+    internal const int F_DUPFD = 0;
     internal const int F_DUPFD_CLOEXEC = 1030;
-    internal const int F_SETFD = 2;
 
     [LibraryImport(Libraries.C, EntryPoint = "close", SetLastError = true)]
     internal static partial int Close(int fd);

@@ -1,0 +1,63 @@
+using System.Net.Sockets;
+using System.Threading.Channels;
+
+namespace Pageferry.Cli;
+
+/// <summary>
+/// Takes the lazy-pages daemon's connection, on a Unix socket that only this user reaches, to the source, over whichever connection the source has made for it last: when the source
+/// comes back, so does the daemon.
+/// </summary>
+internal sealed class PageRelay : IDisposable
+{
+    private readonly Socket _socket;
+    private readonly ChannelReader<MoveConnection> _sources;
+    private readonly CancellationTokenSource _ended = new();
+
+    /// <summary>Listens for the daemon.</summary>
+    /// <param name="path">The socket's path.</param>
+    /// <param name="sources">The source's connections for pages.</param>
+    internal PageRelay(string path, ChannelReader<MoveConnection> sources)
+    {
+        EndPoint = new UnixDomainSocketEndPoint(path);
+        _sources = sources;
+        _socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        _socket.Bind(EndPoint);
+        _socket.Listen(1);
+        _ = Task.Run(RelayAllAsync);
+    }
+
+    /// <summary>Where the daemon connects to.</summary>
+    internal UnixDomainSocketEndPoint EndPoint { get; }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _ended.Cancel();
+        _socket.Dispose();
+    }
+
+    private static async Task CopyAsync(Stream from, Stream to, CancellationToken cancellation)
+    {
+        const int BufferBytes = 64 << 10;
+        await from.CopyToAsync(to, BufferBytes, cancellation);
+    }
+
+    private async Task RelayAllAsync()
+    {
+        while (!_ended.IsCancellationRequested)
+        {
+            try
+            {
+                await using var daemon = new NetworkStream(await _socket.AcceptAsync(_ended.Token), ownsSocket: true);
+                using MoveConnection source = await _sources.ReadAsync(_ended.Token);
+                using var cut = CancellationTokenSource.CreateLinkedTokenSource(_ended.Token);
+                _ = await Task.WhenAny(CopyAsync(daemon, source.Stream, cut.Token), CopyAsync(source.Stream, daemon, cut.Token));
+                await cut.CancelAsync();
+            }
+            catch (Exception failure) when (failure is IOException or SocketException or OperationCanceledException or ObjectDisposedException)
+            {
+                // The daemon connects again, or the move is over.
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+using System.Diagnostics;
+
+namespace Pageferry.Cli;
+
+/// <summary>
+/// What <c>criu restore</c> runs on its way (<c>--action-script</c>): when the processes stand ready it waits to be told whether they may run, and says when they do. Without an answer CRIU gives
+/// the restore up, and kills them before they have run.
+/// </summary>
+internal sealed class RestoreHook : IDisposable
+{
+    private const string Ready = "restored";
+    private const string Runs = "running";
+    private const string End = "end";
+
+    /// <summary>
+    /// Nothing but a shell, which is there and starts within a millisecond. <c>timeout</c> ends it if this process is gone; it is far beyond what this process takes to decide.
+    /// </summary>
+    private const string Script = $"""
+        #!/bin/sh
+        case $CRTOOLS_SCRIPT_ACTION in
+        post-restore) [ "$1" = inner ] || exec timeout 300 "$0" inner
+            echo {Ready} >"$0.said"; read -r answer <"$0.answer"; [ "$answer" = start ] ;;
+        post-resume) [ "$1" = inner ] || exec timeout 60 "$0" inner
+            echo {Runs} >"$0.said" ;;
+        esac
+        """;
+
+    private readonly FileStream _said;
+    private readonly FileStream _answer;
+    private readonly TaskCompletionSource _isRestored = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly TaskCompletionSource _isRunning = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    private RestoreHook(string path, FileStream said, FileStream answer)
+    {
+        Path = path;
+        _said = said;
+        _answer = answer;
+        new Thread(Listen) { IsBackground = true, Name = "restore hook" }.Start();
+    }
+
+    /// <summary>The script.</summary>
+    internal string Path { get; }
+
+    /// <summary>Completes when the processes stand ready.</summary>
+    internal Task IsRestored => _isRestored.Task;
+
+    /// <summary>Completes when the processes run.</summary>
+    internal Task IsRunning => _isRunning.Task;
+
+    /// <summary>Makes the script and its pipes.</summary>
+    /// <param name="directory">Where to; nobody else's.</param>
+    /// <exception cref="CommandException">The pipes can't be made.</exception>
+    internal static async Task<RestoreHook> MakeAsync(string directory)
+    {
+        string path = System.IO.Path.Combine(directory, "hook");
+        await File.WriteAllTextAsync(path, Script);
+        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        using (Process mkfifo = Process.Start("mkfifo", ["-m", "600", $"{path}.said", $"{path}.answer"]))
+        {
+            await mkfifo.WaitForExitAsync();
+            if (mkfifo.ExitCode != 0)
+            {
+                throw new CommandException($"Could not make pipes in {directory}: mkfifo ended with {mkfifo.ExitCode}.");
+            }
+        }
+
+        // Open for both, so that neither end waits for the other to open its own; and the script sees an end of its pipe when this process is gone.
+        return new RestoreHook(path, OpenPipe($"{path}.said"), OpenPipe($"{path}.answer"));
+    }
+
+    /// <summary>Says whether the processes may run.</summary>
+    internal void Answer(bool start)
+    {
+        _answer.Write(start ? "start\n"u8 : "stop\n"u8);
+        _answer.Flush();
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        // Ends the thread, which then closes what it reads.
+        _said.Write("end\n"u8);
+        _answer.Dispose();
+    }
+
+    private static FileStream OpenPipe(string path) => new(path, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite, bufferSize: 0);
+
+    private void Listen()
+    {
+        using var lines = new StreamReader(_said);
+        while (lines.ReadLine() is { } line && line != End)
+        {
+            _ = line switch
+            {
+                Ready => _isRestored.TrySetResult(),
+                Runs => _isRunning.TrySetResult(),
+                _ => false,
+            };
+        }
+    }
+}

@@ -1,0 +1,318 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Text.Json;
+using Pageferry.Migration.Tests;
+
+namespace Pageferry.EndToEnd.Tests;
+
+/// <summary><c>pageferry criu move</c> and <c>criu receive</c>: real processes and a real Redis, moved by a real CRIU between namespaces.</summary>
+[Collection(nameof(Alone))]
+public sealed class CriuMoveTests : IDisposable
+{
+    private const string Service = "10.99.0.1";
+
+    private readonly TemporaryDirectory _directory = new();
+    private readonly CriuRelease _criu = CriuRelease.Of("4.2");
+    private readonly List<IDisposable> _started = [];
+
+    public void Dispose()
+    {
+        _started.AsEnumerable().Reverse().ToList().ForEach(started => started.Dispose());
+        _directory.Dispose();
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(5)]
+    public async Task A_process_moves_with_its_descendants(int processes)
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64 / processes, "random", processes);
+        PageferryProcess destination = await ReceiveAsync();
+        PageferryProcess move = await MoveAsync(process.Pid, destination, "--json");
+        Assert.True(move.ExitCode == 0, move.Errors + destination.Output + destination.Errors);
+        using (var done = JsonDocument.Parse(move.Output.TrimEnd().Split('\n')[^1]))
+        {
+            Assert.Equal("done", done.RootElement.GetProperty("phase").GetString());
+            Assert.InRange(done.RootElement.GetProperty("downtime_ms").GetDouble(), 1, 60_000);
+            Assert.InRange(done.RootElement.GetProperty("pages_sent").GetDouble(), 64 * 255 / 2, double.MaxValue);
+        }
+
+        await process.LeaveAsync();
+        await process.MakePassesAsync(2);
+        Assert.All(Enumerable.Range(0, processes), number => Assert.Equal(0UL, process.BadOf(number)));
+        await destination.WaitUntilAsync(() => destination.Output.Contains("has all its memory", StringComparison.Ordinal), "that it has its memory");
+        Assert.False(destination.HasExited, "The first process of a pid namespace stays as long as what it received.");
+    }
+
+    [Fact]
+    public async Task A_Redis_of_a_million_keys_moves_under_tls_and_saves_at_once()
+    {
+        const int Keys = 1_000_000;
+        NetworkPair network = Network();
+        using var certificates = new TestCertificates();
+        certificates.Sign("a", ["a.example"]);
+        certificates.Sign("b", [NetworkPair.AddressB]);
+        using RedisServer redis = await RedisServer.StartAsync(Path("."), network.A, "127.0.0.1");
+        await redis.FillAsync(Keys);
+        string digest = await redis.AskAsync("DEBUG", "DIGEST");
+        PageferryProcess destination = await ReceiveInAsync(network.B, $"{NetworkPair.AddressB}:0", Tls("b"));
+        PageferryProcess move = await MoveFromAsync(network.A, redis.Pid, destination, Tls("a"));
+        Assert.True(move.ExitCode == 0, move.Errors + destination.Output + destination.Errors);
+        await redis.SaveAsync();
+        Assert.Equal(digest, await redis.AskAsync("DEBUG", "DIGEST"));
+        Assert.Equal("0", await redis.CountBadAsync(Keys));
+        TestContext.Current.SendDiagnosticMessage(move.Output);
+
+        string[] Tls(string side) => ["--tls-cert", certificates.Path($"{side}-cert.pem"), "--tls-key", certificates.Path($"{side}-key.pem"), "--tls-ca", certificates.Authority];
+    }
+
+    [Fact]
+    public async Task A_Redis_moves_with_its_address_and_its_clients_stay_connected()
+    {
+        const int Keys = 200_000;
+        NetworkPair network = Network();
+        using var clients = new ClientNetwork(network, Service);
+        using RedisServer redis = await RedisServer.StartAsync(Path("."), network.A, Service);
+        await redis.FillAsync(Keys);
+        string digest = await redis.AskAsync("DEBUG", "DIGEST");
+        using var idle = clients.Connect();
+        using var writer = clients.Connect();
+        string idleId = await idle.AskAsync("CLIENT ID");
+        string writerId = await writer.AskAsync("CLIENT ID");
+        long writes = 0;
+        using var enough = new CancellationTokenSource();
+        Task writing = Task.Run(async () =>
+        {
+            while (!enough.IsCancellationRequested)
+            {
+                // Each write arrives once, and is answered once.
+                Assert.Equal($"{++writes}", await writer.AskAsync("INCR written"));
+            }
+        });
+        PageferryProcess destination = await ReceiveInAsync(network.B, $"{NetworkPair.AddressB}:0", ["--insecure-network"]);
+        PageferryProcess move = StartMoveFrom(network.A, redis.Pid, destination, "--insecure-network", "--tcp-established");
+        await move.WaitUntilAsync(() => move.HasExited || move.Errors.Contains("Runs at", StringComparison.Ordinal), "that it runs");
+        clients.Route(network.B);
+        await move.WaitForExitAsync();
+        Assert.True(move.ExitCode == 0, move.Errors + destination.Output + destination.Errors);
+        await redis.SaveAsync();
+        long then = Interlocked.Read(ref writes);
+        await move.WaitUntilAsync(() => writing.IsCompleted || Interlocked.Read(ref writes) > then + 10, "that writes go on");
+        await enough.CancelAsync();
+        await writing;
+        Assert.Equal(idleId, await idle.AskAsync("CLIENT ID"));
+        Assert.Equal(writerId, await writer.AskAsync("CLIENT ID"));
+        Assert.Equal($"{writes}", await redis.AskAsync("GETDEL", "written"));
+        Assert.Equal(digest, await redis.AskAsync("DEBUG", "DIGEST"));
+        Assert.Equal("0", await redis.CountBadAsync(Keys));
+    }
+
+    [Fact]
+    public async Task A_Redis_with_a_client_is_refused_without_a_word_on_connections_and_goes_on()
+    {
+        NetworkPair network = Network();
+        using var clients = new ClientNetwork(network, Service);
+        using RedisServer redis = await RedisServer.StartAsync(Path("."), network.A, Service);
+        await redis.FillAsync(1000);
+        using var client = clients.Connect();
+        string id = await client.AskAsync("CLIENT ID");
+        PageferryProcess destination = await ReceiveInAsync(network.B, $"{NetworkPair.AddressB}:0", ["--insecure-network"]);
+        PageferryProcess move = await MoveFromAsync(network.A, redis.Pid, destination, "--insecure-network");
+        Assert.Equal(1, move.ExitCode);
+        Assert.Contains("--tcp-established", move.Errors, StringComparison.Ordinal);
+        Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
+        Assert.Equal(id, await client.AskAsync("CLIENT ID"));
+        Assert.Equal("0", await redis.CountBadAsync(1000));
+    }
+
+    [Fact]
+    public async Task A_process_whose_ids_are_taken_is_refused_before_it_is_frozen()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 1, "sequential");
+        PageferryProcess destination = Start(PageferryProcess.Start("criu", "receive", "--listen", "127.0.0.1:0", "--criu", _criu.Program));
+        PageferryProcess move = await MoveAsync(process.Pid, await ListeningAsync(destination));
+        Assert.Equal(1, move.ExitCode);
+        Assert.Contains($"{process.Pid}", move.Errors, StringComparison.Ordinal);
+        Assert.Contains("unshare -p", move.Errors, StringComparison.Ordinal);
+        await process.MakePassesAsync(2);
+        Assert.False(destination.HasExited);
+    }
+
+    [Fact]
+    public async Task A_receiver_that_is_killed_before_the_process_runs_there_leaves_it_running_here()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
+        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
+        PageferryProcess move = StartMove(process.Pid, destination);
+        await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
+        Assert.Equal('t', StateOf(process.Pid));
+        KillReceiver(destination);
+        await move.WaitForExitAsync();
+        Assert.Equal(1, move.ExitCode);
+        Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
+        await process.MakePassesAsync(2);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Fact]
+    public async Task A_move_that_is_killed_before_the_process_runs_there_leaves_it_running_here()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
+        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
+        PageferryProcess move = StartMove(process.Pid, destination);
+        await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
+        Assert.Equal('t', StateOf(process.Pid));
+        move.Kill();
+        await process.MakePassesAsync(2);
+        await File.WriteAllTextAsync(Path("go"), string.Empty);
+        await destination.WaitUntilAsync(() => destination.Output.Contains("failed", StringComparison.Ordinal), "that it says so");
+        await process.MakePassesAsync(2);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Fact]
+    public async Task A_move_that_is_cancelled_before_the_process_runs_there_leaves_it_running_here()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
+        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
+        PageferryProcess move = StartMove(process.Pid, destination);
+        await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
+        move.Signal("INT");
+        await move.WaitForExitAsync();
+        Assert.Equal(130, move.ExitCode);
+        Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
+        await process.MakePassesAsync(2);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Fact]
+    public async Task A_restore_that_fails_leaves_the_process_running_here_and_the_receiver_listening()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
+        string failing = await ScriptAsync("criu-failing", $"case $1 in restore) [ -e {Path("good")} ] || exit 1 ;; esac; exec {_criu.Program} \"$@\"");
+        PageferryProcess destination = await ReceiveAsync(failing);
+        PageferryProcess move = await MoveAsync(process.Pid, destination);
+        Assert.Equal(1, move.ExitCode);
+        Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
+        await process.MakePassesAsync(1);
+        await File.WriteAllTextAsync(Path("good"), string.Empty);
+        PageferryProcess again = await MoveAsync(process.Pid, destination);
+        Assert.True(again.ExitCode == 0, again.Errors + destination.Output + destination.Errors);
+        await process.LeaveAsync();
+        await process.MakePassesAsync(1);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Fact]
+    public async Task A_process_that_is_killed_half_way_ends_the_move_on_both_sides()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 256, "sequential");
+        PageferryProcess destination = await ReceiveAsync();
+        PageferryProcess move = StartMove(process.Pid, destination);
+        await move.WaitUntilAsync(() => move.HasExited || move.Errors.Contains("Runs at", StringComparison.Ordinal), "that it runs");
+        using (Process kill = Process.Start("nsenter", ["-t", $"{ChildOf(destination)}", "-p", "-m", "kill", "-9", $"{process.Pid}"]))
+        {
+            await kill.WaitForExitAsync();
+        }
+
+        await move.WaitForExitAsync(TimeSpan.FromSeconds(60));
+        await destination.WaitForExitAsync(TimeSpan.FromSeconds(60));
+        Assert.True(move.ExitCode == 0, move.Errors);
+        Assert.True(destination.ExitCode == 0, destination.Errors);
+    }
+
+    [Theory]
+    [InlineData("not a process id", "0", "--to", "127.0.0.1:4455")]
+    [InlineData("choose one", "1", "--to", "127.0.0.1:4455", "--tcp-established", "--tcp-close")]
+    [InlineData("under TLS only", "1", "--to", "10.0.0.1:4455")]
+    public async Task What_can_not_be_is_refused(string reason, params string[] options)
+    {
+        using PageferryProcess refused = await PageferryProcess.RunAsync(["criu", "move", .. options]);
+        Assert.Equal(2, refused.ExitCode);
+        Assert.Contains(reason, refused.Errors, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_missing_CRIU_is_said_before_anything_is_done()
+    {
+        using PageferryProcess receive = await PageferryProcess.RunAsync("criu", "receive", "--listen", "127.0.0.1:0", "--criu", Path("none"));
+        Assert.Equal(1, receive.ExitCode);
+        Assert.Contains("--criu", receive.Errors, StringComparison.Ordinal);
+        using PageferryProcess move = await PageferryProcess.RunAsync("criu", "move", "1", "--to", "127.0.0.1:1", "--criu", Path("none"));
+        Assert.Equal(1, move.ExitCode);
+        Assert.Contains("--criu", move.Errors, StringComparison.Ordinal);
+    }
+
+    private static char StateOf(int pid) => File.ReadAllText($"/proc/{pid}/stat") is var stat ? stat[stat.LastIndexOf(')') + 2] : ' ';
+
+    /// <summary>The receiver, which is the child of the program that made its namespaces.</summary>
+    private static int ChildOf(PageferryProcess namespaces) =>
+        int.Parse(File.ReadAllText($"/proc/{namespaces.Pid}/task/{namespaces.Pid}/children").Trim(), CultureInfo.InvariantCulture);
+
+    private static string EndpointOf(PageferryProcess destination) => destination.Output.Split('\n')[0].TrimEnd('.').Split(' ')[^1];
+
+    /// <summary>The receiver alone: what it has restored, and CRIU, are killed with the namespace, since it is the first process there.</summary>
+    private static void KillReceiver(PageferryProcess destination)
+    {
+        using Process kill = Process.Start("kill", ["-9", $"{ChildOf(destination)}"]);
+        kill.WaitForExit();
+    }
+
+    private string Path(string name) => _directory.Path(name);
+
+    private T Start<T>(T started)
+        where T : IDisposable
+    {
+        _started.Add(started);
+        return started;
+    }
+
+    private NetworkPair Network() => Start(NetworkPair.MakeOrSkip());
+
+    /// <summary>A CRIU that says when it is to restore, and waits until it may.</summary>
+    private Task<string> SlowCriuAsync() =>
+        ScriptAsync("criu-slow", $"case $1 in restore) touch {Path("restoring")}; while [ ! -e {Path("go")} ]; do sleep 0.05; done ;; esac; exec {_criu.Program} \"$@\"");
+
+    private async Task<string> ScriptAsync(string name, string script)
+    {
+        await File.WriteAllTextAsync(Path(name), $"#!/bin/sh\n{script}\n");
+        File.SetUnixFileMode(Path(name), UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        return Path(name);
+    }
+
+    private static async Task<PageferryProcess> ListeningAsync(PageferryProcess destination)
+    {
+        await destination.WaitUntilAsync(() => destination.Output.Contains('\n', StringComparison.Ordinal) || destination.HasExited, "that it listens");
+        Assert.False(destination.HasExited, destination.Errors);
+        return destination;
+    }
+
+    /// <summary>A receiver in a pid namespace of its own, as a user starts it.</summary>
+    private Task<PageferryProcess> ReceiveAsync(string? criu = null) => ListeningAsync(Start(PageferryProcess.StartProgram(
+        "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Built, "criu", "receive", "--listen", "127.0.0.1:0", "--criu", criu ?? _criu.Program)));
+
+    /// <summary>The same, in a network namespace that is there.</summary>
+    private Task<PageferryProcess> ReceiveInAsync(string network, string listen, params string[] options) => ListeningAsync(Start(PageferryProcess.StartProgram(
+        "nsenter",
+        [$"--net=/run/netns/{network}", "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Built, "criu", "receive", "--listen", listen, "--criu", _criu.Program, .. options])));
+
+    private PageferryProcess StartMove(int pid, PageferryProcess destination, params string[] options) =>
+        Start(PageferryProcess.Start(["criu", "move", $"{pid}", "--to", EndpointOf(destination), "--criu", _criu.Program, .. options]));
+
+    private PageferryProcess StartMoveFrom(string network, int pid, PageferryProcess destination, params string[] options) => Start(PageferryProcess.StartProgram(
+        "nsenter", [$"--net=/run/netns/{network}", PageferryProcess.Built, "criu", "move", $"{pid}", "--to", EndpointOf(destination), "--criu", _criu.Program, .. options]));
+
+    private async Task<PageferryProcess> MoveAsync(int pid, PageferryProcess destination, params string[] options)
+    {
+        PageferryProcess move = StartMove(pid, destination, options);
+        await move.WaitForExitAsync();
+        return move;
+    }
+
+    private async Task<PageferryProcess> MoveFromAsync(string network, int pid, PageferryProcess destination, params string[] options)
+    {
+        PageferryProcess move = StartMoveFrom(network, pid, destination, options);
+        await move.WaitForExitAsync();
+        return move;
+    }
+}

@@ -1,0 +1,57 @@
+using System.Diagnostics;
+
+namespace Pageferry.Linux.Tests;
+
+public sealed class OtherProcessTests : IDisposable
+{
+    private readonly Process _sleeper = Process.Start("sleep", ["600"]);
+
+    public void Dispose()
+    {
+        _sleeper.Kill();
+        _sleeper.WaitForExit();
+        _sleeper.Dispose();
+    }
+
+    [Fact]
+    public async Task A_process_stands_still_until_it_is_continued()
+    {
+        OtherProcess.Stop(_sleeper.Id);
+        await AwaitStateAsync('T');
+        OtherProcess.Continue(_sleeper.Id);
+        await AwaitStateAsync('S');
+    }
+
+    [Fact]
+    public void A_process_that_is_not_there_is_said()
+    {
+        const int AbovePids = 1 << 22;
+        LinuxException failure = Assert.Throws<LinuxException>(() => OtherProcess.Stop(AbovePids));
+        Assert.Equal(Errno.ESRCH, failure.Errno);
+    }
+
+    [Fact]
+    public async Task A_descriptor_that_was_duplicated_for_programs_is_open_in_them_under_its_number()
+    {
+        (UnixSocket one, UnixSocket other) = UnixSocket.CreatePair(UnixSocketType.Stream);
+        using (one)
+        using (other)
+        using (FileDescriptor duplicate = other.Descriptor.DuplicateForPrograms())
+        using (var list = Process.Start(new ProcessStartInfo("readlink", [$"/proc/self/fd/{other.Descriptor.Number}", $"/proc/self/fd/{duplicate.Number}"]) { RedirectStandardOutput = true, UseShellExecute = false })!)
+        {
+            string links = await list.StandardOutput.ReadToEndAsync();
+            await list.WaitForExitAsync();
+            Assert.Single(links.Split('\n', StringSplitOptions.RemoveEmptyEntries).Where(static link => link.StartsWith("socket:", StringComparison.Ordinal)));
+        }
+    }
+
+    private async Task AwaitStateAsync(char state)
+    {
+        var clock = Stopwatch.StartNew();
+        while (File.ReadAllText($"/proc/{_sleeper.Id}/stat") is var stat && stat[stat.LastIndexOf(')') + 2] != state)
+        {
+            Assert.True(clock.Elapsed < TimeSpan.FromSeconds(60), $"The process did not come into state {state}.");
+            await Task.Delay(10);
+        }
+    }
+}
