@@ -1,5 +1,4 @@
 using CsCheck;
-using Google.Protobuf;
 
 namespace Pageferry.Criu.Tests;
 
@@ -179,17 +178,5 @@ public sealed class ImageTests : IDisposable
 
     private static string Refused(Action read) => Assert.Throws<ImageException>(read).Message;
 
-    private void WriteMemory(params (ulong Start, ulong End)[] vmas)
-    {
-        using var bytes = new MemoryStream();
-        using var stream = new CodedOutputStream(bytes);
-        foreach ((ulong start, ulong end) in vmas)
-        {
-            stream.WriteTag(14, WireFormat.WireType.LengthDelimited);
-            stream.WriteBytes(ByteString.CopyFrom(TestImages.Message((1, start), (2, end), (5, 3), (6, 0x22))));
-        }
-
-        stream.Flush();
-        _files.Write($"mm-{TestImages.Pid}.img", ImageFile.MM_MAGIC, [bytes.ToArray()]);
-    }
+    private void WriteMemory(params (ulong Start, ulong End)[] vmas) => _files.Write($"mm-{TestImages.Pid}.img", ImageFile.MM_MAGIC, [TestImages.Memory(vmas)]);
 }
