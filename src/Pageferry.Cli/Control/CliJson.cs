@@ -19,6 +19,7 @@ namespace Pageferry.Cli;
 [JsonSerializable(typeof(PagingComparison))]
 [JsonSerializable(typeof(TlsInitReport))]
 [JsonSerializable(typeof(TortureReport))]
+[JsonSerializable(typeof(LazyReport))]
 [JsonSerializable(typeof(FailureReport))]
 internal sealed partial class CliJson : JsonSerializerContext
 {
