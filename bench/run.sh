@@ -1,5 +1,5 @@
 #!/bin/sh
-# Publishes the command and the benchmarks as native binaries, then runs the benchmarks named, or all but qemu, which installs a QEMU to run beside.
+# Publishes the command and the benchmarks as native binaries, then runs the benchmarks named, or all but qemu and criu, which get a QEMU and a CRIU to run beside.
 # Results go to bench/results.
 # usage: bench/run.sh [NAME...]
 set -eu
@@ -14,6 +14,7 @@ for name; do
             # For the raw TLS stream.
             [ -f /usr/include/openssl/ssl.h ] || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libssl-dev
             artifacts/bench/Pageferry.Bench qemu "$(bench/qemu/get-qemu.sh)" ;;
+        criu) artifacts/bench/Pageferry.Bench criu artifacts/native/pageferry "$(eng/get-criu.sh | tail -n 1)" ;;
         *) artifacts/bench/Pageferry.Bench "$name" ;;
     esac
 done

@@ -19,6 +19,8 @@ return args switch
     ["qemu", var qemu] => QemuComparison.Compare(qemu, rounds: 5, downtimes: 20, mebibytes: 1024, only: null),
     ["qemu", var qemu, var rounds, var downtimes, var mebibytes, .. var only] =>
         QemuComparison.Compare(qemu, int.Parse(rounds), int.Parse(downtimes), int.Parse(mebibytes), only is [var part] ? part : null),
+    ["criu", var pageferry, var criu] => CriuComparison.Compare(pageferry, criu, rounds: 5, remoteRounds: 3, mebibytes: 512),
+    ["criu", var pageferry, var criu, var rounds, var remoteRounds, var mebibytes] => CriuComparison.Compare(pageferry, criu, int.Parse(rounds), int.Parse(remoteRounds), int.Parse(mebibytes)),
     ["peer-source", var image, var mebibytes, var backing, var certificates] =>
         PageferryPeer.RunSource(image, int.Parse(mebibytes), Enum.Parse<GuestBacking>(backing), certificates),
     ["peer-destination", var certificates] => PageferryPeer.RunDestination(certificates),
@@ -35,6 +37,6 @@ static int Rounds(string[] options) => options is [var rounds] ? int.Parse(round
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator|arming|page-sizes [ROUNDS] | downtime|demand-paging|engine-restart PAGEFERRY [ROUNDS] | qemu QEMU [ROUNDS DOWNTIMES MEBIBYTES [PART]] | arming-cycles USERFAULTS SEED | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
+    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator|arming|page-sizes [ROUNDS] | downtime|demand-paging|engine-restart PAGEFERRY [ROUNDS] | qemu QEMU [ROUNDS DOWNTIMES MEBIBYTES [PART]] | criu PAGEFERRY CRIU [ROUNDS REMOTE_ROUNDS MEBIBYTES] | arming-cycles USERFAULTS SEED | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
     return 2;
 }

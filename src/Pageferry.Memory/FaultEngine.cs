@@ -183,6 +183,12 @@ public sealed class FaultEngine : IDisposable
         StartCold(source, armed);
     }
 
+    /// <summary>
+    /// Runs once what a fault runs, so that nothing of it is compiled or loaded while a guest waits. The first <see cref="Start"/> does that too; whoever knows that one will
+    /// be needed at once may have it done before.
+    /// </summary>
+    public static void Rehearse() => _ = s_warm.Value;
+
     /// <summary>Makes the way in for one receiving thread.</summary>
     /// <returns>The lane, which the caller disposes.</returns>
     /// <exception cref="InvalidOperationException">The engine was not started.</exception>

@@ -10,28 +10,29 @@ internal sealed class PlacingLocks
     /// <summary>Each costs the reading of events some 20 ns; more lanes than these share. A migration has one for each connection, and one more where there is one in the background.</summary>
     private const int Count = 8;
 
+    private const int WarmingStackBytes = 64 << 10;
+
     private readonly Lock[] _locks = [.. Enumerable.Range(0, Count).Select(_ => new Lock())];
     private int _lanes;
 
     /// <summary>A lock makes its event when it is waited for the first time: now, and not on the fault path.</summary>
     internal void Warm()
     {
-        foreach (Lock one in _locks)
-        {
-            var waiting = new Thread(() =>
+        Thread[] waiting = [.. _locks.Select(one => new Thread(
+            () =>
             {
                 lock (one)
                 {
                 }
-            });
-            lock (one)
-            {
-                waiting.Start();
-                _ = SpinWait.SpinUntil(() => waiting.ThreadState.HasFlag(ThreadState.WaitSleepJoin), millisecondsTimeout: 100);
-            }
-
-            waiting.Join();
+            },
+            WarmingStackBytes))];
+        using (EnterAll())
+        {
+            Array.ForEach(waiting, thread => thread.Start());
+            _ = SpinWait.SpinUntil(() => Array.TrueForAll(waiting, thread => thread.ThreadState.HasFlag(ThreadState.WaitSleepJoin)), millisecondsTimeout: 100);
         }
+
+        Array.ForEach(waiting, thread => thread.Join());
     }
 
     /// <summary>The lock that a lane, or a thread that places without one, holds from now on.</summary>

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Net;
+using Pageferry.Memory;
 
 namespace Pageferry.Migration;
 

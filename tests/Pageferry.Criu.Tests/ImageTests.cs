@@ -1,5 +1,4 @@
 using CsCheck;
-using Google.Protobuf;
 
 namespace Pageferry.Criu.Tests;
 
@@ -128,7 +127,7 @@ public sealed class ImageTests : IDisposable
     {
         _files.Write("pstree.img", ImageFile.PSTREE_MAGIC, [TestImages.Message((1, 7), (2, 0)), TestImages.Message((1, 9), (2, 7), (3, 9))]);
         Assert.Equal([new ProcessEntry(7, 0), new ProcessEntry(9, 7)], Images.ReadProcesses());
-        foreach (byte[][] bad in new byte[][][] { [], [TestImages.Message((2, 0))], [TestImages.Message((1, 7)), TestImages.Message((1, 7))], [TestImages.Message((1, 9), (2, 7))] })
+        foreach (byte[][] bad in new byte[][][] { [], [TestImages.Message((2, 0))], [TestImages.Message((1, 7)), TestImages.Message((1, 7))], [TestImages.Message((1, 9), (2, 7))], [TestImages.Message((1, 9), (2, 9))] })
         {
             _files.Write("pstree.img", ImageFile.PSTREE_MAGIC, bad);
             Assert.Contains("pstree.img", Refused(() => Images.ReadProcesses()), StringComparison.Ordinal);
@@ -140,7 +139,7 @@ public sealed class ImageTests : IDisposable
     {
         WriteMemory((0x1000, 0x3000), (0x3000, 0x4000), (0xffffffffff600000, 0xffffffffff601000));
         Assert.Equal([(0x1000UL, 0x3000UL), (0x3000, 0x4000), (0xffffffffff600000, 0xffffffffff601000)], Images.ReadMemoryMap(TestImages.Pid).Vmas.Select(vma => (vma.Start, vma.End)));
-        foreach ((ulong, ulong)[] bad in new (ulong, ulong)[][] { [(0x3000, 0x3000)], [(0x3000, 0x1000)], [(0x1000, 0x3000), (0x2000, 0x4000)], [(0x1001, 0x3000)], [(0, 1UL << 57)] })
+        foreach ((ulong, ulong)[] bad in new (ulong, ulong)[][] { [(0x3000, 0x3000)], [(0x3000, 0x1000)], [(0x1000, 0x3000), (0x2000, 0x4000)], [(0x1001, 0x3000)], [(0, 1UL << 57)], [(0xffffffffff600000, 0x1000)] })
         {
             WriteMemory(bad);
             Assert.Contains($"mm-{TestImages.Pid}.img", Refused(() => Images.ReadMemoryMap(TestImages.Pid)), StringComparison.Ordinal);
@@ -179,17 +178,5 @@ public sealed class ImageTests : IDisposable
 
     private static string Refused(Action read) => Assert.Throws<ImageException>(read).Message;
 
-    private void WriteMemory(params (ulong Start, ulong End)[] vmas)
-    {
-        using var bytes = new MemoryStream();
-        using var stream = new CodedOutputStream(bytes);
-        foreach ((ulong start, ulong end) in vmas)
-        {
-            stream.WriteTag(14, WireFormat.WireType.LengthDelimited);
-            stream.WriteBytes(ByteString.CopyFrom(TestImages.Message((1, start), (2, end), (5, 3), (6, 0x22))));
-        }
-
-        stream.Flush();
-        _files.Write($"mm-{TestImages.Pid}.img", ImageFile.MM_MAGIC, [bytes.ToArray()]);
-    }
+    private void WriteMemory(params (ulong Start, ulong End)[] vmas) => _files.Write($"mm-{TestImages.Pid}.img", ImageFile.MM_MAGIC, [TestImages.Memory(vmas)]);
 }

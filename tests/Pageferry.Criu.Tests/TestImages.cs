@@ -31,6 +31,22 @@ internal sealed class TestImages : IDisposable
         return bytes.ToArray();
     }
 
+    /// <summary>The message of a process's mappings.</summary>
+    internal static byte[] Memory(params (ulong Start, ulong End)[] vmas)
+    {
+        const int VmasField = 14;
+        using var bytes = new MemoryStream();
+        using var stream = new CodedOutputStream(bytes);
+        foreach ((ulong start, ulong end) in vmas)
+        {
+            stream.WriteTag(VmasField, WireFormat.WireType.LengthDelimited);
+            stream.WriteBytes(ByteString.CopyFrom(Message((1, start), (2, end), (5, 3), (6, 0x22))));
+        }
+
+        stream.Flush();
+        return bytes.ToArray();
+    }
+
     internal static byte[] Image(uint magic, IEnumerable<byte[]> messages, bool isFirst = false) =>
     [
         .. isFirst ? [] : BitConverter.GetBytes(ImageFile.IMG_COMMON_MAGIC),

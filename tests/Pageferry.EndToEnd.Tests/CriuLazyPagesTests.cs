@@ -1,3 +1,6 @@
+using System.Diagnostics;
+using System.Text.Json;
+
 namespace Pageferry.EndToEnd.Tests;
 
 /// <summary><c>pageferry criu lazy-pages</c> in the place of CRIU's own, for real restores of both CRIUs.</summary>
@@ -29,12 +32,158 @@ public sealed class CriuLazyPagesTests : IDisposable
         CriuRelease criu = CriuRelease.Of(version);
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
         await criu.DumpAsync(process, Directory("images"));
-        using PageferryProcess server = PageferryProcess.Start(["criu", "page-server", "--lazy-pages", "-D", Path("images")]);
-        await server.WaitUntilAsync(() => server.Output.EndsWith('\n') || server.HasExited, "where it listens");
-        string port = server.Output.TrimEnd('\n', '.')[(server.Output.LastIndexOf(':') + 1)..];
-        using RestoredProcess restored = await RestoreAsync(criu, "--page-server", "--address", "127.0.0.1", "--port", port);
+        using PageferryProcess server = await ServeAsync();
+        using RestoredProcess restored = await RestoreAsync(criu, [.. From(server)]);
         await process.MakePassesAsync(2);
         Assert.Equal(0UL, process.Bad);
+    }
+
+    [Theory]
+    [InlineData("4.1")]
+    [InlineData("4.2")]
+    public async Task Pages_come_from_CRIUs_own_page_server(string version)
+    {
+        CriuRelease criu = CriuRelease.Of(version);
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 1, "random");
+        await criu.DumpAsync(process, Directory("images"));
+        using Process server = await criu.StartPageServerAsync(Path("images"), out int port);
+        using RestoredProcess restored = await RestoreAsync(criu, "--page-server", "--port", $"{port}");
+        await process.MakePassesAsync(2);
+        Assert.Equal(0UL, process.Bad);
+
+        // Told that the restore is done, it ends.
+        Assert.True(server.WaitForExit(TimeSpan.FromMinutes(1)));
+    }
+
+    [Fact]
+    public async Task A_page_server_that_is_killed_half_way_and_started_again_goes_on_where_it_was()
+    {
+        CriuRelease criu = CriuRelease.Of("4.2");
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 512, "random");
+        await criu.DumpAsync(process, Directory("images"));
+        using PageferryProcess killed = await ServeAsync();
+
+        // So slow in the background that it comes page by page, as the process asks for them.
+        using PageferryProcess daemon = await StartAsync([.. From(killed), "--max-bandwidth", "4M"]);
+        using RestoredProcess restored = await criu.RestoreAsync(Path("images"), Path("work"), "--lazy-pages");
+        killed.Kill();
+        await daemon.WaitUntilAsync(() => daemon.Errors.Contains("nothing listens there", StringComparison.Ordinal) || daemon.HasExited, "that the server is gone");
+        Assert.False(daemon.HasExited, "The restore was over before the server was killed.");
+        Assert.Contains("failed: ", daemon.Errors, StringComparison.Ordinal);
+        ulong passes = process.Passes;
+
+        using PageferryProcess again = await ServeAsync("--port", Port(killed));
+        await process.ReachAsync(passes + 2);
+        Assert.Equal(0UL, process.Bad);
+        await daemon.WaitUntilAsync(() => daemon.HasExited, "that everything has come");
+        Assert.Equal(0, daemon.ExitCode);
+        Assert.Contains("requests were repeated", daemon.Errors, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Two_restores_are_served_from_one_server_at_once()
+    {
+        CriuRelease criu = CriuRelease.Of("4.2");
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
+        await criu.DumpAsync(process, Directory("images"));
+        using PageferryProcess server = await ServeAsync();
+        RestoredProcess[] both = await Task.WhenAll(RestoreAtAsync("work-1"), RestoreAtAsync("work-2"));
+        using RestoredProcess one = both[0];
+        using RestoredProcess other = both[1];
+
+        // Both report in the same place: neither may find anything wrong.
+        await process.MakePassesAsync(4);
+        Assert.Equal(0UL, process.Bad);
+
+        async Task<RestoredProcess> RestoreAtAsync(string work)
+        {
+            using PageferryProcess daemon = await StartAtAsync(work, [.. From(server)]);
+            RestoredProcess restored = await criu.RestoreAsync(Path("images"), Path(work), "--lazy-pages");
+            await daemon.WaitUntilAsync(() => daemon.HasExited, "that everything has come");
+            Assert.True(daemon.ExitCode == 0, daemon.Errors);
+            return restored;
+        }
+    }
+
+    [Theory]
+    [InlineData("4.1", "4.2", "of CRIU 4.1 or older, with headers of 24 bytes: the server may be of CRIU 4.2")]
+    [InlineData("4.2", "4.1", "of CRIU 4.2, with headers of 32 bytes: the server may be of CRIU 4.1 or older")]
+    public async Task A_page_server_of_another_version_is_told_by_name(string dumpedBy, string servedBy, string says)
+    {
+        CriuRelease criu = CriuRelease.Of(dumpedBy);
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 1, "random");
+        await criu.DumpAsync(process, Directory("images"));
+        using Process server = await CriuRelease.Of(servedBy).StartPageServerAsync(Path("images"), out int port);
+        try
+        {
+            using PageferryProcess daemon = await StartAsync("--page-server", "--port", $"{port}");
+            using RestoredProcess waits = criu.BeginRestore(Path("images"), Path("work"), "--lazy-pages");
+            await daemon.WaitUntilAsync(() => daemon.Errors.Contains(says, StringComparison.Ordinal), "that the versions are told");
+            Assert.False(daemon.HasExited);
+        }
+        finally
+        {
+            server.Kill(entireProcessTree: true);
+        }
+    }
+
+    [Fact]
+    public async Task A_process_that_is_killed_half_way_ends_its_daemon()
+    {
+        CriuRelease criu = CriuRelease.Of("4.2");
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 256, "random");
+        await criu.DumpAsync(process, Directory("images"));
+        using PageferryProcess server = await ServeAsync();
+        using PageferryProcess daemon = await StartAsync([.. From(server), "--max-bandwidth", "4M", "--json"]);
+        using (RestoredProcess restored = await criu.RestoreAsync(Path("images"), Path("work"), "--lazy-pages"))
+        {
+            // It ends with its namespace.
+        }
+
+        await daemon.WaitUntilAsync(() => daemon.HasExited, "that the process has ended");
+        Assert.True(daemon.ExitCode == 0, daemon.Errors);
+        await daemon.WaitUntilAsync(() => daemon.Output.EndsWith('\n'), "what it took");
+        JsonElement report = JsonDocument.Parse(daemon.Output).RootElement;
+        Assert.Equal(1, report.GetProperty("processes").GetInt32());
+        Assert.All(report.GetProperty("faults").EnumerateArray(), faults => Assert.True(faults.GetProperty("latency_us").GetProperty("p99").GetDouble() > 0));
+    }
+
+    [Fact]
+    public async Task Images_that_are_none_are_refused_by_name()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 1, "sequential");
+        await CriuRelease.Of("4.2").DumpAsync(process, Directory("images"));
+        using MovingProcess another = await MovingProcess.FillAndCheckAsync(Directory("another"), 8, "sequential");
+        await CriuRelease.Of("4.2").DumpAsync(another, Directory("foreign"));
+        string pagemap = $"pagemap-{process.Pid}.img";
+        await RefusesAsync("pages-1.img", images => File.Delete($"{images}/pages-1.img"));
+        await RefusesAsync("pages-1.img has 3 pages", images => File.WriteAllBytes($"{images}/pages-1.img", new byte[3 * 4096]));
+        await RefusesAsync($"{pagemap} is no such image", images => File.Copy($"{images}/pstree.img", $"{images}/{pagemap}", overwrite: true));
+        await RefusesAsync($"{pagemap} ends within a record", images => File.WriteAllBytes($"{images}/{pagemap}", File.ReadAllBytes($"{images}/{pagemap}")[..^1]));
+        await RefusesAsync("pages-1.img has", images => File.Copy(Path($"foreign/pagemap-{another.Pid}.img"), $"{images}/{pagemap}", overwrite: true));
+        await RefusesAsync($"mm-{process.Pid}.img is no such image", images => File.Copy($"{images}/inventory.img", $"{images}/mm-{process.Pid}.img", overwrite: true));
+        await RefusesAsync("inventory.img", images => File.Delete($"{images}/inventory.img"));
+
+        async Task RefusesAsync(string says, Action<string> spoil)
+        {
+            string images = System.IO.Directory.CreateTempSubdirectory("pageferry-spoilt-").FullName;
+            try
+            {
+                foreach (string file in System.IO.Directory.GetFiles(Path("images"), "*.img"))
+                {
+                    File.Copy(file, $"{images}/{System.IO.Path.GetFileName(file)}");
+                }
+
+                spoil(images);
+                using PageferryProcess refused = await PageferryProcess.RunAsync("criu", "lazy-pages", "-D", images, "-W", Directory("work"));
+                Assert.Equal(1, refused.ExitCode);
+                Assert.Contains(says, refused.Errors, StringComparison.Ordinal);
+            }
+            finally
+            {
+                System.IO.Directory.Delete(images, recursive: true);
+            }
+        }
     }
 
     [Fact]
@@ -54,14 +203,17 @@ public sealed class CriuLazyPagesTests : IDisposable
         await daemon.WaitUntilAsync(() => daemon.HasExited, "that the process has ended");
     }
 
-    [Fact]
-    public async Task An_address_space_changes_before_its_pages_have_come()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task An_address_space_changes_before_its_pages_have_come(bool isRemote)
     {
         CriuRelease criu = CriuRelease.Of("4.2");
         using MovingProcess process = await MovingProcess.ChangeAddressSpaceAsync(Path("."), 16);
         await criu.DumpAsync(process, Directory("images"));
         process.Go();
-        using (RestoredProcess restored = await RestoreAsync(criu))
+        using PageferryProcess? server = isRemote ? await ServeAsync() : null;
+        using (RestoredProcess restored = await RestoreAsync(criu, server is null ? [] : [.. From(server)]))
         {
             await process.ReachAsync(1);
             Assert.Equal(0UL, process.Bad);
@@ -97,10 +249,24 @@ public sealed class CriuLazyPagesTests : IDisposable
 
     private string Directory(string name) => System.IO.Directory.CreateDirectory(Path(name)).FullName;
 
-    private async Task<PageferryProcess> StartAsync(params string[] options)
+    private static string Port(PageferryProcess server) => server.Output.TrimEnd('.', '\n').Split(':')[^1];
+
+    private static string[] From(PageferryProcess server) => ["--page-server", "--address", "127.0.0.1", "--port", Port(server)];
+
+    private async Task<PageferryProcess> ServeAsync(params string[] options)
     {
-        PageferryProcess daemon = PageferryProcess.Start(["criu", "lazy-pages", "-D", Path("images"), "-W", Directory("work"), .. options]);
-        await daemon.WaitUntilAsync(() => daemon.Output.EndsWith('\n') || daemon.HasExited, "that it listens");
+        PageferryProcess server = PageferryProcess.Start(["criu", "page-server", "--lazy-pages", "-D", Path("images"), .. options]);
+        await server.WaitUntilAsync(() => server.Output.EndsWith('\n') || server.HasExited, "where it listens");
+        Assert.False(server.HasExited, server.Errors);
+        return server;
+    }
+
+    private Task<PageferryProcess> StartAsync(params string[] options) => StartAtAsync("work", options);
+
+    private async Task<PageferryProcess> StartAtAsync(string work, params string[] options)
+    {
+        PageferryProcess daemon = PageferryProcess.Start(["criu", "lazy-pages", "-D", Path("images"), "-W", Directory(work), .. options]);
+        await daemon.WaitUntilAsync(() => File.Exists(Path($"{work}/lazy-pages.socket")) || daemon.HasExited, "that it listens");
         Assert.False(daemon.HasExited, daemon.Errors);
         return daemon;
     }

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Pageferry.Cli;
+using Pageferry.Criu;
 using Pageferry.Kvm;
 using Pageferry.Memory;
 using Pageferry.Migration;
@@ -33,6 +34,10 @@ internal static class FuzzTargets
         new("listener-tls", input => Strangers.Secured.Send(input)),
         new("page-server", input => CriuServers.Serve(input)),
         new("dump-receiver", input => CriuServers.Receive(input)),
+        new("inventory", input => Inventory.Check(new ImageFile("fuzz", input, ImageFile.INVENTORY_MAGIC)), typeof(ImageException)),
+        new("pstree", ReadProcesses, typeof(ImageException)),
+        new("mm", ReadMemoryMap, typeof(ImageException)),
+        new("pagemap", ReadPagemap, typeof(ImageException)),
         new("control", ReadControl, typeof(JsonException)),
         new("elf", ReadImage, typeof(InvalidDataException)),
         new("vcpu-state", ReadVcpuState, typeof(InvalidDataException)),
@@ -110,6 +115,41 @@ internal static class FuzzTargets
             _ = packing.TryUnpack(encoding, input.AsSpan(sizeof(ushort)), room.Span(0, bytes));
             Hold(!room.Span(bytes, room.Length - bytes).ContainsAnyExcept((byte)0xA5), "nothing is written behind the content");
         }
+    }
+
+    private static void ReadProcesses(byte[] input)
+    {
+        var known = new HashSet<int> { 0 };
+        foreach (ProcessEntry process in ProcessTree.Read(new ImageFile("fuzz", input, ImageFile.PSTREE_MAGIC)))
+        {
+            Hold(process.Pid > 0 && known.Contains(process.ParentPid) && known.Add(process.Pid), "parents come before their children, and each process once");
+        }
+    }
+
+    private static void ReadMemoryMap(byte[] input)
+    {
+        ulong end = 0;
+        foreach (Vma vma in MemoryMap.Read(new ImageFile("fuzz", input, ImageFile.MM_MAGIC)).Vmas)
+        {
+            Hold(vma.Start >= end && vma.End > vma.Start && vma.Start % Page.Size == 0 && vma.End % Page.Size == 0, "mappings ascend");
+            end = vma.End;
+        }
+    }
+
+    private static void ReadPagemap(byte[] input)
+    {
+        ulong end = 0;
+        ulong stored = 0;
+        var map = Pagemap.Read(new ImageFile("fuzz", input, ImageFile.PAGEMAP_MAGIC));
+        foreach (PagemapEntry entry in map.Entries)
+        {
+            Hold(entry.Address >= end && entry.End > entry.Address && UserSpace.Contains(entry.Address, entry.PageCount), "runs ascend within the address space");
+            Hold(entry.FirstPage == stored, "what is stored lies one behind the other");
+            stored += entry.Flags.HasFlag(PagemapFlags.Present) ? entry.PageCount : 0;
+            end = entry.End;
+        }
+
+        Hold(map.PagesId != 0 && map.StoredPages == stored, "a pagemap has a pages image");
     }
 
     private static void ReadControl(byte[] input) => _ = JsonSerializer.Deserialize(input, CliJson.Default.ControlRequest);

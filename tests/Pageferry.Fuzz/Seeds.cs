@@ -1,5 +1,6 @@
 using System.Text;
 using Pageferry.Criu;
+using Pageferry.Criu.Tests;
 using Pageferry.Kvm;
 using Pageferry.Memory;
 using Pageferry.Migration;
@@ -54,6 +55,10 @@ internal static class Seeds
         ],
         "page-server" => [PageRequests(PageServerForm.Header24), PageRequests(PageServerForm.Header32)],
         "dump-receiver" => [Dump(PageServerForm.Header24), Dump(PageServerForm.Header32)],
+        "inventory" => [TestImages.Image(ImageFile.INVENTORY_MAGIC, [TestImages.Message((1, 2), (4, 1))], isFirst: true), TestImages.Image(ImageFile.INVENTORY_MAGIC, [TestImages.Message((1, 1))])],
+        "pstree" => [TestImages.Image(ImageFile.PSTREE_MAGIC, [TestImages.Message((1, 7), (2, 0), (3, 7), (4, 7), (5, 7)), TestImages.Message((1, 9), (2, 7)), TestImages.Message((1, 11), (2, 9))])],
+        "mm" => [TestImages.Image(ImageFile.MM_MAGIC, [TestImages.Memory((0x1000, 0x3000), (0x3000, 0x4000), (0xffffffffff600000, 0xffffffffff601000))])],
+        "pagemap" => [Pagemap(2), Pagemap(5)],
         "control" => [.. new[]
         {
             """{"command":"status"}""", """{"command":"cancel"}""",
@@ -66,6 +71,16 @@ internal static class Seeds
     };
 
     private static Hello Background => new(VersionRange.Current, ConnectionRole.Background, 3, SessionId.Create());
+
+    /// <summary>The number of pages is field 2 up to CRIU 4.1, and field 5 from 4.2 on.</summary>
+    private static byte[] Pagemap(int countField) => TestImages.Image(
+        ImageFile.PAGEMAP_MAGIC,
+        [
+            TestImages.Message((1, 1)),
+            TestImages.Message((1, 0x10000), (countField, 3), (4, (ulong)(PagemapFlags.Present | PagemapFlags.Lazy))),
+            TestImages.Message((1, 0x13000), (countField, 1 << 20), (3, 1), (4, (ulong)PagemapFlags.Lazy)),
+            TestImages.Message((1, 0x7f00_0000_0000), (countField, 1)),
+        ]);
 
     private static byte[] PageRequests(PageServerForm form) =>
     [

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Pageferry.Memory;
 
 namespace Pageferry.Migration.Tests;
 

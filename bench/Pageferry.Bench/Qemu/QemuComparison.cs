@@ -11,7 +11,7 @@ internal sealed class QemuComparison : IDisposable
     private readonly int _rounds;
     private readonly int _mebibytes;
     private readonly Comparison _comparison;
-    private readonly QemuTable _table = new();
+    private readonly ComparisonTable _table = new();
     private readonly string _folder = Directory.CreateTempSubdirectory("pageferry-beside-qemu-").FullName;
 
     private QemuComparison(string name, string qemu, int rounds, int mebibytes)

@@ -219,6 +219,24 @@ internal static class CommonOptions
         },
     };
 
+    /// <summary>A rate in bytes per second.</summary>
+    /// <param name="name">The option's name.</param>
+    /// <param name="description">Its line of help.</param>
+    internal static Option<long> Rate(string name, string description) => new(name)
+    {
+        Description = description,
+        HelpName = "RATE",
+        CustomParser = result =>
+        {
+            if (!Quantity.TryParseRate(Text(result), out long rate))
+            {
+                result.AddError($"'{Text(result)}' is not a value of {name}. Write a number above zero and a unit, such as 100M or 1.5G, per second; without a unit, M.");
+            }
+
+            return rate;
+        },
+    };
+
     /// <summary>How long a lost link is looked for.</summary>
     /// <param name="whom">Who is looked for.</param>
     internal static Option<TimeSpan?> ReconnectFor(string whom) =>

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Net;
 using System.Net.Sockets;
+using System.Text.Json;
 using Pageferry.Criu;
 using Pageferry.Linux;
 
@@ -21,11 +22,14 @@ internal static class CriuLazyPagesCommand
         var port = new Option<ushort>("--port") { Description = "The page server's port.", HelpName = "PORT" };
         var background = new Option<BackgroundFill>("--background")
         {
-            Description = "Which pages to fetch that nobody waits for: 'none', or all, 'sequential'.",
-            HelpName = "none|sequential",
+            Description = "Which pages to fetch that nobody waits for: 'none'; or all, in the order of addresses, 'sequential', or around what was touched last first, 'locality'.",
+            HelpName = "none|sequential|locality",
             DefaultValueFactory = _ => BackgroundFill.Sequential,
         };
-        var command = new Command("lazy-pages", "Bring the pages of processes that 'criu restore --lazy-pages' restores: in place of CRIU's own.") { remote, address, port, background };
+        Option<long> bandwidth = CommonOptions.Rate("--max-bandwidth", "Most bytes per second of pages that nobody waits for: a number and K, M or G; without a unit, M.");
+        Option<bool> json = CommonOptions.Json();
+        json.Description = "Write what it took as JSON to standard output, and nothing else.";
+        var command = new Command("lazy-pages", "Bring the pages of processes that 'criu restore --lazy-pages' restores: in place of CRIU's own.") { remote, address, port, background, bandwidth, json };
         var options = new CriuOptions(command);
         command.Validators.Add(result =>
         {
@@ -53,18 +57,23 @@ internal static class CriuLazyPagesCommand
                 }
             }
 
-            return CriuService.RunAsync(settings, service => Task.FromResult(Serve(service, settings, server, result.GetValue(background))));
+            return CriuService.RunAsync(settings, service => Task.FromResult(Serve(service, settings, server, result.GetValue(background), result.GetValue(bandwidth), result.GetValue(json))));
         });
         return command;
     }
 
-    private static int Serve(CriuService service, CriuSettings settings, NetworkEndpoint? server, BackgroundFill background)
+    private static int Serve(CriuService service, CriuSettings settings, NetworkEndpoint? server, BackgroundFill background, long maxBandwidth, bool json)
     {
         try
         {
-            using var restore = LazyRestore.Listen(settings.ImagesDirectory, settings.WorkDirectory, server is null ? null : Resolve(server), background, service.Logger);
-            service.TellReady("Waits for a restore.");
-            restore.Serve();
+            using var restore = LazyRestore.Listen(settings.ImagesDirectory, settings.WorkDirectory, server is null ? null : Resolve(server), background, service.Logger, maxBandwidth);
+            service.TellReady(json ? null : "Waits for a restore.");
+            var report = LazyReport.Of(restore.Serve());
+            if (!settings.IsInBackground)
+            {
+                Console.Out.WriteLine(json ? JsonSerializer.Serialize(report, CliJson.Default.LazyReport) : report.ToText());
+            }
+
             return ExitCode.Done;
         }
         catch (SocketException failure)

@@ -20,8 +20,8 @@ internal static class VmMigrateCommand
         Option<TimeSpan?> downtime = CommonOptions.Time("--downtime-limit", "How long the guest may stand still: a number and ms or s; without a unit, ms. Default: 300ms.", "ms");
         Option<int> connections = CommonOptions.Number("--connections", "Background connections; pages that the guest waits for have one of their own.", 1, MigrationOptions.MostConnections, new MigrationOptions().Connections);
         Option<string> compression = Words("--compression", "How background pages are compressed; auto does what is measured to pay.", "none", "lz4", "zstd", "auto");
-        Option<long> bandwidth = Rate("--max-bandwidth", "Most bytes per second before the switchover: a number and K, M or G; without a unit, M.");
-        Option<long> postcopyBandwidth = Rate("--max-postcopy-bandwidth", "Most bytes per second of background pages after the switchover.");
+        Option<long> bandwidth = CommonOptions.Rate("--max-bandwidth", "Most bytes per second before the switchover: a number and K, M or G; without a unit, M.");
+        Option<long> postcopyBandwidth = CommonOptions.Rate("--max-postcopy-bandwidth", "Most bytes per second of background pages after the switchover.");
         Option<TimeSpan?> timeout = CommonOptions.Time("--timeout", "How long pre-copy may take: a number and s, m or h; without a unit, s. Default: as long as it takes.", "s");
         Option<string> onTimeout = Words("--on-timeout", "What happens then: cancel the migration, ignore the downtime limit, or go on by postcopy.", "cancel", "ignore", "postcopy");
         Option<string> dirtyTracking = CommonOptions.DirtyTracking();
@@ -162,21 +162,4 @@ internal static class VmMigrateCommand
         DefaultValueFactory = _ => words[0],
         CustomParser = result => CommonOptions.Choice(result, words),
     };
-
-    private static Option<long> Rate(string name, string description) => new(name)
-    {
-        Description = description,
-        HelpName = "RATE",
-        CustomParser = result =>
-        {
-            if (!Quantity.TryParseRate(TextOf(result), out long rate))
-            {
-                result.AddError($"'{TextOf(result)}' is not a value of {name}. Write a number above zero and a unit, such as 100M or 1.5G, per second; without a unit, M.");
-            }
-
-            return rate;
-        },
-    };
-
-    private static string TextOf(ArgumentResult result) => result.Tokens.Count > 0 ? result.Tokens[0].Value : string.Empty;
 }

@@ -19,6 +19,7 @@ namespace Pageferry.Cli;
 [JsonSerializable(typeof(PagingComparison))]
 [JsonSerializable(typeof(TlsInitReport))]
 [JsonSerializable(typeof(TortureReport))]
+[JsonSerializable(typeof(LazyReport))]
 [JsonSerializable(typeof(FailureReport))]
 [JsonSerializable(typeof(EngineMessage))]
 [JsonSerializable(typeof(MoveHello))]

@@ -43,9 +43,9 @@ internal sealed class CriuService
     }
 
     /// <summary>Tells everybody who waits for it that the command is ready.</summary>
-    /// <param name="line">What to tell a reader of standard output.</param>
+    /// <param name="line">What to tell a reader of standard output; null if that is for something else.</param>
     /// <exception cref="CommandException">The file for the process id or the file descriptor can't be written.</exception>
-    internal void TellReady(string line)
+    internal void TellReady(string? line)
     {
         if (_settings.PidFile is { } pidFile)
         {
@@ -72,7 +72,7 @@ internal sealed class CriuService
             // The process that started this one reads to here.
             Console.Error.Write('\0');
         }
-        else
+        else if (line is not null)
         {
             Console.Out.WriteLine(line);
         }

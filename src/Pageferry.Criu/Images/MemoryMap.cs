@@ -73,7 +73,7 @@ public sealed class MemoryMap
 
         // The vsyscall page alone lies in the kernel's half.
         const ulong Vsyscall = 0xffffffffff600000;
-        bool isPossible = start == Vsyscall || (start < end && UserSpace.Contains(start, (end - start) / Page.Size));
+        bool isPossible = (start == Vsyscall && end == Vsyscall + Page.Size) || (start < end && UserSpace.Contains(start, (end - start) / Page.Size));
         return isPossible && start % Page.Size == 0 && end % Page.Size == 0
             ? new Vma(start, end, protection, flags)
             : throw image.Failure($"tells of a mapping from 0x{start:x} to 0x{end:x}: no process has such memory.");

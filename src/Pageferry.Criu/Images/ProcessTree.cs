@@ -27,14 +27,15 @@ internal static class ProcessTree
                 }
             });
 
-            if (pid is 0 or > int.MaxValue || !known.Add((int)pid))
-            {
-                throw image.Failure($"has a process number {pid} that is impossible or another's.");
-            }
-
+            // Its own number is not known yet: no process is its own parent.
             if (parent != 0 && (parent > int.MaxValue || !known.Contains((int)parent)))
             {
                 throw image.Failure($"has process {pid} before its parent {parent}, or without.");
+            }
+
+            if (pid is 0 or > int.MaxValue || !known.Add((int)pid))
+            {
+                throw image.Failure($"has a process number {pid} that is impossible or another's.");
             }
 
             processes.Add(new ProcessEntry((int)pid, (int)parent));

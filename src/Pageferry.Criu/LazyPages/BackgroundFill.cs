@@ -8,4 +8,7 @@ public enum BackgroundFill
 
     /// <summary>All, in the order of their addresses.</summary>
     Sequential,
+
+    /// <summary>All: first what lies around the page that the process touched last, then in the order of addresses.</summary>
+    Locality,
 }

@@ -1,3 +1,4 @@
+using System.Net;
 using Microsoft.Extensions.Logging;
 
 namespace Pageferry.Criu;
@@ -13,4 +14,13 @@ internal static partial class LazyLog
 
     [LoggerMessage(EventId = 122, Level = LogLevel.Error, Message = "{What} Processes stall on pages that have not arrived; their memory is lost if this daemon ends.")]
     internal static partial void Failed(ILogger logger, string what);
+
+    [LoggerMessage(
+        EventId = 123,
+        Level = LogLevel.Warning,
+        Message = "The page server {Server} {What} Processes stall on pages that have not arrived until it answers again; it is looked for as long as it takes.")]
+    internal static partial void Lost(ILogger logger, EndPoint server, string what);
+
+    [LoggerMessage(EventId = 124, Level = LogLevel.Warning, Message = "Connected to the page server {Server} again; {Requests} requests were repeated.")]
+    internal static partial void Reconnected(ILogger logger, EndPoint server, int requests);
 }

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Pageferry.Linux;
 using Pageferry.Memory;
 
@@ -7,6 +8,14 @@ namespace Pageferry.Criu;
 internal sealed class LazyProcess : IPageSource, IDisposable
 {
     private const int FillPages = PageLane.MaxPages;
+    private const ulong Nowhere = ulong.MaxValue;
+
+    /// <summary>What is around a page that was touched: 2 MiB, most of them behind it.</summary>
+    private const ulong PagesBefore = 64;
+    private const ulong PagesBehind = 448;
+
+    /// <summary>Pages that are looked at between two looks at whether the process is still there.</summary>
+    private const ulong PagesPerLook = 4096;
 
     private static readonly TimeSpan s_betweenLooks = TimeSpan.FromMilliseconds(20);
 
@@ -19,6 +28,9 @@ internal sealed class LazyProcess : IPageSource, IDisposable
     private readonly PageLane _otherLane;
     private bool _hasEnded;
 
+    /// <summary>The page that it touched last and did not have; <see cref="Nowhere"/> when that has been seen to.</summary>
+    private ulong _touched = Nowhere;
+
     /// <summary>Begins to answer a process's faults.</summary>
     /// <param name="pid">The number it was dumped with; a child has that of the process restored.</param>
     /// <param name="engine">Its engine, not started; owned by this, and its memory with it.</param>
@@ -29,6 +41,7 @@ internal sealed class LazyProcess : IPageSource, IDisposable
         Pid = pid;
         _engine = engine;
         _content = content;
+        OnTheirWay = new PageBitmap(engine.Memory.PageCount);
         engine.Forked = child => forked(new LazyProcess(pid, child, content, forked));
         engine.Start(this);
         _demandLane = engine.CreateLane();
@@ -45,35 +58,55 @@ internal sealed class LazyProcess : IPageSource, IDisposable
     /// <summary>The state of its pages.</summary>
     internal PageStates States => _engine.States;
 
+    /// <summary>The pages that were asked for and, however long it takes, come.</summary>
+    internal PageBitmap OnTheirWay { get; }
+
     /// <summary>What was done for it.</summary>
     internal FaultStatistics Statistics => _engine.Statistics;
 
     /// <summary>Why it stalls; null as long as it does not.</summary>
     internal Exception? Failure => _engine.Failed.IsCompleted ? _engine.Failed.Result : null;
 
+    /// <summary>Whether there is no such process any more.</summary>
+    internal bool HasEnded
+    {
+        get
+        {
+            // Nothing tells that a process has ended: the kernel answers otherwise then. What is asked for changes nothing.
+            return _engine.Gone.IsCompleted || !Memory.IsAlive;
+        }
+    }
+
     /// <inheritdoc/>
     public void Request(ReadOnlySpan<ulong> pages)
     {
         // A process may fault at once.
         _hasLanes.Wait();
+        Volatile.Write(ref _touched, pages[^1]);
         _content.Demand(this, pages);
+    }
+
+    /// <summary>Whether a page is not here, and nobody has asked for it.</summary>
+    internal bool IsLeft(ulong page) => States[page] == PageState.Absent && !OnTheirWay[page];
+
+    /// <summary>Waits until it touches what it does not have, and so runs; but not for long, since it may sleep.</summary>
+    internal void AwaitTouch(TimeSpan longest)
+    {
+        long began = Stopwatch.GetTimestamp();
+        for (Volatile.Write(ref _touched, Nowhere); Volatile.Read(ref _touched) == Nowhere && Stopwatch.GetElapsedTime(began) < longest;)
+        {
+            Thread.Sleep(1);
+        }
     }
 
     /// <summary>Fills its memory, and waits until every page is there or it has ended.</summary>
     /// <param name="background">Which pages to fetch that it does not wait for.</param>
-    internal void Complete(BackgroundFill background)
+    /// <param name="limit">Holds them to a rate.</param>
+    internal void Complete(BackgroundFill background, BandwidthLimit limit)
     {
-        for (ulong page = 0; background != BackgroundFill.None && page < Memory.PageCount && !HasEnded;)
+        if (background != BackgroundFill.None)
         {
-            (int region, ulong within) = LocateRegion(page);
-            ulong most = Math.Min(FillPages, (Memory.Regions[region].Length / Page.Size) - within);
-            ulong count = States.CountRun(page, most, PageState.Absent);
-            if (count > 0)
-            {
-                _content.Fill(this, page, (int)count);
-            }
-
-            page += Math.Max(1, count);
+            Fill(background == BackgroundFill.Locality, limit);
         }
 
         while (!_engine.Completed.Wait(s_betweenLooks) && !HasEnded)
@@ -105,7 +138,7 @@ internal sealed class LazyProcess : IPageSource, IDisposable
 
         for (int done = 0; done < count; done += PageLane.MaxPages)
         {
-            receive(page + (ulong)done, _unwanted.AsSpan(0, Math.Min(PageLane.MaxPages, count - done) * Page.Size));
+            receive(this, page + (ulong)done, _unwanted.AsSpan(0, Math.Min(PageLane.MaxPages, count - done) * Page.Size));
         }
     }
 
@@ -125,13 +158,58 @@ internal sealed class LazyProcess : IPageSource, IDisposable
         _hasLanes.Dispose();
     }
 
-    private bool HasEnded
+    private void Fill(bool byLocality, BandwidthLimit limit)
     {
-        get
+        ulong near = 0;
+        ulong nearEnd = 0;
+        for (ulong page = 0; page < Memory.PageCount && !HasEnded;)
         {
-            // Nothing tells that a process has ended: the kernel answers otherwise then. What is asked for changes nothing.
-            return _engine.Gone.IsCompleted || !Memory.IsAlive;
+            if (byLocality && Interlocked.Exchange(ref _touched, Nowhere) is var touched && touched != Nowhere)
+            {
+                near = touched - Math.Min(touched, PagesBefore);
+                nearEnd = Math.Min(touched + PagesBehind, Memory.PageCount);
+            }
+
+            if (near < nearEnd)
+            {
+                near += FillRun(near, nearEnd - near, limit);
+            }
+            else
+            {
+                page += FillRun(page, Memory.PageCount - page, limit);
+            }
         }
+    }
+
+    /// <summary>Fetches the next pages that are left, in one piece.</summary>
+    /// <returns>How many pages have been seen to.</returns>
+    private ulong FillRun(ulong page, ulong most, BandwidthLimit limit)
+    {
+        ulong skipped = 0;
+        for (ulong longest = Math.Min(most, PagesPerLook); !IsLeft(page + skipped);)
+        {
+            if (++skipped == longest)
+            {
+                return skipped;
+            }
+        }
+
+        ulong first = page + skipped;
+        (int region, ulong within) = LocateRegion(first);
+        ulong longestRun = Math.Min(Math.Min(FillPages, most - skipped), (Memory.Regions[region].Length / Page.Size) - within);
+        ulong count = 0;
+        while (count < longestRun && IsLeft(first + count))
+        {
+            count++;
+        }
+
+        if (count > 0)
+        {
+            _content.Fill(this, first, (int)count);
+            limit.Pay((long)count * Page.Size);
+        }
+
+        return skipped + count;
     }
 
     private (int Region, ulong Within) LocateRegion(ulong page)
@@ -147,14 +225,14 @@ internal sealed class LazyProcess : IPageSource, IDisposable
         return (low, page - Memory.PageAt(Memory.Regions[low].Gpa));
     }
 
-    private static void Receive(PageLane lane, ulong page, int count, PageReading receive)
+    private void Receive(PageLane lane, ulong page, int count, PageReading receive)
     {
         while (count > 0)
         {
             int begun = lane.Begin(page, count, out Span<byte> buffer);
             try
             {
-                receive(page, buffer);
+                receive(this, page, buffer);
             }
             catch
             {

@@ -14,23 +14,29 @@ public sealed class LazyRestore : IDisposable
     /// <summary>What restore sends when all processes run: "FTSR".</summary>
     private const uint RestoreFinished = 0x52535446;
 
+    /// <summary>What the restore still does before a process runs, once it has said that it is finished; it is not to share the CPUs with the background then.</summary>
+    private static readonly TimeSpan s_lastSteps = TimeSpan.FromMilliseconds(100);
+
     private readonly string _socketPath;
     private readonly UnixSocket _listening;
     private readonly Dictionary<int, List<GuestRegion>> _ranges;
     private readonly IContent _content;
     private readonly BackgroundFill _background;
+    private readonly BandwidthLimit _limit;
+    private readonly LazySummary _summary = new();
     private readonly ILogger _logger;
     private readonly ManualResetEventSlim _isRestored = new();
     private readonly List<Thread> _serving = [];
     private readonly Lock _adding = new();
     private readonly int _tasks;
 
-    private LazyRestore(string socketPath, int tasks, Dictionary<int, List<GuestRegion>> ranges, IContent content, BackgroundFill background, ILogger logger)
+    private LazyRestore(string socketPath, int tasks, Dictionary<int, List<GuestRegion>> ranges, IContent content, BackgroundFill background, long maxBandwidth, ILogger logger)
     {
         _tasks = tasks;
         _ranges = ranges;
         _content = content;
         _background = background;
+        _limit = new BandwidthLimit(maxBandwidth);
         _logger = logger;
         _socketPath = socketPath;
         _listening = ListenAt(socketPath);
@@ -42,13 +48,15 @@ public sealed class LazyRestore : IDisposable
     /// <param name="pageServer">Who has the pages, at an address or a Unix socket; null for the images.</param>
     /// <param name="background">Which pages to fetch that nobody waits for.</param>
     /// <param name="logger">Hears what happens; null for nobody.</param>
+    /// <param name="maxBandwidth">The most bytes per second of pages that nobody waits for; 0 for as many as there can be.</param>
     /// <returns>The daemon, which the caller disposes.</returns>
     /// <exception cref="ImageException">An image is missing or makes no sense.</exception>
     /// <exception cref="LinuxException">The socket can't be made. EADDRINUSE: another daemon listens there.</exception>
     /// <exception cref="System.Net.Sockets.SocketException">The page server can't be reached.</exception>
-    public static LazyRestore Listen(string imagesDirectory, string workDirectory, EndPoint? pageServer, BackgroundFill background, ILogger? logger = null)
+    public static LazyRestore Listen(string imagesDirectory, string workDirectory, EndPoint? pageServer, BackgroundFill background, ILogger? logger = null, long maxBandwidth = 0)
     {
         var images = ImageSet.Open(imagesDirectory);
+        FaultEngine.Rehearse();
         int[] pids = [.. images.ReadProcesses().Select(process => process.Pid)];
         var ranges = new Dictionary<int, List<GuestRegion>>();
         PageServerForm? form = null;
@@ -64,10 +72,10 @@ public sealed class LazyRestore : IDisposable
 
         IContent content = pageServer is null
             ? new LocalContent(ranges.Keys.ToDictionary(pid => pid, pid => ProcessPages.Open(images, pid)))
-            : RemoteContent.Connect(pageServer, form ?? PageServerForm.Header32, logger ?? NullLogger.Instance);
+            : RemoteContent.Connect(pageServer, form ?? PageServerForm.Header32, logger ?? NullLogger.Instance, RemoteContent.LongestSilence);
         try
         {
-            return new LazyRestore(Path.Combine(workDirectory, SocketName), pids.Length, ranges, content, background, logger ?? NullLogger.Instance);
+            return new LazyRestore(Path.Combine(workDirectory, SocketName), pids.Length, ranges, content, background, maxBandwidth, logger ?? NullLogger.Instance);
         }
         catch
         {
@@ -77,8 +85,9 @@ public sealed class LazyRestore : IDisposable
     }
 
     /// <summary>Waits for the restore, and then until every page of every process is there, or the processes have ended.</summary>
+    /// <returns>What it took.</returns>
     /// <exception cref="IOException">The restore broke off, or sent what makes no sense.</exception>
-    public void Serve()
+    public LazySummary Serve()
     {
         using UnixSocket restore = _listening.Accept();
         Span<byte> number = stackalloc byte[sizeof(int)];
@@ -103,6 +112,8 @@ public sealed class LazyRestore : IDisposable
         {
             serving.Join();
         }
+
+        return _summary;
     }
 
     /// <summary>Stops listening.</summary>
@@ -199,17 +210,23 @@ public sealed class LazyRestore : IDisposable
         var serving = new Thread(() =>
         {
             _isRestored.Wait();
+            process.AwaitTouch(s_lastSteps);
             try
             {
-                process.Complete(_background);
+                process.Complete(_background, _limit);
             }
             catch (IOException failure)
             {
                 LazyLog.Failed(_logger, failure.Message);
-                process.Complete(BackgroundFill.None);
+                process.Complete(BackgroundFill.None, _limit);
             }
 
             LazyLog.Ended(_logger, process.Pid, process.Statistics.DemandPages, process.Statistics.BackgroundPages);
+            lock (_adding)
+            {
+                _summary.Add(process.Statistics);
+            }
+
             process.Dispose();
         })
         { IsBackground = true, Name = $"pages of {process.Pid}" };

@@ -1,74 +1,103 @@
+using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
+using System.Runtime.InteropServices;
 using Microsoft.Extensions.Logging;
 using Pageferry.Memory;
 
 namespace Pageferry.Criu;
 
-/// <summary>Pages from a page server. It answers in the order of the requests, of which many are on their way.</summary>
+/// <summary>
+/// Pages from a page server. It answers in the order of the requests, of which many are on their way. When the connection is lost, or silent for too long, another one is made,
+/// however long that takes, and what was not answered is asked for again.
+/// </summary>
 internal sealed class RemoteContent : IContent
 {
+    /// <summary>How long a server may say nothing that was asked for something. CRIU goes over its pipes from the beginning for each request.</summary>
+    internal static readonly TimeSpan LongestSilence = TimeSpan.FromSeconds(20);
+
     private const int PagesPerFault = 16;
 
     /// <summary>What is ahead of a page that is waited for: up to 2 MiB. Fewer pages at a time cost more: CRIU goes over its pipes from the beginning for each request.</summary>
     private const int FillsOnTheirWay = 2;
 
-    /// <summary>How long the first answer may take: a server of another form may wait for more of a request.</summary>
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(20);
+    /// <summary>Requests that are outstanding without memory being taken for them: one for each thread of the processes that waits, and some.</summary>
+    private const int UsualRequests = 1024;
 
-    private readonly Socket _socket;
+    /// <summary>1, 2 and 4 seconds apart.</summary>
+    private const int ConnectRetries = 2;
+
+    private const int IPPROTO_TCP = 6;
+    private const int TCP_SYNCNT = 7;
+
+    private static readonly TimeSpan s_firstDelay = TimeSpan.FromMilliseconds(100);
+    private static readonly TimeSpan s_longestDelay = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan s_parting = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_betweenLooks = TimeSpan.FromMilliseconds(100);
+
     private readonly EndPoint _server;
     private readonly PageServerForm _form;
     private readonly ILogger _logger;
-    private readonly Queue<Asked> _asked = new(1024);
+    private readonly TimeSpan _longestSilence;
+    private readonly Queue<Asked> _asked = new(UsualRequests);
     private readonly Lock _asking = new();
     private readonly SemaphoreSlim _room = new(FillsOnTheirWay);
+    private readonly ManualResetEventSlim _isDisposed = new();
     private readonly byte[] _request = new byte[PageServerMessage.MostBytes];
     private readonly byte[] _answer = new byte[PageServerMessage.MostBytes];
-    private volatile bool _hasFailed;
-    private volatile bool _isDisposed;
+    private readonly PageReading _receive;
+    private readonly Thread _thread;
 
-    private RemoteContent(Socket socket, EndPoint server, PageServerForm form, ILogger logger)
+    /// <summary>Under the lock; null while there is no connection.</summary>
+    private Socket? _socket;
+
+    /// <summary>Of the one thread that connects and receives: its connection, how long to wait for the next one, and what was last said of a failure.</summary>
+    private Socket _receiving;
+    private TimeSpan _delay = s_firstDelay;
+    private string? _told;
+    private bool _hasAnswered;
+
+    private RemoteContent(Socket socket, EndPoint server, PageServerForm form, ILogger logger, TimeSpan longestSilence)
     {
-        _socket = socket;
+        _receiving = socket;
         _server = server;
         _form = form;
         _logger = logger;
-        new Thread(ReceiveAll) { IsBackground = true, Name = "page server" }.Start();
+        _longestSilence = longestSilence;
+        _receive = (_, _, content) => Receive(content);
+        Begin(socket);
+        _thread = new Thread(ReceiveAll) { IsBackground = true, Name = "page server" };
+        _thread.Start();
     }
 
-    internal static RemoteContent Connect(EndPoint server, PageServerForm form, ILogger logger)
-    {
-        bool isUnix = server is UnixDomainSocketEndPoint;
-        var socket = new Socket(server.AddressFamily, SocketType.Stream, isUnix ? ProtocolType.Unspecified : ProtocolType.Tcp);
-        try
-        {
-            if (!isUnix)
-            {
-                socket.NoDelay = true;
-            }
-
-            socket.Connect(server);
-            return new RemoteContent(socket, server, form, logger);
-        }
-        catch
-        {
-            socket.Dispose();
-            throw;
-        }
-    }
+    /// <summary>Connects to a page server.</summary>
+    /// <param name="server">Where it listens.</param>
+    /// <param name="form">What the images say of its headers.</param>
+    /// <param name="logger">Hears of lost connections.</param>
+    /// <param name="longestSilence"><see cref="LongestSilence"/>, or less for tests.</param>
+    /// <exception cref="SocketException">It can't be reached.</exception>
+    internal static RemoteContent Connect(EndPoint server, PageServerForm form, ILogger logger, TimeSpan longestSilence) =>
+        new(Connect(server, longestSilence), server, form, logger, longestSilence);
 
     /// <inheritdoc/>
     public void Demand(LazyProcess process, ReadOnlySpan<ulong> pages)
     {
         foreach (ulong page in pages)
         {
+            // Asked for again it would come no sooner: answers come in the order of the requests.
+            if (!process.OnTheirWay.Add(page))
+            {
+                continue;
+            }
+
             ulong most = Math.Min(PagesPerFault, process.Memory.PageCount - page);
             int count = 1;
-            while ((ulong)count < most && process.States[page + (ulong)count] == PageState.Absent && IsNext(process, page, count))
+            while ((ulong)count < most && process.IsLeft(page + (ulong)count) && IsNext(process, page, count))
             {
                 count++;
             }
+
+            process.OnTheirWay.AddRun(page, (ulong)count);
 
             Ask(new Asked(process, page, count, IsFill: false));
         }
@@ -77,107 +106,230 @@ internal sealed class RemoteContent : IContent
     /// <inheritdoc/>
     public void Fill(LazyProcess process, ulong page, int count)
     {
-        _room.Wait();
+        while (!_room.Wait(s_betweenLooks))
+        {
+            if (process.HasEnded)
+            {
+                return;
+            }
+        }
+
+        process.OnTheirWay.AddRun(page, (ulong)count);
         Ask(new Asked(process, page, count, IsFill: true));
     }
 
     /// <inheritdoc/>
     public void Dispose()
     {
-        _isDisposed = true;
-        try
+        _isDisposed.Set();
+        lock (_asking)
         {
-            lock (_asking)
-            {
-                new PageServerMessage(PageServerCommand.Close, PagemapFlags.None, 0, 0, 0).Write(_request, _form);
-                _ = _socket.Send(_request.AsSpan(0, PageServerMessage.BytesOf(_form)));
-            }
-        }
-        catch (SocketException)
-        {
-            // It is gone already.
+            Send(new PageServerMessage(PageServerCommand.Close, PagemapFlags.None, 0, 0, 0));
+            End(SocketShutdown.Send);
         }
 
-        _socket.Dispose();
+        // What the server still says is taken: a connection that is closed before is reset, and the server would take it for lost.
+        if (!_thread.Join(s_parting))
+        {
+            _receiving.Dispose();
+        }
     }
 
     private static bool IsNext(LazyProcess process, ulong page, int count) =>
         process.Memory.GpaOf(page + (ulong)count) == process.Memory.GpaOf(page) + ((ulong)count * Page.Size);
 
+    private static Socket Connect(EndPoint server, TimeSpan longestSilence)
+    {
+        int silence = (int)longestSilence.TotalMilliseconds;
+        bool isTcp = server is IPEndPoint;
+        var socket = new Socket(server.AddressFamily, SocketType.Stream, isTcp ? ProtocolType.Tcp : ProtocolType.Unspecified) { ReceiveTimeout = silence, SendTimeout = silence };
+        try
+        {
+            if (isTcp)
+            {
+                socket.NoDelay = true;
+
+                // A host that does not answer is tried anew by who looks for it; the kernel's own retries have ever longer pauses, up to a minute.
+                socket.SetRawSocketOption(IPPROTO_TCP, TCP_SYNCNT, MemoryMarshal.AsBytes<int>([ConnectRetries]));
+            }
+
+            socket.Connect(server);
+            return socket;
+        }
+        catch
+        {
+            socket.Dispose();
+            throw;
+        }
+    }
+
     private void Ask(Asked asked)
     {
-        if (_hasFailed)
+        lock (_asking)
+        {
+            _asked.Enqueue(asked with { At = Stopwatch.GetTimestamp() });
+            SendRequest(in asked);
+        }
+    }
+
+    /// <summary>Sends a request, if there is a connection; under the lock.</summary>
+    private void SendRequest(in Asked asked) =>
+        Send(new PageServerMessage(PageServerCommand.Get, PagemapFlags.None, (ulong)asked.Count, asked.Process.Memory.GpaOf(asked.Page), (ulong)asked.Process.Pid));
+
+    private void Send(in PageServerMessage message)
+    {
+        if (_socket is null)
         {
             return;
         }
 
+        message.Write(_request, _form);
+        try
+        {
+            _ = _socket.Send(_request.AsSpan(0, PageServerMessage.BytesOf(_form)));
+        }
+        catch (SocketException)
+        {
+            // Part of it may have gone. Who receives finds the end, and says it.
+            End(SocketShutdown.Both);
+        }
+    }
+
+    /// <summary>Ends the connection in a direction, if there is one; under the lock.</summary>
+    private void End(SocketShutdown how)
+    {
+        try
+        {
+            _socket?.Shutdown(how);
+        }
+        catch (SocketException)
+        {
+            // It has ended by itself.
+        }
+    }
+
+    /// <summary>Takes a new connection into use: asks for all that was not answered, what is waited for first.</summary>
+    /// <returns>How many requests were sent.</returns>
+    private int Begin(Socket socket)
+    {
         lock (_asking)
         {
-            _asked.Enqueue(asked);
-            new PageServerMessage(PageServerCommand.Get, PagemapFlags.None, (ulong)asked.Count, asked.Process.Memory.GpaOf(asked.Page), (ulong)asked.Process.Pid).Write(_request, _form);
-            try
+            if (_isDisposed.IsSet)
             {
-                _ = _socket.Send(_request.AsSpan(0, PageServerMessage.BytesOf(_form)));
+                socket.Dispose();
+                return 0;
             }
-            catch (SocketException)
+
+            _socket = socket;
+            Asked[] outstanding = [.. _asked.OrderBy(asked => asked.IsFill)];
+            _asked.Clear();
+            foreach (Asked asked in outstanding)
             {
-                // Who receives finds out too, and says it.
+                _asked.Enqueue(asked with { At = Stopwatch.GetTimestamp() });
+                SendRequest(in asked);
             }
+
+            return outstanding.Length;
         }
     }
 
     private void ReceiveAll()
     {
-        bool isFirst = true;
-        try
+        do
         {
-            while (true)
+            try
             {
-                Receive(_answer.AsSpan(0, 1));
-                if (isFirst)
+                while (true)
                 {
-                    _socket.ReceiveTimeout = (int)s_patience.TotalMilliseconds;
+                    TakeAnswer();
+                }
+            }
+            catch (Exception failure) when (failure is IOException or SocketException or ObjectDisposedException)
+            {
+                lock (_asking)
+                {
+                    _socket = null;
+                    _receiving.Dispose();
                 }
 
-                Receive(_answer.AsSpan(1, PageServerMessage.BytesOf(_form) - 1));
-                _socket.ReceiveTimeout = 0;
-                Take(PageServerMessage.Read(_answer, _form), isFirst);
-                isFirst = false;
+                if (!_isDisposed.IsSet)
+                {
+                    Tell($"failed: {failure.Message.TrimEnd('.')}.{(_hasAnswered ? "" : $" {Mismatch()}")}");
+                }
             }
         }
-        catch (Exception failure) when (failure is IOException or SocketException or ObjectDisposedException)
+        while (TryReconnect());
+    }
+
+    /// <summary>Connects again, with longer and longer pauses between attempts as long as no answer comes.</summary>
+    /// <returns>False when that is no longer wanted.</returns>
+    private bool TryReconnect()
+    {
+        while (!_isDisposed.Wait(_delay))
         {
-            if (!_isDisposed)
+            _delay = _delay * 2 < s_longestDelay ? _delay * 2 : s_longestDelay;
+            try
             {
-                _hasFailed = true;
-                _ = _room.Release(int.MaxValue / 2);
-                string form = isFirst ? $" {Mismatch()}" : "";
-                LazyLog.Failed(_logger, $"The page server {_server} failed: {failure.Message}{form}");
+                _receiving = Connect(_server, _longestSilence);
+                int repeated = Begin(_receiving);
+                LazyLog.Reconnected(_logger, _server, repeated);
+                return true;
             }
+            catch (SocketException refused) when (refused.SocketErrorCode == SocketError.ConnectionRefused && _server is IPEndPoint { Port: var port })
+            {
+                Tell($"is gone: nothing listens there. CRIU's own end with their first client, and with the dump that they belong to. One that serves images can be started again: pageferry criu page-server --lazy-pages -D IMAGES --port {port}");
+            }
+            catch (SocketException failure)
+            {
+                Tell($"can't be reached: {failure.Message}.");
+            }
+        }
+
+        return false;
+    }
+
+    /// <summary>Says why there is no answer, unless that is known.</summary>
+    private void Tell(string what)
+    {
+        if (_told != what)
+        {
+            _told = what;
+            LazyLog.Lost(_logger, _server, what);
         }
     }
 
-    private void Take(in PageServerMessage answer, bool isFirst)
+    private void TakeAnswer()
     {
+        AwaitAnswer();
+        Receive(_answer.AsSpan(1, PageServerMessage.BytesOf(_form) - 1));
+        var answer = PageServerMessage.Read(_answer, _form);
         Asked asked;
         lock (_asking)
         {
-            asked = _asked.TryDequeue(out Asked oldest) ? oldest : throw new PageServerException("It sent pages that nobody asked for.");
+            // It stays there until all of it is in: a connection that is lost meanwhile begins anew with it.
+            asked = _asked.TryPeek(out Asked oldest) ? oldest : throw new PageServerException("It sent pages that nobody asked for.");
         }
 
         ulong address = asked.Process.Memory.GpaOf(asked.Page);
         if (answer.Command != PageServerCommand.AddWithFlags || answer.Address != address || answer.Id != (ulong)asked.Process.Pid || answer.Pages > (ulong)asked.Count)
         {
-            throw new PageServerException(
-                $"Asked for {asked.Count} pages at 0x{address:x} of process {asked.Process.Pid}, it answered with {answer.Pages} at 0x{answer.Address:x} of {answer.Id}.{(isFirst ? $" {Mismatch()}" : "")}");
+            throw new PageServerException($"Asked for {Name(in asked)}, it answered with {answer.Pages} at 0x{answer.Address:x} of {answer.Id}");
         }
 
         if (answer.Pages == 0)
         {
-            throw new PageServerException($"It does not have the page at 0x{address:x} of process {asked.Process.Pid}: it serves other images, or the dump it came with has ended.");
+            throw new PageServerException($"It does not have the page at 0x{address:x} of process {asked.Process.Pid}: it serves other images, or the dump it came with has ended");
         }
 
-        asked.Process.Receive(asked.Page, (int)answer.Pages, isDemand: false, (_, content) => Receive(content));
+        asked.Process.Receive(asked.Page, (int)answer.Pages, isDemand: false, _receive);
+        lock (_asking)
+        {
+            _ = _asked.Dequeue();
+        }
+
+        _hasAnswered = true;
+        _delay = s_firstDelay;
+        _told = null;
         if (answer.Pages < (ulong)asked.Count)
         {
             Ask(asked with { Page = asked.Page + answer.Pages, Count = asked.Count - (int)answer.Pages });
@@ -188,6 +340,31 @@ internal sealed class RemoteContent : IContent
         }
     }
 
+    /// <summary>Waits for an answer to begin: as long as nothing was asked for, or not for long.</summary>
+    private void AwaitAnswer()
+    {
+        while (true)
+        {
+            try
+            {
+                Receive(_answer.AsSpan(0, 1));
+                return;
+            }
+            catch (SocketException silence) when (silence.SocketErrorCode is SocketError.TimedOut or SocketError.WouldBlock)
+            {
+                lock (_asking)
+                {
+                    if (_asked.TryPeek(out Asked oldest) && Stopwatch.GetElapsedTime(oldest.At) >= _longestSilence)
+                    {
+                        throw new PageServerException($"It has said nothing for {_longestSilence.TotalSeconds:0.#} s, asked for {Name(in oldest)}");
+                    }
+                }
+            }
+        }
+    }
+
+    private static string Name(in Asked asked) => $"{asked.Count} pages at 0x{asked.Process.Memory.GpaOf(asked.Page):x} of process {asked.Process.Pid}";
+
     private string Mismatch() => _form == PageServerForm.Header24
         ? "The images are of CRIU 4.1 or older, with headers of 24 bytes: the server may be of CRIU 4.2, whose headers have 32."
         : "The images are of CRIU 4.2, with headers of 32 bytes: the server may be of CRIU 4.1 or older, whose headers have 24.";
@@ -196,11 +373,11 @@ internal sealed class RemoteContent : IContent
     {
         while (!bytes.IsEmpty)
         {
-            int received = _socket.Receive(bytes);
-            bytes = received > 0 ? bytes[received..] : throw new PageServerException("It closed the connection.");
+            int received = _receiving.Receive(bytes);
+            bytes = received > 0 ? bytes[received..] : throw new PageServerException("It closed the connection");
         }
     }
 
     /// <summary>Pages that were asked for, in one piece.</summary>
-    private readonly record struct Asked(LazyProcess Process, ulong Page, int Count, bool IsFill);
+    private readonly record struct Asked(LazyProcess Process, ulong Page, int Count, bool IsFill, long At = 0);
 }

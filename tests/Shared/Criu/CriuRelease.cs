@@ -1,4 +1,7 @@
 using System.Diagnostics;
+using System.Net;
+using System.Net.NetworkInformation;
+using System.Net.Sockets;
 
 namespace Pageferry.Testing;
 
@@ -46,6 +49,38 @@ internal sealed class CriuRelease
         return daemon;
     }
 
+    /// <summary>Starts CRIU's own page server for lazy restores, and waits until it listens.</summary>
+    /// <param name="images">The images that it serves.</param>
+    /// <param name="port">Where.</param>
+    internal Task<Process> StartPageServerAsync(string images, out int port)
+    {
+        using (var probe = new TcpListener(IPAddress.Loopback, 0))
+        {
+            probe.Start();
+            port = ((IPEndPoint)probe.LocalEndpoint).Port;
+        }
+
+        return StartAsync(port);
+
+        async Task<Process> StartAsync(int at)
+        {
+            string log = Path.Combine(images, "page-server.log");
+            var server = Process.Start(Program, ["page-server", "--lazy-pages", "-D", images, "--address", "127.0.0.1", "--port", $"{at}", "-v2", "-o", log]);
+            var clock = Stopwatch.StartNew();
+            while (!IPGlobalProperties.GetIPGlobalProperties().GetActiveTcpListeners().Any(listener => listener.Port == at))
+            {
+                Assert.True(clock.Elapsed < TimeSpan.FromSeconds(60) && !server.HasExited, $"CRIU's page server does not listen: {Log(log)}");
+                await Task.Delay(10);
+            }
+
+            return server;
+        }
+    }
+
+    /// <summary>Begins to restore a process that may never be restored.</summary>
+    internal RestoredProcess BeginRestore(string images, string work, params string[] options) =>
+        RestoredProcess.Start(Program, ["restore", "-d", "-D", images, "-W", work, "-v2", "-o", Path.Combine(work, "restore.log"), .. options]);
+
     /// <summary>Restores a process in namespaces of its own, or fails the test.</summary>
     /// <param name="images">The directory of the images.</param>
     /// <param name="work">Where CRIU logs, and where a lazy-pages daemon listens.</param>
@@ -53,7 +88,7 @@ internal sealed class CriuRelease
     /// <returns>The namespaces; disposing ends all that runs in them.</returns>
     internal async Task<RestoredProcess> RestoreAsync(string images, string work, params string[] options)
     {
-        var restored = RestoredProcess.Start(Program, ["restore", "-d", "-D", images, "-W", work, "-v2", "-o", Path.Combine(work, "restore.log"), .. options]);
+        RestoredProcess restored = BeginRestore(images, work, options);
         try
         {
             string result = await restored.ResultAsync();

@@ -1,10 +1,10 @@
 using System.Diagnostics;
 
-namespace Pageferry.Migration;
+namespace Pageferry.Memory;
 
-/// <summary>Holds senders to a rate, all together: who has sent waits until that is paid for.</summary>
+/// <summary>Holds who sends or fetches pages to a rate, all together: who has done so waits until that is paid for.</summary>
 /// <param name="bytesPerSecond">The rate; 0 for none.</param>
-internal sealed class BandwidthLimit(long bytesPerSecond)
+public sealed class BandwidthLimit(long bytesPerSecond)
 {
     /// <summary>What may be sent at once after a pause.</summary>
     private static readonly TimeSpan s_burst = TimeSpan.FromMilliseconds(20);
@@ -12,8 +12,9 @@ internal sealed class BandwidthLimit(long bytesPerSecond)
     private readonly Lock _lock = new();
     private long _paidUntil;
 
-    /// <summary>Takes account of bytes that were sent, and waits for its turn.</summary>
-    internal void Pay(long bytes)
+    /// <summary>Takes account of bytes that were sent or fetched, and waits for its turn.</summary>
+    /// <param name="bytes">How many.</param>
+    public void Pay(long bytes)
     {
         if (bytesPerSecond == 0)
         {

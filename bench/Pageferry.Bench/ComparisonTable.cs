@@ -4,7 +4,7 @@ using System.Text.Json.Nodes;
 namespace Pageferry.Bench;
 
 /// <summary>The figures of both sides, their ratios and what they are to reach.</summary>
-internal sealed class QemuTable
+internal sealed class ComparisonTable
 {
     private readonly List<(string Figure, double Ours, double Theirs, string Unit, double Ratio, string Goal, bool? IsReached)> _rows = [];
 

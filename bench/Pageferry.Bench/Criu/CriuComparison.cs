@@ -1,0 +1,151 @@
+using System.Diagnostics;
+using System.Net;
+using System.Net.NetworkInformation;
+using System.Net.Sockets;
+using System.Text.Json.Nodes;
+
+namespace Pageferry.Bench;
+
+/// <summary>The same process restored lazily with Pageferry's daemon and with CRIU's own, alternately.</summary>
+internal sealed class CriuComparison
+{
+    private const string PipeMaxSize = "/proc/sys/fs/pipe-max-size";
+
+    private readonly string _pageferry;
+    private readonly string _criu;
+    private readonly int _mebibytes;
+    private readonly Comparison _comparison;
+    private readonly ComparisonTable _table = new();
+    private readonly MovedProcess _process;
+    private readonly CriuRun _run;
+    private readonly string _images;
+
+    private CriuComparison(string pageferry, string criu, string folder, int rounds, int mebibytes)
+    {
+        (_pageferry, _criu, _mebibytes) = (Path.GetFullPath(pageferry), criu, mebibytes);
+        _comparison = new Comparison("criu", rounds);
+        _comparison.Add("criu", JsonValue.Create(Comparison.Run([criu, "--version"]).Split('\n')[0]));
+        _comparison.Add("mebibytes", JsonValue.Create(mebibytes));
+        _process = MovedProcess.Dump(criu, folder, mebibytes);
+        _run = new CriuRun(criu, folder, mebibytes);
+        _images = Path.Combine(folder, "images");
+    }
+
+    /// <summary>Measures, prints a table and stores the results.</summary>
+    /// <param name="pageferry">Pageferry's command.</param>
+    /// <param name="criu">CRIU's command.</param>
+    /// <param name="rounds">Rounds of restores from local images.</param>
+    /// <param name="remoteRounds">Rounds of restores from a page server, which take CRIU's daemon minutes.</param>
+    /// <param name="mebibytes">The process's memory.</param>
+    public static int Compare(string pageferry, string criu, int rounds, int remoteRounds, int mebibytes)
+    {
+        string folder = Directory.CreateTempSubdirectory("pageferry-beside-criu-").FullName;
+        try
+        {
+            var comparison = new CriuComparison(pageferry, criu, folder, rounds, mebibytes);
+            using MovedProcess process = comparison._process;
+            comparison.Local(rounds);
+            comparison.Remote(remoteRounds);
+            comparison._table.Print(Console.Out);
+            comparison._comparison.Add("table", comparison._table.ToJson());
+            comparison._comparison.Store();
+            return 0;
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
+
+    /// <summary>The process's memory twice, and some.</summary>
+    private ulong Populated => 3UL * (ulong)_mebibytes << 20;
+
+    private void Local(int rounds)
+    {
+        Series ours = Alternate("local", rounds, out Series theirs);
+        double faster = theirs.Median("all_in_ms") / ours.Median("all_in_ms");
+        _table.Add("local: all pages in, random access, ms", ours.Median("all_in_ms"), theirs.Median("all_in_ms"), "x faster", faster, atLeast: 5);
+        AddCommon("local", ours, theirs);
+    }
+
+    /// <summary>Each daemon with the page server of its own kind, as they are used, and CRIU's with ours besides: there the daemons alone differ.</summary>
+    private void Remote(int rounds)
+    {
+        string pipes = File.ReadAllText(PipeMaxSize);
+        string[] server = [_pageferry, "criu", "page-server", "--lazy-pages", "-D", _images];
+        (Series ours, Series theirs, Series mixed) = (new Series(), new Series(), new Series());
+        try
+        {
+            // CRIU's server sends what it can't splice otherwise.
+            File.WriteAllText(PipeMaxSize, "4194304");
+            for (int round = 0; round < rounds; round++)
+            {
+                ours.Add(MeasureRemote(server, _pageferry, "criu"));
+                theirs.Add(MeasureRemote([_criu, "page-server", "--lazy-pages", "-D", _images, "-v2", "-o", "page-server.log", "--address", "127.0.0.1"], _criu));
+                mixed.Add(MeasureRemote(server, _criu));
+                Console.Error.Write('.');
+            }
+        }
+        finally
+        {
+            File.WriteAllText(PipeMaxSize, pipes);
+        }
+
+        Console.Error.WriteLine(" remote");
+        _comparison.Add("remote", new JsonObject { ["rounds"] = rounds, ["pageferry"] = ours.ToJson(), ["criu"] = theirs.ToJson(), ["criu_from_pageferry"] = mixed.ToJson() });
+        const string AllIn = "all_in_ms";
+        _table.Add("remote: all pages in, random access, ms", ours.Median(AllIn), theirs.Median(AllIn), "x faster", theirs.Median(AllIn) / ours.Median(AllIn), atLeast: 20);
+        _table.Add("the same, CRIU's daemon from Pageferry's server", ours.Median(AllIn), mixed.Median(AllIn), "x faster", mixed.Median(AllIn) / ours.Median(AllIn));
+        const string Stall = "stall_p99_us";
+        _table.Add("remote: the process's stall per page, p99, µs", ours.Median(Stall), theirs.Median(Stall), "x of CRIU's", ours.Median(Stall) / theirs.Median(Stall), atMost: 1 / 3.0);
+        AddCommon("remote", ours, theirs);
+    }
+
+    private JsonObject MeasureRemote(string[] serverCommand, params string[] daemon)
+    {
+        int port;
+        using (var probe = new TcpListener(IPAddress.Loopback, 0))
+        {
+            probe.Start();
+            port = ((IPEndPoint)probe.LocalEndpoint).Port;
+        }
+
+        Comparison.Populate(Populated);
+        using Process server = CriuRun.Start([.. serverCommand, "--port", $"{port}"]);
+        try
+        {
+            CriuRun.Await(() => server.HasExited || IPGlobalProperties.GetIPGlobalProperties().GetActiveTcpListeners().Any(listener => listener.Port == port), "the page server to listen");
+            return _run.Measure(_process, [.. daemon, "lazy-pages", "--page-server", "--address", "127.0.0.1", "--port", $"{port}"]);
+        }
+        finally
+        {
+            server.Kill();
+            server.WaitForExit();
+        }
+    }
+
+    private void AddCommon(string where, Series ours, Series theirs)
+    {
+        const string First = "first_instruction_ms";
+        const string Cpu = "daemon_cpu_ms_per_gib";
+        _table.Add($"{where}: command to the process's first instruction, ms", ours.Median(First), theirs.Median(First), "x of CRIU's", ours.Median(First) / theirs.Median(First), atMost: 1);
+        _table.Add($"{where}: daemon CPU, ms per GiB", ours.Median(Cpu), theirs.Median(Cpu), "x of CRIU's", ours.Median(Cpu) / theirs.Median(Cpu), atMost: 0.5);
+    }
+
+    private Series Alternate(string name, int rounds, out Series theirs)
+    {
+        (Series ours, theirs) = (new Series(), new Series());
+        for (int round = 0; round < rounds; round++)
+        {
+            Comparison.Populate(Populated);
+            ours.Add(_run.Measure(_process, [_pageferry, "criu", "lazy-pages"]));
+            Comparison.Populate(Populated);
+            theirs.Add(_run.Measure(_process, [_criu, "lazy-pages"]));
+            Console.Error.Write('.');
+        }
+
+        Console.Error.WriteLine($" {name}");
+        _comparison.Add(name, new JsonObject { ["rounds"] = rounds, ["pageferry"] = ours.ToJson(), ["criu"] = theirs.ToJson() });
+        return ours;
+    }
+}

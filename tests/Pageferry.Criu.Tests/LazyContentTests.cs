@@ -1,0 +1,245 @@
+using System.Diagnostics;
+using System.Net;
+using System.Net.Sockets;
+using Pageferry.Memory;
+
+namespace Pageferry.Criu.Tests;
+
+/// <summary>Pages reach a process from images and from a page server, whatever the server does: it stalls or has the right bytes.</summary>
+[Collection(nameof(Undisturbed))]
+public sealed class LazyContentTests : IDisposable
+{
+    private const ulong Pages = 2048;
+
+    private static readonly IPEndPoint s_anyPort = new(IPAddress.Loopback, 0);
+    private static readonly TimeSpan s_silence = TimeSpan.FromMilliseconds(300);
+
+    private readonly LazyGuest _guest = new(Pages);
+
+    public void Dispose() => _guest.Dispose();
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_fault_allocates_nothing(bool isRemote)
+    {
+        // What is counted is the whole process: whoever places the pages does it, and so may a runtime that replaces code, or a timer. Less than the smallest
+        // object for each fault, once, shows that there is none for each.
+        const int SmallestObject = 24;
+        const int Attempts = 8;
+        const ulong Part = Pages / Attempts;
+        const ulong Reads = Part / 2;
+        using var server = PageServer.Start(_guest.Images.Folder, s_anyPort);
+        _guest.Start(isRemote ? Connect(server) : _guest.OpenImages());
+        long least = long.MaxValue;
+        for (ulong part = 0; part < Attempts; part++)
+        {
+            // From behind: each touched page brings those behind it.
+            long faults = _guest.Lazy.Statistics.Faults;
+            least = Math.Min(least, AllocatedByReading(part * Part));
+            Assert.True(_guest.Lazy.Statistics.Faults - faults > (long)Reads / 2);
+        }
+
+        // What asking the process takes here.
+        long asking = Enumerable.Range(0, Attempts).Min(_ => AllocatedByReading(0));
+        Assert.True(least - asking < SmallestObject, $"{least} bytes for each fault, {asking} of them by the test.");
+
+        long AllocatedByReading(ulong first)
+        {
+            long before = GC.GetTotalAllocatedBytes(precise: true);
+            for (ulong read = Reads; read > 0; read--)
+            {
+                Assert.True(_guest.Reads(first + (read * 2) - 2, 1));
+            }
+
+            return (GC.GetTotalAllocatedBytes(precise: true) - before) / (long)Reads;
+        }
+    }
+
+    [Fact]
+    public async Task A_server_that_is_gone_is_looked_for_and_asked_again()
+    {
+        Task<bool> read;
+        IPEndPoint at;
+        using (var server = PageServer.Start(_guest.Images.Folder, s_anyPort))
+        {
+            at = server.EndPoint;
+            _guest.Start(Connect(server));
+            Assert.True(_guest.Reads(0, 100));
+        }
+
+        Task complete = _guest.CompleteAsync(BackgroundFill.Sequential);
+        await _guest.AwaitLogAsync("It closed the connection");
+        await _guest.AwaitLogAsync("nothing listens there");
+        read = _guest.ReadsAsync(0, Pages);
+        await AwaitAsync(() => _guest.Lazy.States.CountRun(0, Pages, PageState.Present) < Pages && _guest.Log.Contains("looked for", StringComparison.Ordinal));
+        Assert.False(read.IsCompleted);
+        Assert.False(complete.IsCompleted);
+
+        using var again = PageServer.Start(_guest.Images.Folder, at);
+        Assert.True(await read.WaitAsync(LazyGuest.Patience));
+        await complete.WaitAsync(LazyGuest.Patience);
+        Assert.Contains("requests were repeated", _guest.Log, StringComparison.Ordinal);
+    }
+
+    public static TheoryData<string, string> BadAnswers => new()
+    {
+        { "another address", "it answered with" },
+        { "another process", "it answered with" },
+        { "too many", "it answered with" },
+        { "nothing", "It does not have the page" },
+        { "no answer's command", "it answered with" },
+        { "part of a page", "It closed the connection" },
+        { "end", "It closed the connection" },
+        { "silence", "It has said nothing for 0.3 s, asked for" },
+        { "half a header", "timed out" },
+    };
+
+    [Theory]
+    [MemberData(nameof(BadAnswers))]
+    public async Task A_server_that_answers_what_makes_no_sense_is_left_and_said_why(string answer, string says)
+    {
+        using var listening = new TcpListener(IPAddress.Loopback, 0);
+        listening.Start();
+        var at = (IPEndPoint)listening.LocalEndpoint;
+        _guest.Start(RemoteContent.Connect(at, PageServerForm.Header32, _guest, s_silence));
+        Task<bool> read = _guest.ReadsAsync(0, Pages);
+        using (Socket bad = await listening.AcceptSocketAsync(TestContext.Current.CancellationToken))
+        {
+            // The next one finds a real server.
+            listening.Stop();
+            Answer(bad, answer);
+            await _guest.AwaitLogAsync(says);
+        }
+
+        // Which of the two is of which version is the first thing to look at.
+        Assert.Contains("with headers of 32 bytes: the server may be of CRIU 4.1", _guest.Log, StringComparison.Ordinal);
+        Assert.False(read.IsCompleted);
+        using var server = PageServer.Start(_guest.Images.Folder, at);
+        Assert.True(await read.WaitAsync(LazyGuest.Patience));
+    }
+
+    [Fact]
+    public async Task A_process_that_ends_while_its_server_is_silent_is_done_with()
+    {
+        using var listening = new TcpListener(IPAddress.Loopback, 0);
+        listening.Start();
+        _guest.Start(RemoteContent.Connect((IPEndPoint)listening.LocalEndpoint, PageServerForm.Header24, _guest, RemoteContent.LongestSilence));
+        Task complete = _guest.CompleteAsync(BackgroundFill.Sequential);
+        using Socket silent = await listening.AcceptSocketAsync(TestContext.Current.CancellationToken);
+        var requests = new byte[2 * PageServerMessage.LeastBytes];
+        for (int received = 0; received < requests.Length;)
+        {
+            received += silent.Receive(requests.AsSpan(received));
+        }
+
+        _guest.Kill();
+        await complete.WaitAsync(LazyGuest.Patience);
+    }
+
+    [Theory]
+    [InlineData(BackgroundFill.Sequential, 256)]
+    [InlineData(BackgroundFill.Locality, 1500 - 64)]
+    public async Task The_background_goes_on_in_its_order(BackgroundFill background, int next)
+    {
+        using var content = new HeldContent(_guest.OpenImages());
+        _guest.Start(content);
+        Task complete = _guest.CompleteAsync(background);
+        Assert.True(content.IsHeld.Wait(LazyGuest.Patience));
+        Assert.True(_guest.Reads(1500, 1));
+        content.Release();
+        await complete.WaitAsync(LazyGuest.Patience);
+        Assert.Equal([0UL, (ulong)next], content.Filled.Take(2));
+        Assert.True(_guest.Reads(0, Pages));
+        Assert.Equal((long)Pages, _guest.Lazy.Statistics.DemandPages + _guest.Lazy.Statistics.BackgroundPages);
+    }
+
+    [Fact]
+    public async Task The_background_is_held_to_its_bandwidth()
+    {
+        const long BytesPerSecond = 16 << 20;
+        _guest.Start(_guest.OpenImages());
+        var clock = Stopwatch.StartNew();
+        await _guest.CompleteAsync(BackgroundFill.Sequential, BytesPerSecond).WaitAsync(LazyGuest.Patience);
+        Assert.True(clock.Elapsed.TotalSeconds > 0.9 * Pages * LazyGuest.PageBytes / BytesPerSecond, $"{clock.Elapsed}");
+    }
+
+    private static async Task AwaitAsync(Func<bool> holds)
+    {
+        using var limit = new CancellationTokenSource(LazyGuest.Patience);
+        while (!holds())
+        {
+            await Task.Delay(10, limit.Token);
+        }
+    }
+
+    private static void Answer(Socket client, string answer)
+    {
+        var request = new byte[PageServerMessage.MostBytes];
+        for (int received = 0; received < request.Length;)
+        {
+            received += client.Receive(request.AsSpan(received));
+        }
+
+        PageServerMessage good = PageServerMessage.Read(request, PageServerForm.Header32) with { Command = PageServerCommand.AddWithFlags, Flags = PagemapFlags.Present };
+        var header = new byte[PageServerMessage.MostBytes];
+        (answer switch
+        {
+            "another address" => good with { Address = good.Address + LazyGuest.PageBytes },
+            "another process" => good with { Id = good.Id + 1 },
+            "too many" => good with { Pages = good.Pages + 1 },
+            "nothing" => good with { Pages = 0 },
+            "no answer's command" => good with { Command = PageServerCommand.Get },
+            _ => good,
+        }).Write(header, PageServerForm.Header32);
+        switch (answer)
+        {
+            case "end":
+                client.Shutdown(SocketShutdown.Both);
+                break;
+            case "silence":
+                break;
+            case "half a header":
+                _ = client.Send(header.AsSpan(0, 9));
+                break;
+            case "part of a page":
+                _ = client.Send((byte[])[.. header, .. Enumerable.Repeat((byte)0xEE, 1000)]);
+                client.Shutdown(SocketShutdown.Both);
+                break;
+            default:
+                _ = client.Send((byte[])[.. header, .. Enumerable.Repeat((byte)0xEE, 17 * (int)LazyGuest.PageBytes)]);
+                break;
+        }
+    }
+
+    private RemoteContent Connect(PageServer server) => RemoteContent.Connect(server.EndPoint, PageServerForm.Header32, _guest, RemoteContent.LongestSilence);
+
+    /// <summary>Images whose first pages in the background come when the test says so.</summary>
+    private sealed class HeldContent(IContent content) : IContent
+    {
+        private readonly ManualResetEventSlim _go = new();
+        private readonly List<ulong> _filled = [];
+
+        internal ManualResetEventSlim IsHeld { get; } = new();
+
+        internal IReadOnlyList<ulong> Filled => _filled;
+
+        public void Demand(LazyProcess process, ReadOnlySpan<ulong> pages) => content.Demand(process, pages);
+
+        public void Fill(LazyProcess process, ulong page, int count)
+        {
+            _filled.Add(page);
+            IsHeld.Set();
+            _go.Wait();
+            content.Fill(process, page, count);
+        }
+
+        public void Dispose()
+        {
+            _go.Set();
+            content.Dispose();
+        }
+
+        internal void Release() => _go.Set();
+    }
+}
