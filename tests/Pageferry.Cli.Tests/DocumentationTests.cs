@@ -51,7 +51,7 @@ public sealed class DocumentationTests
             }
         }
 
-        foreach (Command sub in command.Subcommands)
+        foreach (Command sub in command.Subcommands.Where(sub => !sub.Hidden))
         {
             string name = $"{path} {sub.Name}".Trim();
             words.Add(string.Empty, name);

@@ -5,7 +5,7 @@ public sealed class HelpTests
     public static TheoryData<string> Commands =>
     [
         "", "demo", "doctor", "conformance", "bench", "bench demand-paging", "tls", "tls init", "vm", "vm run", "vm receive", "vm migrate", "vm cancel", "vm pause", "vm resume",
-        "vm status", "vm arm", "vm disarm", "vm upgrade-engine", "vm stop", "criu", "criu page-server",
+        "vm status", "vm arm", "vm disarm", "vm upgrade-engine", "vm stop", "criu", "criu move", "criu receive", "criu page-server",
     ];
 
     [Theory]

@@ -168,6 +168,7 @@ public sealed class CriuMoveTests : IDisposable
         await destination.WaitUntilAsync(() => destination.Output.Contains("failed", StringComparison.Ordinal), "that it says so");
         await process.MakePassesAsync(2);
         Assert.Equal(0UL, process.Bad);
+        await move.WaitUntilAsync(() => Directory.GetDirectories(System.IO.Path.GetTempPath(), $"pageferry-move-{process.Pid}-*").Length == 0, "that nothing of it is left");
     }
 
     [Fact]

@@ -18,7 +18,8 @@ internal static class CriuGuardCommand
     internal static Command Create()
     {
         var socket = new Option<int>("--socket") { Description = "The file descriptor whose other end CRIU has.", Required = true };
-        var command = new Command(Name, "Free processes whose move was killed.") { socket };
+        var images = new Option<string>("--images-dir") { Description = "What was dumped of them, which is removed with their move.", Required = true };
+        var command = new Command(Name, "Free processes whose move was killed.") { socket, images };
         command.Hidden = true;
         command.SetAction(result =>
         {
@@ -29,6 +30,7 @@ internal static class CriuGuardCommand
             if (Console.In.ReadLine() is null)
             {
                 LazyDumpEnd.GiveUp(criu);
+                Directory.Delete(result.GetRequiredValue(images), recursive: true);
             }
 
             return ExitCode.Done;

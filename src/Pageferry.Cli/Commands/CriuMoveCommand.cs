@@ -87,5 +87,5 @@ internal static class CriuMoveCommand
     }
 
     /// <summary>Which CRIU to use.</summary>
-    internal static Option<string> CriuPath() => new("--criu") { Description = "The CRIU to use. Default: the one on the PATH.", HelpName = "PROGRAM", DefaultValueFactory = static _ => "criu" };
+    internal static Option<string> CriuPath() => new("--criu") { Description = "The CRIU to use: its path, or its name on the PATH.", HelpName = "PROGRAM", DefaultValueFactory = static _ => "criu" };
 }

@@ -50,7 +50,7 @@ internal sealed class LazyDump : IDisposable
             {
                 // CRIU takes the end of its socket for success, and kills the processes: so it has both ends, and they are ended by words alone.
                 using FileDescriptor oursForPrograms = ours.Descriptor.DuplicateForPrograms();
-                guard = StartGuard(oursForPrograms.Number);
+                guard = StartGuard(oursForPrograms.Number, images);
                 using FileDescriptor forCriu = criuEnd.Descriptor.DuplicateForPrograms();
                 using FileDescriptor statusForCriu = statusEnd.Descriptor.DuplicateForPrograms();
                 if (await guard.StandardOutput.ReadLineAsync() is null)
@@ -134,9 +134,9 @@ internal sealed class LazyDump : IDisposable
         _socket.Dispose();
     }
 
-    private static Process StartGuard(int socket)
+    private static Process StartGuard(int socket, string images)
     {
-        ProcessStartInfo info = SelfCommand.StartInfo("criu", CriuGuardCommand.Name, "--socket", socket.ToString(CultureInfo.InvariantCulture));
+        ProcessStartInfo info = SelfCommand.StartInfo("criu", CriuGuardCommand.Name, "--socket", socket.ToString(CultureInfo.InvariantCulture), "--images-dir", images);
         info.UseShellExecute = false;
         info.RedirectStandardInput = true;
         info.RedirectStandardOutput = true;
