@@ -38,23 +38,6 @@ public sealed class CriuLazyPagesTests : IDisposable
         Assert.Equal(0UL, process.Bad);
     }
 
-    [Theory]
-    [InlineData("4.1")]
-    [InlineData("4.2")]
-    public async Task Pages_come_from_CRIUs_own_page_server(string version)
-    {
-        CriuRelease criu = CriuRelease.Of(version);
-        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 1, "random");
-        await criu.DumpAsync(process, Directory("images"));
-        using Process server = await criu.StartPageServerAsync(Path("images"), out int port);
-        using RestoredProcess restored = await RestoreAsync(criu, "--page-server", "--port", $"{port}");
-        await process.MakePassesAsync(2);
-        Assert.Equal(0UL, process.Bad);
-
-        // Told that the restore is done, it ends.
-        Assert.True(server.WaitForExit(TimeSpan.FromMinutes(1)));
-    }
-
     [Fact]
     public async Task A_page_server_that_is_killed_half_way_and_started_again_goes_on_where_it_was()
     {
