@@ -172,7 +172,12 @@ internal sealed class SeparateArrival : IArrival
         {
             if (_isOver)
             {
-                throw new CommandException("There is no engine to replace: the guest has all its memory, and no access of it is a userfault any more.");
+                throw NothingToReplace();
+            }
+
+            if (_hasFailed)
+            {
+                throw new CommandException("The source was given up, so no engine works on this guest. Have it waited for first: pageferry vm receive --resume.");
             }
 
             if (_replaced is not null)
@@ -204,6 +209,7 @@ internal sealed class SeparateArrival : IArrival
         {
             _isOver = true;
             _engine?.Kill();
+            _ = _replaced?.TrySetException(NothingToReplace());
             Monitor.PulseAll(_gate);
         }
 
@@ -563,6 +569,7 @@ internal sealed class SeparateArrival : IArrival
     {
         _last = status;
         _isOver = true;
+        _ = _replaced?.TrySetException(NothingToReplace());
         _guest?.EndSharing();
         _listening.Dispose();
         _ = _received!.TrySetResult();
@@ -573,6 +580,9 @@ internal sealed class SeparateArrival : IArrival
         : _last with { Phase = "postcopy_paused", WaitsFor = what, WaitedMs = _engine is null ? Environment.TickCount64 - _goneSince : 0, Stall = null };
 
     private SharedGuest Guest(EngineMessage call) => _guest ?? throw new InvalidDataException($"There is no guest here for '{call.What}'.");
+
+    private static CommandException NothingToReplace() =>
+        new("There is no engine to replace: the guest has all its memory, and no access of it is a userfault any more.");
 
     private static FileDescriptor Along(EngineMessage call, FileDescriptor[] received) =>
         received is [var file] ? file : throw new InvalidDataException($"'{call.What}' came with {received.Length} descriptors where it has one.");
