@@ -81,6 +81,17 @@ internal static class CommandTree
         examples[tls] = ["pageferry tls init --host a.example --host b.example"];
         var criu = new Command("criu", "Take the place of CRIU's own programs when processes move.") { CriuLazyPagesCommand.Create(examples), CriuPageServerCommand.Create(examples) };
         examples[criu] = ["pageferry criu page-server --lazy-pages -D images --port 9999"];
+        var recover = new Command("recover", "Bring a guest back whose migration lost a side.")
+        {
+            RecoverExportCommand.Create(examples),
+            RecoverMergeCommand.Create(examples),
+            RecoverRollbackCommand.Create(examples),
+        };
+        examples[recover] =
+        [
+            "pageferry recover export --control /tmp/a.sock -o a.half",
+            "pageferry recover merge b.half a.half -o guest.snapshot",
+        ];
         var root = new RootCommand("Moves running guests between processes: the guest goes first, its memory follows when it is touched.")
         {
             DemoCommand.Create(examples),
@@ -90,6 +101,7 @@ internal static class CommandTree
             bench,
             tls,
             vm,
+            recover,
             criu,
         };
         examples[root] = ["pageferry demo", "pageferry doctor"];

@@ -19,6 +19,8 @@ namespace Pageferry.Cli;
 [JsonSerializable(typeof(PagingComparison))]
 [JsonSerializable(typeof(TlsInitReport))]
 [JsonSerializable(typeof(TortureReport))]
+[JsonSerializable(typeof(ExportReport))]
+[JsonSerializable(typeof(MergeReport))]
 [JsonSerializable(typeof(FailureReport))]
 internal sealed partial class CliJson : JsonSerializerContext
 {

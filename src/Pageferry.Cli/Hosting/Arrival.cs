@@ -89,11 +89,13 @@ internal sealed class Arrival : IDisposable
     /// <summary>Takes one guest in, or goes on with one whose source was given up.</summary>
     /// <param name="arrived">Called when the guest runs here and its memory is still arriving.</param>
     /// <param name="turnedAway">Called with the reason when a guest did not come: another is waited for.</param>
+    /// <param name="fenced">Called when the source has taken the guest back, and it was stopped here.</param>
     /// <returns>Completes when all its memory is here; fails with <see cref="MigrationException"/> when the link is lost before.</returns>
-    internal Task ReceiveAsync(Action<ArrivingGuest> arrived, Action<string> turnedAway) => Task.Factory.StartNew(
+    internal Task ReceiveAsync(Action<ArrivingGuest> arrived, Action<string> turnedAway, Action fenced) => Task.Factory.StartNew(
         () =>
         {
             _destination.TurnedAway = turnedAway;
+            _destination.Fenced = fenced;
             _destination.Receive(guest =>
             {
                 _stalls = new StallWatch(guest.Engine, _options.StallWarning, () => _destination.Progress.WaitsFor, _logger);
@@ -107,6 +109,11 @@ internal sealed class Arrival : IDisposable
         CancellationToken.None,
         TaskCreationOptions.LongRunning,
         TaskScheduler.Default);
+
+    /// <summary>Takes the guest out: it is stopped, and never runs here again.</summary>
+    /// <returns>What is here of it, beside its memory.</returns>
+    /// <exception cref="InvalidOperationException">Its link is there, or all of it is here.</exception>
+    internal GuestHalf Export() => _destination.Export();
 
     /// <summary>Writes the report of what came last, if one is wanted.</summary>
     /// <param name="status">How the guest is now.</param>

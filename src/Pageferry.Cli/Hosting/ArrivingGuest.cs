@@ -42,6 +42,12 @@ internal sealed class ArrivingGuest(Guid id, IMachine machine, FaultEngine engin
         Pause.Start(isPaused);
     }
 
+    /// <inheritdoc/>
+    public void Stop() => Pause.Hold();
+
+    /// <inheritdoc/>
+    public byte[] SaveState() => machine.SaveState();
+
     /// <summary>Gives the machine back: the guest did not arrive.</summary>
     public void Dispose() => machine.Dispose();
 
