@@ -11,17 +11,17 @@ public sealed class TortureTests
     [Fact]
     public async Task No_guest_is_harmed_by_any_scenario()
     {
-        const int Scenarios = 10;
-        using PageferryProcess torture = await PageferryProcess.RunAsync("torture", "--seed", "4710", "--count", "20", "--memory", "16M", "--json");
+        const int Scenarios = 11;
+        using PageferryProcess torture = await PageferryProcess.RunAsync("torture", "--seed", "4710", "--count", "22", "--memory", "16M", "--json");
         Assert.True(torture.ExitCode == 0, torture.Errors + torture.Output);
         using var report = JsonDocument.Parse(torture.Output);
         JsonElement total = report.RootElement.GetProperty("total");
         Assert.True(report.RootElement.GetProperty("ok").GetBoolean());
-        Assert.Equal(20, total.GetProperty("runs").GetInt32());
+        Assert.Equal(2 * Scenarios, total.GetProperty("runs").GetInt32());
         Assert.All(s_harms, harm => Assert.Equal(0, total.GetProperty(harm).GetInt32()));
 
         // What never began harmed nobody, and shows nothing.
-        Assert.InRange(total.GetProperty("recovered").GetInt32(), 1, 20);
+        Assert.InRange(total.GetProperty("recovered").GetInt32(), 1, 2 * Scenarios);
         JsonElement[] rows = [.. report.RootElement.GetProperty("scenarios").EnumerateArray()];
         Assert.Equal(Scenarios, rows.Length);
         Assert.All(rows, row => Assert.Equal(2, row.GetProperty("runs").GetInt32()));
@@ -36,6 +36,15 @@ public sealed class TortureTests
         Assert.True(torture.ExitCode == 0, torture.Errors + torture.Output);
         using var report = JsonDocument.Parse(torture.Output);
         Assert.Equal(1, report.RootElement.GetProperty("total").GetProperty("failed_before_switchover").GetInt32());
+    }
+
+    [Fact]
+    public async Task A_destination_is_killed_with_the_guest_which_goes_back_and_moves_to_another()
+    {
+        using PageferryProcess torture = await PageferryProcess.RunAsync("torture", "--seed", "3", "--count", "2", "--memory", "16M", "--modes", "kill-arrived", "--json");
+        Assert.True(torture.ExitCode == 0, torture.Errors + torture.Output);
+        using var report = JsonDocument.Parse(torture.Output);
+        Assert.InRange(report.RootElement.GetProperty("total").GetProperty("rolled_back").GetInt32(), 1, 2);
     }
 
     [Fact]

@@ -13,6 +13,7 @@ internal static class ScenarioWord
         (TortureScenario.StopSource, "stop-source"),
         (TortureScenario.StopDestination, "stop-destination"),
         (TortureScenario.KillDestination, "kill-destination"),
+        (TortureScenario.KillArrived, "kill-arrived"),
         (TortureScenario.Refuse, "refuse"),
         (TortureScenario.Mixed, "mixed"),
     ];

@@ -27,6 +27,9 @@ internal enum TortureScenario
     /// <summary>The destination's process is killed before the guest could run there.</summary>
     KillDestination,
 
+    /// <summary>The destination's process is killed when the guest runs there and pages are missing; a person has the guest go back to the switchover.</summary>
+    KillArrived,
+
     /// <summary>All connections are cut, and for a while nobody gets through.</summary>
     Refuse,
 
