@@ -18,7 +18,7 @@ command -v afl-fuzz >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=nonint
 build=artifacts/fuzz/bin
 rm -rf "$build"
 dotnet build --configuration Release --nologo -v quiet --output "$build" "$project"
-for library in Linux Memory Kvm Vmm Migration Criu; do
+for library in Linux Memory Kvm Vmm Migration Snapshots Criu; do
   artifacts/tools/sharpfuzz "$build/Pageferry.$library.dll"
 done
 artifacts/tools/sharpfuzz "$build/pageferry.dll"

@@ -101,6 +101,17 @@ internal static class CommandTree
             "pageferry criu move 1234 --to 127.0.0.1:4455",
             "pageferry criu page-server --lazy-pages -D images --port 9999",
         ];
+        var recover = new Command("recover", "Bring a guest back whose migration lost a side.")
+        {
+            RecoverExportCommand.Create(examples),
+            RecoverMergeCommand.Create(examples),
+            RecoverRollbackCommand.Create(examples),
+        };
+        examples[recover] =
+        [
+            "pageferry recover export --control /tmp/a.sock -o a.half",
+            "pageferry recover merge b.half a.half -o guest.snapshot",
+        ];
         var root = new RootCommand("Moves running guests between processes: the guest goes first, its memory follows when it is touched.")
         {
             DemoCommand.Create(examples),
@@ -110,6 +121,7 @@ internal static class CommandTree
             bench,
             tls,
             vm,
+            recover,
             criu,
             EngineCommand.Create(),
         };

@@ -423,7 +423,7 @@ public sealed class GuestMemory : IDisposable
     /// <param name="page">The first page.</param>
     /// <param name="source">What to write: a multiple of the page size; the run may cross from one region to the next.</param>
     /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
-    internal void WritePages(ulong page, ReadOnlySpan<byte> source)
+    public void WritePages(ulong page, ReadOnlySpan<byte> source)
     {
         ulong offset = _addresses.OffsetOfPages(page, (ulong)source.Length / Page.Size);
         if (_hostView is null)

@@ -42,7 +42,7 @@ public sealed class ArrivalRecord
     public MigrationLayout Layout { get; }
 
     /// <summary>Whether the guest is here, or may be, so that what is recorded is to be gone on with.</summary>
-    public bool HoldsGuest => Stage is DestinationStage.Loaded or DestinationStage.Started or DestinationStage.Whole;
+    public bool HoldsGuest => Stage is not (DestinationStage.Empty or DestinationStage.Released);
 
     /// <summary>Whether the guest is this side's alone: nothing is left to do.</summary>
     public bool IsReleased => Stage == DestinationStage.Released;

@@ -11,4 +11,10 @@ internal enum FoundGuest : byte
 
     /// <summary>It has executed.</summary>
     Running = 3,
+
+    /// <summary>It was stopped there, and taken out as a file.</summary>
+    Exported = 4,
+
+    /// <summary>It was dropped there, as the source asked (<see cref="MessageType.Fence"/>).</summary>
+    Fenced = 5,
 }

@@ -25,4 +25,11 @@ public interface IArrivingGuest : IDisposable
     /// Called, from any thread, when the guest is known to have executed an instruction, was made to stand still meanwhile, or has ended: once or more often. Never if it is paused.
     /// </param>
     void Start(bool isPaused, Action executed);
+
+    /// <summary>Stops the guest for good: no vCPU runs any more when this returns. It may have been stopped before, and need not have been started.</summary>
+    void Stop();
+
+    /// <summary>Saves all that the guest is beside memory, after <see cref="Stop"/>.</summary>
+    /// <returns>The machine state, opaque to the migration.</returns>
+    byte[] SaveState();
 }

@@ -22,6 +22,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     private DemandRequester? _requester;
     private PageThreads? _threads;
     private bool _isPaused;
+    private uint _generation;
 
     /// <summary>Whether the source expects to hear that the guest has executed; on a new link only behind what is found there.</summary>
     private bool _tellsRunning = true;
@@ -35,7 +36,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     internal DestinationStage Stage { get; private set; }
 
     /// <summary>Whether the guest is here, so that a link that is lost is waited for.</summary>
-    internal bool HoldsGuest => Stage is DestinationStage.Loaded or DestinationStage.Started or DestinationStage.Whole;
+    internal bool HoldsGuest => Stage is DestinationStage.Loaded or DestinationStage.Started or DestinationStage.Whole or DestinationStage.Exported or DestinationStage.Fenced;
 
     /// <summary>Whether what failed is the engine, which no other link mends.</summary>
     internal bool HasEngineFailed => _engine?.Failed.IsCompleted == true;
@@ -76,6 +77,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         Id = record.Session;
         Stage = record.Stage;
         Lost = new MigrationException("The engine was started anew.", switchedOver: Stage != DestinationStage.Loaded);
+        _generation = record.Generation;
         Counters.PagesTotal = (long)_engine.Memory.PageCount;
         Counters.ProtocolVersion = record.ProtocolVersion;
         Counters.Phase = MigrationPhase.Paused;
@@ -89,9 +91,14 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
 
         _engine.Start(_requester);
         Engine = _engine;
-        if (Stage != DestinationStage.Loaded)
+
+        // The process that died may not have come to it.
+        if (Stage is DestinationStage.Exported or DestinationStage.Fenced)
         {
-            // The process that died may not have come to it.
+            guest.Stop();
+        }
+        else if (Stage != DestinationStage.Loaded)
+        {
             Counters.BeginBackground();
             StartGuest();
         }
@@ -154,8 +161,11 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
             throw new ProtocolException($"The source came back with {link.Background.Count} background connections where it had {_pages.BackgroundConnections}.");
         }
 
-        _ = Step(DestinationEvent.Resumed);
-        Lost = null;
+        if (BeginLink() == DestinationAction.TellGone)
+        {
+            TellGone();
+        }
+
         _threads = new PageThreads(link.All);
         link.ExpectLife(LinkTimeout);
         TellMissing();
@@ -194,6 +204,28 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         return Step(_hasSourceParted ? DestinationEvent.Parted : DestinationEvent.LinkLost);
     }
 
+    /// <summary>Takes the guest out of this process, once its link is lost: it is stopped, and never runs here again.</summary>
+    /// <returns>What is here of it, beside its memory.</returns>
+    /// <exception cref="InvalidOperationException">It was not let run here, or has all its memory, or its link is there.</exception>
+    internal GuestHalf Export()
+    {
+        lock (_stepping)
+        {
+            if (Stage != DestinationStage.Exported && (Stage != DestinationStage.Started || Lost is null))
+            {
+                throw new InvalidOperationException(Stage == DestinationStage.Started
+                    ? "Its link to the source is there, so nothing of it is lost."
+                    : Stage is DestinationStage.Whole or DestinationStage.Released ? "All of its memory is here: it needs nothing of its source." : "It was not let run here.");
+            }
+
+            _ = Step(DestinationEvent.Exported);
+        }
+
+        _guest!.Stop();
+        Counters.Phase = MigrationPhase.Exported;
+        return new GuestHalf(_layout!, Id.Digest, _generation, _isPaused, _guest.SaveState(), _engine!.States);
+    }
+
     /// <summary>A source begins anew.</summary>
     /// <returns>What to do about the guest that is here, if it is the same.</returns>
     internal DestinationAction MeetAnew() => Step(DestinationEvent.BegunAnew);
@@ -226,6 +258,44 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
 
     private static ReceivedDigests? DigestsOf(IArrivingGuest guest, MigrationLayout layout) =>
         guest.Record is { } record ? record.Digests() : layout.Validate ? new ReceivedDigests(guest.Engine.Memory.PageCount) : null;
+
+    /// <summary>The source comes back, unless the guest is just being taken out of this process.</summary>
+    private DestinationAction BeginLink()
+    {
+        lock (_stepping)
+        {
+            DestinationAction action = Step(DestinationEvent.Resumed);
+            Lost = action == DestinationAction.TellGone ? Lost : null;
+            return action;
+        }
+    }
+
+    private void TellGone()
+    {
+        bool isFenced = Stage == DestinationStage.Fenced;
+        SendControl(MessageType.Found, [(byte)(isFenced ? FoundGuest.Fenced : FoundGuest.Exported)]);
+
+        // The source closes the link when it has heard that: closed from here, what was said last may be lost with it.
+        _ = Control.ReceiveHeader();
+        throw new ProtocolException(isFenced ? "The guest was dropped here: its source went back to the switchover." : "The guest was taken out of this destination as a file.");
+    }
+
+    /// <summary>Waits for the source's word; it may as well be that the guest is to be dropped.</summary>
+    private void ReceiveUnlessFenced(MessageType due)
+    {
+        (MessageType type, int bytes) = Control.ReceiveHeader();
+        if (bytes != 0 || (type != due && type != MessageType.Fence))
+        {
+            throw new ProtocolException($"The source sent a frame {type} of {bytes} bytes where {due} is due.");
+        }
+
+        if (type == MessageType.Fence && Step(DestinationEvent.Fenced) == DestinationAction.Stop)
+        {
+            _guest!.Stop();
+            Counters.Phase = MigrationPhase.RolledBack;
+            TellGone();
+        }
+    }
 
     private DestinationAction Step(DestinationEvent met)
     {
@@ -284,6 +354,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     {
         SwitchoverMessage message = AwaitSwitchover(watch);
         Counters.Phase = MigrationPhase.SwitchingOver;
+        _generation = message.Generation;
         _pages!.SwitchOver(message.Generation);
         Discard(message.OutOfDate.Span);
         _guest!.LoadState(message.State.Span);
@@ -303,7 +374,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     {
         try
         {
-            _ = Control.Receive(MessageType.Start, 0);
+            ReceiveUnlessFenced(MessageType.Start);
         }
         catch (ProtocolException failure) when (failure.IsParting)
         {
@@ -381,7 +452,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     {
         _threads!.Start("control", () =>
         {
-            _ = Control.Receive(MessageType.Released, 0);
+            ReceiveUnlessFenced(MessageType.Released);
             _ = Step(DestinationEvent.Released);
         });
         if (Stage != DestinationStage.Whole && !AwaitPages())

@@ -57,6 +57,9 @@ internal enum MessageType : ushort
     /// <summary>Destination → source, on a new link: those were all, and whether the guest was let run.</summary>
     Found = 29,
 
+    /// <summary>Source → destination: drop the guest, which goes back to the switchover; answered by <see cref="Found"/>.</summary>
+    Fence = 30,
+
     /// <summary>Destination → source, demand connection: pages the guest waits for.</summary>
     PageRequest = 32,
 

@@ -144,6 +144,9 @@ public sealed class MigrationDestination : IDisposable
     /// </summary>
     public Action<string>? TurnedAway { get; set; }
 
+    /// <summary>Is told when the source went back to the switchover, and the guest was stopped here for good. <see cref="Receive"/> ends a while after that.</summary>
+    public Action? Fenced { get; set; }
+
     /// <summary>
     /// Takes in one guest. Sources that fail before switchover are turned away and waited on again. A link that is lost later is waited for: the guest goes on with
     /// the pages it has, and stalls on the others. Called again when that was given up, it waits again.
@@ -185,6 +188,13 @@ public sealed class MigrationDestination : IDisposable
             arrived(held);
         }
     }
+    /// <summary>
+    /// Takes the guest out, once its link to the source is lost: no vCPU of it runs any more when this returns, or ever will in this process. A source that comes
+    /// back hears so.
+    /// </summary>
+    /// <returns>What is here of the guest, beside its memory. It can be asked for again.</returns>
+    /// <exception cref="InvalidOperationException">No guest was let run here, its link is there, or all of it is here.</exception>
+    public GuestHalf Export() => _session.Export();
 
     private void ReceiveOne(Action<IArrivingGuest> arrived)
     {
@@ -272,6 +282,11 @@ public sealed class MigrationDestination : IDisposable
         resumed = null;
         if (_session.Lose(failure) != DestinationAction.Discard)
         {
+            if (_session.Stage == DestinationStage.Fenced)
+            {
+                Fenced?.Invoke();
+            }
+
             return !_session.HasEngineFailed ? TryAwaitSource(failure, out resumed) : throw Stalled(failure);
         }
 
@@ -284,9 +299,9 @@ public sealed class MigrationDestination : IDisposable
     {
         IncomingSession session = _session;
         bool isWhole = session.Stage == DestinationStage.Whole;
-        TimeSpan longest = isWhole ? WholePatience : ReconnectFor;
+        TimeSpan longest = session.Stage is DestinationStage.Whole or DestinationStage.Fenced ? WholePatience : ReconnectFor;
         long began = Environment.TickCount64;
-        session.Counters.Phase = isWhole ? MigrationPhase.Completed : MigrationPhase.Paused;
+        session.Counters.Phase = PhaseWithout(session.Stage, MigrationPhase.Paused);
         session.Counters.WaitFor($"the source to come back: {MigrationSource.Describe(failure)}");
         if (_logger is not null)
         {
@@ -302,9 +317,17 @@ public sealed class MigrationDestination : IDisposable
             }
         }
 
-        session.Counters.Phase = isWhole ? MigrationPhase.Completed : MigrationPhase.Stalled;
         return isWhole ? false : throw Stalled(failure);
     }
+
+    /// <summary>The phase without a link.</summary>
+    private static MigrationPhase PhaseWithout(DestinationStage stage, MigrationPhase otherwise) => stage switch
+    {
+        DestinationStage.Whole => MigrationPhase.Completed,
+        DestinationStage.Exported => MigrationPhase.Exported,
+        DestinationStage.Fenced => MigrationPhase.RolledBack,
+        _ => otherwise,
+    };
 
     /// <returns>A link; null if none came in time, or nobody listens any more.</returns>
     private IncomingConnections? AcceptControl(IncomingSession held, TimeSpan longest, long began)
@@ -380,9 +403,11 @@ public sealed class MigrationDestination : IDisposable
 
     private MigrationException Stalled(Exception failure)
     {
-        _session.Counters.Phase = MigrationPhase.Stalled;
+        _session.Counters.Phase = PhaseWithout(_session.Stage, MigrationPhase.Stalled);
         return new MigrationException(
-            _session.Stage == DestinationStage.Loaded
+            _session.Stage == DestinationStage.Exported ? "The guest was taken out of this process as a file."
+                : _session.Stage == DestinationStage.Fenced ? "The source went back to the switchover and runs the guest; it was dropped here."
+                : _session.Stage == DestinationStage.Loaded
                 ? $"The link to the source was lost in the switchover: {MigrationSource.Describe(failure)} The guest was not let run here, and may be the source's."
                 : $"The link to the source was lost after switchover: {MigrationSource.Describe(failure)} The guest goes on with the pages it has and stalls on the {Engine?.UnknownPages ?? 0} that are missing.",
             switchedOver: _session.Stage != DestinationStage.Loaded,

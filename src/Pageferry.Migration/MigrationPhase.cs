@@ -32,4 +32,10 @@ public enum MigrationPhase
 
     /// <summary>The link was lost after switchover, and is not looked for any more: the guest stalls on what is missing.</summary>
     Stalled,
+
+    /// <summary>The guest was stopped at the destination and taken out as a file: it is nobody's, and both sides keep what they have.</summary>
+    Exported,
+
+    /// <summary>The guest went back to the switchover, and is the source's again.</summary>
+    RolledBack,
 }

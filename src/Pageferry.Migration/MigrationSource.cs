@@ -15,6 +15,9 @@ public sealed class MigrationSource
     /// <summary>How long any step before switchover may take: 10 s.</summary>
     public static readonly TimeSpan Patience = TimeSpan.FromSeconds(10);
 
+    /// <summary>How long it may take until nobody looks for the destination any more: an attempt to connect, with its handshake.</summary>
+    private static readonly TimeSpan s_givingUp = TimeSpan.FromSeconds(60);
+
     /// <summary>Pre-copy that never converges decides once a round, for days.</summary>
     private const int MostDecisions = 256;
 
@@ -25,6 +28,9 @@ public sealed class MigrationSource
     private readonly MigrationOptions _options;
     private readonly MigrationCounters _counters;
     private readonly Lock _switching = new();
+
+    /// <summary>Held while the guest's memory is being sent, or the destination is looked for.</summary>
+    private readonly Lock _moving = new();
     private readonly List<string> _decisions = [];
     private PageThreads? _threads;
     private PostCopy? _postCopy;
@@ -90,6 +96,7 @@ public sealed class MigrationSource
     /// </exception>
     public void Run(EndPoint destination)
     {
+        using Lock.Scope moving = _moving.EnterScope();
         Recording?.Begin(_counters.PagesTotal);
         try
         {
@@ -135,6 +142,7 @@ public sealed class MigrationSource
             return;
         }
 
+        using Lock.Scope moving = _moving.EnterScope();
         try
         {
             postCopy.GoOn(new TimeoutException("It was given up."));
@@ -148,6 +156,54 @@ public sealed class MigrationSource
 
     /// <summary>Looks no longer for a destination that was lost after switchover: <see cref="Run"/> ends with an exception.</summary>
     public void GiveUp() => _postCopy?.GiveUp();
+
+    /// <summary>What this side has of a guest that it has let go of, beside its memory, which is whole and as it was at the switchover.</summary>
+    /// <returns>The half, for a file.</returns>
+    /// <exception cref="InvalidOperationException">The guest was not let go of, or the destination has all of it.</exception>
+    public GuestHalf Half => _stage is SourceStage.LetGo or SourceStage.Exported && _postCopy is { } postCopy
+        ? new GuestHalf(LayoutOf(_guest, _options), postCopy.Session.Digest, postCopy.Generation, postCopy.IsPaused, postCopy.State, Pages: null)
+        : throw new InvalidOperationException($"There is no half of a guest here: the migration is {_counters.Phase}.");
+
+    /// <summary>
+    /// Goes back to the switchover: the guest goes on here as it was then, after the destination has dropped it. What it has done there since is undone.
+    /// </summary>
+    /// <param name="destinationIsFenced">
+    /// Whether a person vouches that the destination can't run the guest, as since its host is without power. It is asked all the same, and told to drop the guest
+    /// should it come back while this process lives.
+    /// </param>
+    /// <exception cref="InvalidOperationException">No link was lost after the switchover, or it is there again.</exception>
+    /// <exception cref="MigrationException">The destination did not say that it has dropped the guest, and may run it: nothing has changed.</exception>
+    public void RollBack(bool destinationIsFenced)
+    {
+        MigrationPhase phase = _counters.Phase;
+        if (!MayComeBack || _postCopy is not { } postCopy || phase is not (MigrationPhase.Paused or MigrationPhase.Stalled))
+        {
+            throw new InvalidOperationException($"There is nothing to go back from: the migration is {phase}.");
+        }
+
+        postCopy.GiveUp();
+        if (!_moving.TryEnter(s_givingUp))
+        {
+            throw new InvalidOperationException("The destination was found again, and the guest's memory goes on following it.");
+        }
+
+        try
+        {
+            if (!MayComeBack)
+            {
+                throw new InvalidOperationException($"There is nothing to go back from any more: the migration is {_counters.Phase}.");
+            }
+
+            Fence(postCopy, destinationIsFenced);
+            _counters.WaitFor(null);
+            _counters.Phase = MigrationPhase.RolledBack;
+            _guest.Resume();
+        }
+        finally
+        {
+            _moving.Exit();
+        }
+    }
 
     /// <summary>Ends the migration, from any thread: the guest goes on here as if nothing had been.</summary>
     /// <returns>False if it is too late: the guest is the destination's.</returns>
@@ -176,7 +232,22 @@ public sealed class MigrationSource
         _ => failure.Message,
     };
 
-    private bool HasLetGo => _stage is SourceStage.LetGo or SourceStage.Forgotten;
+    private bool HasLetGo => _stage is SourceStage.LetGo or SourceStage.Forgotten or SourceStage.Exported;
+
+    /// <summary>Whether the guest is the destination's, which may not have all of it.</summary>
+    private bool MayComeBack
+    {
+        get
+        {
+            lock (_switching)
+            {
+                return _stage == SourceStage.LetGo;
+            }
+        }
+    }
+
+    private static MigrationLayout LayoutOf(IMigratingGuest guest, MigrationOptions options) =>
+        new(guest.Id, guest.MachineKind, guest.Memory.Backing, guest.Memory.Regions, options.Validate);
 
     private SourceAction Step(SourceEvent met)
     {
@@ -191,6 +262,11 @@ public sealed class MigrationSource
     {
         string name = PeerConnector.NameOf(_postCopy?.Destination ?? destination);
         _counters.WaitFor(null);
+        if (failure is GuestGoneException)
+        {
+            return Gone(name, failure);
+        }
+
         _counters.Phase = HasLetGo ? MigrationPhase.Stalled : _cancelled ? MigrationPhase.Cancelled : MigrationPhase.Failed;
         return new MigrationException(
             HasLetGo
@@ -198,6 +274,44 @@ public sealed class MigrationSource
                 : $"The migration to {name} {(_cancelled ? "was cancelled." : $"failed: {Describe(failure)}")} The guest goes on here.",
             HasLetGo,
             failure);
+    }
+
+    /// <summary>A destination that was found again can't run the guest any more.</summary>
+    private MigrationException Gone(string name, Exception failure)
+    {
+        if (HasLetGo)
+        {
+            _counters.Phase = MigrationPhase.Exported;
+            return new MigrationException($"The migration to {name} was ended: {failure.Message} This side's memory is kept here.", switchedOver: true, failure);
+        }
+
+        // It was asked to, and its answer was lost.
+        _counters.Phase = MigrationPhase.RolledBack;
+        _guest.Resume();
+        return new MigrationException($"The migration to {name} was taken back: {failure.Message} The guest goes on here, as it was at the switchover.", switchedOver: false, failure);
+    }
+
+    private void Fence(PostCopy postCopy, bool destinationIsFenced)
+    {
+        try
+        {
+            postCopy.Fence();
+        }
+        catch (GuestGoneException failure)
+        {
+            throw Gone(PeerConnector.NameOf(postCopy.Destination), failure);
+        }
+        catch (Exception failure)
+        {
+            if (!destinationIsFenced)
+            {
+                throw new MigrationException(
+                    $"The guest was not taken back from {PeerConnector.NameOf(postCopy.Destination)}, which did not say that it has dropped it: {Describe(failure)} It may be running on there, with the pages it has.", switchedOver: true, failure);
+            }
+
+            _ = Step(SourceEvent.StatedFenced);
+            postCopy.BeginFencing();
+        }
     }
 
     private void RunFirstLink(EndPoint destination)
@@ -223,7 +337,7 @@ public sealed class MigrationSource
     {
         session.Open(destination);
         GuestMemory memory = _guest.Memory;
-        session.Send(MessageType.Layout, new MigrationLayout(_guest.Id, _guest.MachineKind, memory.Backing, memory.Regions, _options.Validate).Serialize());
+        session.Send(MessageType.Layout, LayoutOf(_guest, _options).Serialize());
         _ = session.Control.Receive(MessageType.Armed, 0);
 
         var pages = new OutgoingPages(memory);
@@ -349,7 +463,7 @@ public sealed class MigrationSource
 
             _ = session.Control.Receive(MessageType.StateLoaded, 0);
 
-            _postCopy = new PostCopy(_options, _counters, destination, Step) { Session = session.Session, Pages = pages, Generation = generation, Stopped = stopped };
+            _postCopy = new PostCopy(_options, _counters, destination, Step) { Session = session.Session, Pages = pages, Generation = generation, State = state, IsPaused = isPaused, Stopped = stopped };
 
             // Once a byte of Start may have left, the destination may run the guest.
             lock (_switching)

@@ -56,6 +56,27 @@ internal static class MissingPages
         }
     }
 
+    /// <summary>Hears how far the guest is, behind whatever the destination says meanwhile.</summary>
+    /// <exception cref="ProtocolException">It says something that can't be.</exception>
+    internal static FoundGuest ReceiveFound(PeerConnection control)
+    {
+        var payload = new byte[RunCoding.MostMessageBytes + sizeof(ulong)];
+        while (true)
+        {
+            (MessageType type, int bytes) = control.ReceiveHeader();
+            if (type is not (MessageType.Found or MessageType.Running or MessageType.Complete or MessageType.Digests) || bytes > payload.Length)
+            {
+                throw new ProtocolException($"The destination sent a frame {type} of {bytes} bytes where it was to drop the guest.");
+            }
+
+            control.ReceivePayload(type, payload.AsSpan(0, bytes));
+            if (type == MessageType.Found && bytes == 1)
+            {
+                return (FoundGuest)payload[0];
+            }
+        }
+    }
+
     /// <returns>The end of the last run.</returns>
     private static ulong Add(ReadOnlySpan<byte> runs, PageBitmap missing, ulong before)
     {

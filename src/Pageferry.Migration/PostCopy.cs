@@ -45,6 +45,12 @@ internal sealed class PostCopy
     /// <summary>The switchover's generation.</summary>
     internal required uint Generation { get; init; }
 
+    /// <summary>The machine state at the switchover.</summary>
+    internal required ReadOnlyMemory<byte> State { get; init; }
+
+    /// <summary>Whether the guest was to stand still after it.</summary>
+    internal required bool IsPaused { get; init; }
+
     /// <summary>When the guest had stopped, by <see cref="Stopwatch"/>.</summary>
     internal required long Stopped { get; init; }
 
@@ -76,12 +82,32 @@ internal sealed class PostCopy
                 GoOn(link);
                 return;
             }
-            catch (Exception failure) when (failure is not ValidationException)
+            catch (Exception failure) when (failure is not (ValidationException or GuestGoneException))
             {
                 lost = failure;
             }
         }
     }
+
+    /// <summary>Has the destination drop the guest. When this returns, it has, and the guest is this side's.</summary>
+    /// <exception cref="GuestGoneException">The guest was taken out of the destination as a file.</exception>
+    /// <exception cref="Exception">It is not known whether it has.</exception>
+    internal void Fence()
+    {
+        using var link = new OutgoingConnections(_options, _counters);
+        link.Open(Destination, Session, s_connectPatience, _options.LinkTimeout);
+        FoundGuest found = MissingPages.Receive(link.Control, new PageBitmap(Pages.Memory.PageCount));
+        if (found is not (FoundGuest.Exported or FoundGuest.Fenced))
+        {
+            link.Send(MessageType.Fence, []);
+            found = MissingPages.ReceiveFound(link.Control);
+        }
+
+        _ = MeetGone(found);
+    }
+
+    /// <summary>Goes on having the destination drop the guest, should it ever come back: a person vouches that it does not run there.</summary>
+    internal void BeginFencing() => new Thread(KeepFencing) { IsBackground = true, Name = "fencing" }.Start();
 
     /// <summary>Tries again now, and elsewhere if the destination has moved.</summary>
     internal void ReconnectTo(EndPoint destination)
@@ -103,6 +129,43 @@ internal sealed class PostCopy
             _isGivenUp = true;
             Monitor.PulseAll(_gate);
         }
+    }
+
+    private void KeepFencing()
+    {
+        while (true)
+        {
+            Thread.Sleep(s_longestDelay);
+            try
+            {
+                using var link = new OutgoingConnections(_options, _counters);
+                link.Open(Destination, Session, s_connectPatience, _options.LinkTimeout);
+                if (MissingPages.Receive(link.Control, new PageBitmap(Pages.Memory.PageCount)) is not (FoundGuest.Exported or FoundGuest.Fenced))
+                {
+                    link.Send(MessageType.Fence, []);
+                    _ = MissingPages.ReceiveFound(link.Control);
+                }
+
+                return;
+            }
+            catch (Exception)
+            {
+                // It is not there, or not there any more.
+            }
+        }
+    }
+
+    /// <summary>The destination can't run the guest any more.</summary>
+    /// <exception cref="GuestGoneException">It was taken out there as a file.</exception>
+    private SourceAction MeetGone(FoundGuest found)
+    {
+        SourceAction action = found switch
+        {
+            FoundGuest.Exported => _step(SourceEvent.FoundExported),
+            FoundGuest.Fenced => _step(SourceEvent.FoundFenced),
+            _ => throw new ProtocolException($"The destination found the guest {found} where it was to drop it."),
+        };
+        return found == FoundGuest.Fenced ? action : throw new GuestGoneException(found);
     }
 
     private OutgoingConnections Reconnect(Exception lost)
@@ -153,6 +216,12 @@ internal sealed class PostCopy
         // What the destination says that it lacks is what counts: pages that were sent may have been lost on their way.
         Pages.Pending.Clear();
         FoundGuest found = MissingPages.Receive(link.Control, Pages.Pending);
+        if (found is FoundGuest.Exported or FoundGuest.Fenced)
+        {
+            _ = MeetGone(found);
+            throw new GuestGoneException(found);
+        }
+
         _counters.Remaining = (long)Pages.Pending.CountPages();
         _counters.Phase = MigrationPhase.PostCopy;
         _counters.AddReconnect();

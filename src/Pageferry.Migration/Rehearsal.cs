@@ -42,6 +42,11 @@ internal sealed class Rehearsal : IMigratingGuest, IArrivingGuest
         // As little as before.
     }
 
+    public void Stop()
+    {
+        // Nor is there anything to stop.
+    }
+
     public byte[] SaveState() => [1];
 
     public void LoadState(ReadOnlySpan<byte> state)

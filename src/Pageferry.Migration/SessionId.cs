@@ -35,6 +35,17 @@ internal readonly struct SessionId
     /// <param name="bytes">16 bytes or more.</param>
     internal void Write(Span<byte> bytes) => System.Buffers.Binary.BinaryPrimitives.WriteUInt128LittleEndian(bytes, _value);
 
+    /// <summary>Tells sessions apart where the id is not to be told: 64 bits, which leave too many ids to be tried.</summary>
+    internal ulong Digest
+    {
+        get
+        {
+            Span<byte> bytes = stackalloc byte[Bytes];
+            Write(bytes);
+            return System.IO.Hashing.XxHash3.HashToUInt64(bytes);
+        }
+    }
+
     /// <summary>Compares in a time that tells nothing about where two ids differ.</summary>
     internal bool Matches(SessionId other)
     {

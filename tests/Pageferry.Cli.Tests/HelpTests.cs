@@ -55,7 +55,7 @@ public sealed class HelpTests
     [InlineData("demo --host cloud", "Choose one of: auto, kvm, threads")]
     [InlineData("demo --wrong", "--wrong")]
     [InlineData("vm run stamp", "'--control' is required")]
-    [InlineData("vm run --control /tmp/x.sock", "Required argument 'GUEST' missing")]
+    [InlineData("vm run --control /tmp/x.sock", "Say what to run: a GUEST, or --from and a snapshot")]
     [InlineData("vm run stamp --control /tmp/x.sock --privilege god", "Choose one of: user, kernel")]
     [InlineData("vm run stamp --control /tmp/x.sock --delivery pigeon", "Choose one of: auto, queue, exit")]
     [InlineData("vm arm --control /tmp/x.sock --semantics none", "Choose one of: any-access, first-access")]

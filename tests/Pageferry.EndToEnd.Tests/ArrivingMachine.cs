@@ -19,5 +19,9 @@ internal sealed class ArrivingMachine(IMachine machine) : IArrivingGuest
         machine.Start();
     }
 
+    public void Stop() => machine.Pause();
+
+    public byte[] SaveState() => machine.SaveState();
+
     public void Dispose() => machine.Dispose();
 }

@@ -27,6 +27,9 @@ internal sealed class GuestProcess : IDisposable
     public static Task<GuestProcess> RunGuestAsync(string guest, string control, params string[] options) =>
         StartAsync(control, ["vm", "run", guest, "--control", control, .. options]);
 
+    /// <summary>Starts a guest that was made of two halves.</summary>
+    public static Task<GuestProcess> RunFromAsync(string snapshot, string control) => StartAsync(control, ["vm", "run", "--from", snapshot, "--control", control]);
+
     /// <summary>Starts a process that waits for a guest on a port that the kernel picks.</summary>
     public static async Task<GuestProcess> ReceiveAsync(string control, params string[] options)
     {

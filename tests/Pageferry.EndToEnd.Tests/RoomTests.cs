@@ -12,6 +12,7 @@ public class RoomTests
         { "Pageferry.Memory", ["Pageferry.Linux"] },
         { "Pageferry.Vmm", ["Pageferry.Linux", "Pageferry.Memory", "Pageferry.Kvm"] },
         { "Pageferry.Migration", ["Pageferry.Memory"] },
+        { "Pageferry.Snapshots", ["Pageferry.Memory"] },
         { "Pageferry.Criu", ["Pageferry.Linux", "Pageferry.Memory"] },
         { "Pageferry.Conformance", ["Pageferry.Linux", "Pageferry.Memory", "Pageferry.Vmm"] },
     };

@@ -51,6 +51,15 @@ public sealed class TortureTests
     }
 
     [Fact]
+    public async Task A_destination_is_killed_with_the_guest_which_goes_back_and_moves_to_another()
+    {
+        using PageferryProcess torture = await PageferryProcess.RunAsync("torture", "--seed", "3", "--count", "2", "--memory", "16M", "--modes", "kill-arrived", "--json");
+        Assert.True(torture.ExitCode == 0, torture.Errors + torture.Output);
+        using var report = JsonDocument.Parse(torture.Output);
+        Assert.InRange(report.RootElement.GetProperty("total").GetProperty("rolled_back").GetInt32(), 1, 2);
+    }
+
+    [Fact]
     public async Task A_plan_follows_from_its_seed_and_the_table_fits()
     {
         string[] plans = new string[2];

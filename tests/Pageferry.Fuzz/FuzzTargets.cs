@@ -4,6 +4,7 @@ using Pageferry.Criu;
 using Pageferry.Kvm;
 using Pageferry.Memory;
 using Pageferry.Migration;
+using Pageferry.Snapshots;
 using Pageferry.Vmm;
 
 namespace Pageferry.Fuzz;
@@ -40,6 +41,7 @@ internal static class FuzzTargets
         new("pagemap", ReadPagemap, typeof(ImageException)),
         new("control", ReadControl, typeof(JsonException)),
         new("elf", ReadImage, typeof(InvalidDataException)),
+        new("snapshot", ReadSnapshot, typeof(SnapshotException)),
         new("vcpu-state", ReadVcpuState, typeof(InvalidDataException)),
         new("machine-state", ReadMachineState, typeof(InvalidDataException)),
     ];
@@ -158,6 +160,17 @@ internal static class FuzzTargets
     {
         using GuestMemory memory = GuestMemory.Create(4 << 20);
         GuestImage.Elf("fuzz", input).Load(memory);
+    }
+
+    private static void ReadSnapshot(byte[] input)
+    {
+        using var reader = new SnapshotReader(new MemoryStream(input), "fuzz");
+        ulong end = 0;
+        while (reader.TryNext())
+        {
+            Hold(reader.Count > 0 && reader.First >= end && reader.First + reader.Count <= reader.PageCount, "pages ascend within the memory");
+            end = reader.First + reader.Count;
+        }
     }
 
     private static void ReadVcpuState(byte[] input) => _ = VcpuState.Deserialize(input).Serialize();

@@ -4,6 +4,7 @@ using Pageferry.Criu.Tests;
 using Pageferry.Kvm;
 using Pageferry.Memory;
 using Pageferry.Migration;
+using Pageferry.Snapshots;
 using Pageferry.Vmm;
 
 namespace Pageferry.Fuzz;
@@ -65,6 +66,7 @@ internal static class Seeds
             """{"command":"migrate","to":"127.0.0.1:4444","migration":{"mode":"auto","connections":4,"downtime_limit_ms":300}}""",
         }.Select(Encoding.UTF8.GetBytes)],
         "elf" => [Elf()],
+        "snapshot" => [Snapshot(SnapshotPart.Whole), Snapshot(SnapshotPart.DestinationHalf)],
         "vcpu-state" => [VcpuStateOfKvm()],
         "machine-state" => [MachineState.Write(MachineHost.Threads, 3, [new(1, 2, [1, 2, 3]), new(4, 5, [])])],
         _ => throw new ArgumentException($"There is no target '{target}'.", nameof(target)),
@@ -206,6 +208,23 @@ internal static class Seeds
         BitConverter.TryWriteBytes(file.AsSpan(64 + 24), BootLayout.GuestBase);
         (file[64 + 32], file[64 + 40]) = (4, 16);
         return file;
+    }
+
+    private static byte[] Snapshot(SnapshotPart part)
+    {
+        string path = Path.Combine(Path.GetTempPath(), $"pageferry-seed-{Guid.NewGuid():N}");
+        var header = new SnapshotHeader(part, Guid.NewGuid(), "kvm/x64/2", GuestBacking.Memfd, [new GuestRegion(0, 64UL << 20)], 7, 3, IsPaused: false);
+        using (var writer = SnapshotWriter.Create(path, header, [1, 2, 3]))
+        {
+            writer.Write(1, [.. Enumerable.Range(0, 2 * Page.Size).Select(i => (byte)i)]);
+            writer.WriteZeros(3, 10);
+            writer.Write(20, [.. Enumerable.Range(0, Page.Size).Select(i => (byte)(i * 7))]);
+            writer.Finish();
+        }
+
+        byte[] bytes = File.ReadAllBytes(path);
+        File.Delete(path);
+        return bytes;
     }
 
     private static byte[] VcpuStateOfKvm()

@@ -46,6 +46,8 @@ internal sealed class BalloonGuest(GuestMemory memory, BalloonLedger ledger, Fau
         _threads.Clear();
     }
 
+    public void Stop() => Pause();
+
     public void Resume()
     {
         _stopping = false;

@@ -26,7 +26,7 @@ public class HandoverModelTests
             TestContext.Current.TestOutputHelper?.WriteLine($"{count,12} {kind}");
         }
 
-        Assert.Null(violation);
+        Assert.True(violation is null, violation);
         Assert.True(search.Worlds > FewestWorlds, $"Only {search.Worlds} worlds were met.");
         Assert.Equal(Enum.GetValues<StepKind>(), search.StepsOfKind.Keys.Order());
     }
@@ -87,6 +87,20 @@ public class HandoverModelTests
             Destination = (stage, met) => (stage, met) == (DestinationStage.Loaded, DestinationEvent.BegunAnew)
                 ? DestinationHandover.Step(DestinationStage.Empty, met)
                 : DestinationHandover.Step(stage, met),
+        });
+
+    [Fact]
+    public void A_destination_that_runs_on_when_it_is_told_to_drop_the_guest_is_found() =>
+        AssertFinds("Both sides run the guest.", "the destination receives Fence", s_rules with
+        {
+            Destination = (stage, met) => met == DestinationEvent.Fenced ? (DestinationStage.Fenced, DestinationAction.None) : DestinationHandover.Step(stage, met),
+        });
+
+    [Fact]
+    public void A_source_that_takes_back_a_guest_that_was_made_a_file_is_found() =>
+        AssertFinds("The source runs a guest that it has let go of.", "a person takes the guest out", s_rules with
+        {
+            Source = (stage, met) => met == SourceEvent.FoundExported ? (SourceStage.Owned, SourceAction.Resume) : SourceHandover.Step(stage, met),
         });
 
     private static void AssertFinds(string wrong, string step, HandoverRules rules)

@@ -17,5 +17,9 @@ internal sealed class LateGuest(TestGuest guest, TimeSpan late) : IArrivingGuest
         _ = Task.Delay(late).ContinueWith(_ => executed(), TaskScheduler.Default);
     }
 
+    public void Stop() => guest.Stop();
+
+    public byte[] SaveState() => guest.SaveState();
+
     public void Dispose() => guest.Dispose();
 }

@@ -54,6 +54,8 @@ internal sealed class TestGuest : IMigratingGuest, IArrivingGuest
         }
     }
 
+    public void Stop() => Pause();
+
     public void Resume()
     {
         lock (_gate)

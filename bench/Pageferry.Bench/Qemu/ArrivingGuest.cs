@@ -34,5 +34,9 @@ internal sealed class ArrivingGuest : IArrivingGuest
         }
     }
 
+    public void Stop() => Machine.Pause();
+
+    public byte[] SaveState() => Machine.SaveState();
+
     public void Dispose() => Machine.Dispose();
 }

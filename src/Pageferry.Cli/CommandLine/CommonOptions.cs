@@ -180,6 +180,18 @@ internal static class CommonOptions
         },
     };
 
+    /// <summary>A file to write, by its whole path: another process may be the one that writes it.</summary>
+    internal static Option<string> OutputFile(string description) => new("--output", "-o")
+    {
+        Description = description,
+        HelpName = "FILE",
+        Required = true,
+        CustomParser = result => Text(result).Length > 0 ? Path.GetFullPath(Text(result)) : string.Empty,
+    };
+
+    /// <summary>Agreement to a price, given beforehand.</summary>
+    internal static Option<bool> Yes() => new("--yes") { Description = "Agree to the price beforehand, instead of at the terminal." };
+
     /// <summary>Where to listen or connect.</summary>
     /// <param name="name">The option's name.</param>
     /// <param name="description">Its line of help.</param>

@@ -10,7 +10,8 @@ internal static class VmRunCommand
     /// <returns>The command.</returns>
     internal static Command Create(Dictionary<Command, string[]> examples)
     {
-        var guest = new Argument<string>("GUEST") { Description = "stamp, random, or a guest image's path (static ELF64 or flat binary)." };
+        var guest = new Argument<string?>("GUEST") { Description = "stamp, random, or a guest image's path (static ELF64 or flat binary).", Arity = ArgumentArity.ZeroOrOne };
+        var from = new Option<string?>("--from") { Description = "Run the guest that 'recover merge' made, instead of a new one.", HelpName = "SNAPSHOT" };
         Option<MemorySize> memory = CommonOptions.Memory();
         Option<int> vcpus = CommonOptions.Vcpus();
         Option<string> control = CommonOptions.Control("Where to make the guest's control socket.");
@@ -23,16 +24,45 @@ internal static class VmRunCommand
         var passes = new Option<ulong>("--passes") { Description = "Passes after which a built-in guest ends; 0 for never.", HelpName = "N" };
         Option<bool> json = CommonOptions.Json();
         Option<bool> endWithInput = CommonOptions.EndWithInput();
-        var command = new Command("run", "Run a guest in the foreground.") { guest, memory, vcpus, control, privilege, backing, delivery, host, dirtyTracking, seed, passes, json, endWithInput };
+        var command = new Command("run", "Run a guest in the foreground.") { guest, from, memory, vcpus, control, privilege, backing, delivery, host, dirtyTracking, seed, passes, json, endWithInput };
         examples[command] =
         [
             "pageferry vm run stamp --memory 1G --vcpus 2 --control /tmp/a.sock",
             "pageferry vm run ./guest.elf --memory 64M --control /tmp/a.sock",
+            "pageferry vm run --from guest.snapshot --control /tmp/a.sock",
         ];
+        Option[] ofNewGuests = [memory, vcpus, privilege, host, seed, passes];
+        command.Validators.Add(result =>
+        {
+            bool isNew = result.GetResult(from) is null;
+            if (isNew == result.GetValue(guest) is null)
+            {
+                result.AddError(isNew ? "Say what to run: a GUEST, or --from and a snapshot." : "A guest of --from is no new one: leave GUEST out.");
+            }
+
+            foreach (Option option in ofNewGuests.Where(option => !isNew && result.GetResult(option) is { Implicit: false }))
+            {
+                result.AddError($"A guest of --from is as it was: leave {option.Name} out.");
+            }
+        });
         command.SetAction((result, cancellation) =>
         {
+            string path = result.GetRequiredValue(control);
+            bool held = result.GetValue(endWithInput);
+            if (held)
+            {
+                Lifeline.Watch(path);
+            }
+
+            var process = new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, result.GetRequiredValue(delivery));
+            if (result.GetValue(from) is { } snapshot)
+            {
+                return VmProcess.RunSnapshotAsync(
+                    snapshot, result.GetResult(backing) is { Implicit: false } ? result.GetValue(backing) : null, result.GetRequiredValue(dirtyTracking), process, cancellation);
+            }
+
             var options = new GuestOptions(
-                result.GetRequiredValue(guest),
+                result.GetRequiredValue(guest)!,
                 result.GetRequiredValue(memory),
                 result.GetRequiredValue(vcpus),
                 result.GetRequiredValue(backing),
@@ -41,14 +71,7 @@ internal static class VmRunCommand
                 result.GetValue(seed),
                 result.GetValue(passes),
                 result.GetRequiredValue(dirtyTracking));
-            string path = result.GetRequiredValue(control);
-            bool held = result.GetValue(endWithInput);
-            if (held)
-            {
-                Lifeline.Watch(path);
-            }
-
-            return VmProcess.RunAsync(options, new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, result.GetRequiredValue(delivery)), cancellation);
+            return VmProcess.RunAsync(options, process, cancellation);
         });
         return command;
     }

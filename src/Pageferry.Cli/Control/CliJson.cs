@@ -20,6 +20,8 @@ namespace Pageferry.Cli;
 [JsonSerializable(typeof(TlsInitReport))]
 [JsonSerializable(typeof(TortureReport))]
 [JsonSerializable(typeof(LazyReport))]
+[JsonSerializable(typeof(ExportReport))]
+[JsonSerializable(typeof(MergeReport))]
 [JsonSerializable(typeof(FailureReport))]
 [JsonSerializable(typeof(EngineMessage))]
 [JsonSerializable(typeof(MoveHello))]

@@ -24,6 +24,9 @@ internal sealed record ControlAnswer
     /// <summary>What came of arming or disarming.</summary>
     public ArmingReport? Arming { get; init; }
 
+    /// <summary>How far an export is.</summary>
+    public ExportReport? Export { get; init; }
+
     /// <summary>Whether more answers to the same request follow.</summary>
     internal bool IsLast => !string.Equals(Event, Progress, StringComparison.Ordinal);
 }

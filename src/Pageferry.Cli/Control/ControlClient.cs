@@ -115,6 +115,27 @@ internal sealed class ControlClient : IDisposable
         return report ?? throw Unreadable();
     }
 
+    /// <summary>Has a half of a guest written.</summary>
+    /// <param name="request">Where to.</param>
+    /// <param name="progress">Hears how far it is.</param>
+    /// <param name="cancellation">Ends the waiting, not the request.</param>
+    /// <returns>What was written.</returns>
+    /// <exception cref="CommandException">The request failed, or the guest's process ended.</exception>
+    internal async Task<ExportReport> ExportAsync(ControlRequest request, Action<ExportReport> progress, CancellationToken cancellation)
+    {
+        ExportReport? report = null;
+        await foreach (ControlAnswer answer in AskAsync(request, cancellation))
+        {
+            report = answer.Export;
+            if (!answer.IsLast && report is not null)
+            {
+                progress(report);
+            }
+        }
+
+        return report ?? throw Unreadable();
+    }
+
     /// <summary>Closes the connection.</summary>
     public void Dispose()
     {

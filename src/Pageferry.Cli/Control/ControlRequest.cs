@@ -26,6 +26,12 @@ internal sealed record ControlRequest
     /// </summary>
     internal const string Recover = "recover";
 
+    /// <summary>Writes what this side has of a guest whose link is lost to <see cref="Output"/>; answers with progress until it is done.</summary>
+    internal const string Export = "export";
+
+    /// <summary>Has the guest go on here as it was at the switchover, once the destination has dropped it.</summary>
+    internal const string Rollback = "rollback";
+
     /// <summary>Makes userfaults of accesses to <see cref="Ranges"/>.</summary>
     internal const string Arm = "arm";
 
@@ -55,6 +61,12 @@ internal sealed record ControlRequest
 
     /// <summary>The absolute path of a program; null for the one that is the engine now.</summary>
     public string? Program { get; init; }
+
+    /// <summary>Where an export goes, an absolute path.</summary>
+    public string? Output { get; init; }
+
+    /// <summary>Whether a person vouches that the destination can't run the guest that is rolled back.</summary>
+    public bool? DestinationIsFenced { get; init; }
 
     /// <summary>Who this side is there and whom it trusts; null for loopback without TLS.</summary>
     public SecuritySettings? Security { get; init; }

@@ -27,6 +27,9 @@ internal sealed record EngineMessage
     /// <summary>Lets the vCPUs run, unless <see cref="IsPaused"/> or they do. Answered with whether it is known that they have.</summary>
     internal const string Start = "start";
 
+    /// <summary>The source has taken the guest back: it is stopped for good.</summary>
+    internal const string Stop = "stop";
+
     /// <summary>Unmaps <see cref="Count"/> pages from <see cref="Page"/> on from the guest view.</summary>
     internal const string Unmap = "unmap";
 

@@ -80,7 +80,7 @@ internal sealed class EngineRun
     {
         try
         {
-            arrival.ReceiveAsync(static _ => { }, reason => _calls.Ask(new EngineMessage { What = EngineMessage.TurnedAway, Text = reason })).GetAwaiter().GetResult();
+            arrival.ReceiveAsync(static _ => { }, reason => _calls.Ask(new EngineMessage { What = EngineMessage.TurnedAway, Text = reason }), static () => { }).GetAwaiter().GetResult();
             _ = _calls.Ask(new EngineMessage { What = EngineMessage.Arrived, Status = arrival.Status });
             return true;
         }

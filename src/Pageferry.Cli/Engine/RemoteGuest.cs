@@ -88,6 +88,13 @@ internal sealed class RemoteGuest : IArrivingGuest, IGuestViewOwner
         }
     }
 
+    /// <inheritdoc/>
+    public void Stop() => _ = _calls.Ask(new EngineMessage { What = EngineMessage.Stop });
+
+    /// <summary>A guest whose engine is a process of its own is not taken out of it.</summary>
+    /// <exception cref="NotSupportedException">Always.</exception>
+    public byte[] SaveState() => throw new NotSupportedException("The machine is in another process.");
+
     /// <summary>The guest is known to have executed.</summary>
     internal void TellExecuted() => Interlocked.Exchange(ref _executed, null)?.Invoke();
 

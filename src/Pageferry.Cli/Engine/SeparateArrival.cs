@@ -33,6 +33,7 @@ internal sealed class SeparateArrival : IArrival
     private TaskCompletionSource? _replaced;
     private Action<HostedGuest>? _arrived;
     private Action<string>? _turnedAway;
+    private Action? _fenced;
     private Thread? _thread;
     private EngineProcess? _engine;
     private SharedGuest? _guest;
@@ -130,13 +131,14 @@ internal sealed class SeparateArrival : IArrival
     }
 
     /// <inheritdoc/>
-    public Task ReceiveAsync(Action<HostedGuest> arrived, Action<string> turnedAway)
+    public Task ReceiveAsync(Action<HostedGuest> arrived, Action<string> turnedAway, Action fenced)
     {
         EngineProcess? waiting;
         lock (_gate)
         {
             _arrived = arrived;
             _turnedAway = turnedAway;
+            _fenced = fenced;
             _received = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
             waiting = _hasFailed ? _engine : null;
             _hasFailed = false;
@@ -160,6 +162,10 @@ internal sealed class SeparateArrival : IArrival
 
         return _received.Task;
     }
+
+    /// <inheritdoc/>
+    public GuestHalf Export() =>
+        throw new CommandException("A guest whose engine is a process of its own can't be exported. Only its source's half can: 'recover export' there, or 'recover rollback'.");
 
     /// <inheritdoc/>
     public string? WriteReport(VmStatus status, Guid guest, string? error) => null;
@@ -389,6 +395,10 @@ internal sealed class SeparateArrival : IArrival
                 return EngineAnswer.Done;
             case EngineMessage.Start:
                 return Start(call);
+            case EngineMessage.Stop:
+                Guest(call).Hosted.Pause.Hold();
+                _fenced?.Invoke();
+                return EngineAnswer.Done;
             case EngineMessage.Unmap:
                 Unmap(engine, Guest(call), call);
                 return EngineAnswer.Done;

@@ -114,17 +114,19 @@ internal sealed class Arrival : IArrival
     }
 
     /// <inheritdoc/>
-    Task IArrival.ReceiveAsync(Action<HostedGuest> arrived, Action<string> turnedAway) =>
-        ReceiveAsync(guest => arrived(((ArrivingGuest)guest).Hosted), turnedAway);
+    Task IArrival.ReceiveAsync(Action<HostedGuest> arrived, Action<string> turnedAway, Action fenced) =>
+        ReceiveAsync(guest => arrived(((ArrivingGuest)guest).Hosted), turnedAway, fenced);
 
     /// <summary>Takes one guest in, or goes on with one whose source was given up.</summary>
     /// <param name="arrived">Called when the guest runs here and its memory is still arriving.</param>
     /// <param name="turnedAway">Called with the reason when a guest did not come: another is waited for.</param>
+    /// <param name="fenced">Called when the source has taken the guest back, and it was stopped here.</param>
     /// <returns>Completes when all its memory is here; fails with <see cref="MigrationException"/> when the link is lost before.</returns>
-    internal Task ReceiveAsync(Action<IArrivingGuest> arrived, Action<string> turnedAway) => Task.Factory.StartNew(
+    internal Task ReceiveAsync(Action<IArrivingGuest> arrived, Action<string> turnedAway, Action fenced) => Task.Factory.StartNew(
         () =>
         {
             _destination.TurnedAway = turnedAway;
+            _destination.Fenced = fenced;
             _destination.Receive(guest =>
             {
                 _stalls = new StallWatch(guest.Engine, _options.StallWarning, () => _destination.Progress.WaitsFor, _logger);
@@ -138,6 +140,9 @@ internal sealed class Arrival : IArrival
         CancellationToken.None,
         TaskCreationOptions.LongRunning,
         TaskScheduler.Default);
+
+    /// <inheritdoc/>
+    public GuestHalf Export() => _destination.Export();
 
     /// <inheritdoc/>
     public string? WriteReport(VmStatus status, Guid guest, string? error) => _destination.Recording is { } recording

@@ -21,5 +21,11 @@ internal sealed class ArrivingGuest(HostedGuest hosted, FaultEngine engine) : IA
     public void Start(bool isPaused, Action executed) => hosted.Start(isPaused, executed);
 
     /// <inheritdoc/>
+    public void Stop() => hosted.Pause.Hold();
+
+    /// <inheritdoc/>
+    public byte[] SaveState() => hosted.Machine.SaveState();
+
+    /// <inheritdoc/>
     public void Dispose() => hosted.Dispose();
 }

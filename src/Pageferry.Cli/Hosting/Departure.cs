@@ -54,6 +54,22 @@ internal sealed class Departure(IMigratingGuest guest, NetworkEndpoint to, Migra
     internal Task ResumeAsync(NetworkEndpoint where) =>
         Task.Factory.StartNew(() => _source.Resume(where.EndPoint), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
 
+    /// <summary>Whether the destination was lost after the switchover.</summary>
+    internal bool IsLost => _source.Progress.Phase is MigrationPhase.Paused or MigrationPhase.Stalled;
+
+    /// <summary>What this side has of a guest that it has let go of.</summary>
+    /// <exception cref="InvalidOperationException">It was not let go of, or the destination has all of it.</exception>
+    internal GuestHalf Half => _source.Half;
+
+    /// <summary>Looks no longer for a destination that was lost after the switchover.</summary>
+    internal void GiveUp() => _source.GiveUp();
+
+    /// <summary>Has the guest go on here, as it was at the switchover.</summary>
+    /// <param name="destinationIsFenced">Whether a person vouches that the destination can't run it.</param>
+    /// <exception cref="InvalidOperationException">The destination is not lost.</exception>
+    /// <exception cref="MigrationException">It may run the guest.</exception>
+    internal void RollBack(bool destinationIsFenced) => _source.RollBack(destinationIsFenced);
+
     /// <summary>The guest's process has taken note of the end.</summary>
     /// <param name="isOver">Whether it can't be gone on with.</param>
     internal void End(bool isOver)

@@ -1,4 +1,5 @@
 using System.Net;
+using Pageferry.Migration;
 
 namespace Pageferry.Cli;
 
@@ -20,8 +21,15 @@ internal interface IArrival : IDisposable
     /// <summary>Takes one guest in, or goes on with one whose source was given up.</summary>
     /// <param name="arrived">Called when the guest runs here and its memory is still arriving.</param>
     /// <param name="turnedAway">Called with the reason when a guest did not come: another is waited for.</param>
+    /// <param name="fenced">Called when the source has taken the guest back, and it was stopped here.</param>
     /// <returns>Completes when all its memory is here; fails when the source is given up before.</returns>
-    Task ReceiveAsync(Action<HostedGuest> arrived, Action<string> turnedAway);
+    Task ReceiveAsync(Action<HostedGuest> arrived, Action<string> turnedAway, Action fenced);
+
+    /// <summary>Takes the guest out: it is stopped, and never runs here again.</summary>
+    /// <returns>What is here of it, beside its memory.</returns>
+    /// <exception cref="InvalidOperationException">Its link is there, or all of it is here.</exception>
+    /// <exception cref="CommandException">Its engine is a process of its own.</exception>
+    GuestHalf Export();
 
     /// <summary>Writes the report of what came last, if one is wanted.</summary>
     /// <param name="status">How the guest is now.</param>

@@ -1,4 +1,5 @@
 using Pageferry.Memory;
+using Pageferry.Snapshots;
 using Pageferry.Vmm;
 
 namespace Pageferry.Cli;
@@ -51,6 +52,42 @@ internal static class MachineFactory
         }
 
         return KvmMachine.Create(memory, kind.Vcpus, dirtyTracking);
+    }
+
+    /// <summary>Makes a machine of a guest that was taken out of a migration and made whole.</summary>
+    /// <param name="path">Where it is.</param>
+    /// <param name="backing">What is to hold its memory; null for what held it before.</param>
+    /// <param name="dirtyTracking">What is to tell which pages a guest of KVM writes.</param>
+    /// <param name="header">Receives which guest it is.</param>
+    /// <returns>The machine, ready to start.</returns>
+    /// <exception cref="CommandException">It can't be read, or this process can't run such a guest.</exception>
+    internal static IMachine Load(string path, GuestBacking? backing, DirtyTracking dirtyTracking, out SnapshotHeader header)
+    {
+        IMachine? machine = null;
+        try
+        {
+            using var reader = SnapshotReader.Open(path);
+            header = reader.Header;
+            if (header.Part != SnapshotPart.Whole)
+            {
+                throw new CommandException($"Could not run {path}: it is one side's half of a guest. Make one guest of both halves first: pageferry recover merge DESTINATION-HALF SOURCE-HALF -o FILE.");
+            }
+
+            machine = CreateEmpty(MachineKind.Parse(header.MachineKind), MachineMemory.Create(header.Regions, backing ?? header.Backing), dirtyTracking);
+            reader.ReadInto(machine.Memory);
+            machine.LoadState(reader.State.Span);
+            return machine;
+        }
+        catch (Exception e)
+        {
+            machine?.Dispose();
+            if (e is SnapshotException || (e is not CommandException && e is IOException or InvalidDataException or ArgumentException or NotSupportedException or UnauthorizedAccessException))
+            {
+                throw new CommandException(e is SnapshotException ? e.Message : $"Could not run the guest in {path}: {Reason(e)}");
+            }
+
+            throw;
+        }
     }
 
     // What .NET adds about parameter names says nothing to a user.

@@ -118,6 +118,8 @@ internal sealed record MigrationStatus
             MigrationPhase.Completed => "completed",
             MigrationPhase.Failed => "failed",
             MigrationPhase.Cancelled => "cancelled",
+            MigrationPhase.Exported => "exported",
+            MigrationPhase.RolledBack => "rolled_back",
             _ => "stalled",
         },
         PagesTotal = (ulong)progress.PagesTotal,

@@ -1,6 +1,7 @@
 using Pageferry.Linux;
 using Pageferry.Memory;
 using Pageferry.Migration;
+using Pageferry.Snapshots;
 using Pageferry.Vmm;
 
 namespace Pageferry.Cli;
@@ -12,6 +13,13 @@ namespace Pageferry.Cli;
 internal sealed class VmProcess
 {
     private static readonly TimeSpan s_progressInterval = TimeSpan.FromMilliseconds(100);
+    private static readonly TimeSpan s_exportInterval = TimeSpan.FromSeconds(1);
+
+    /// <summary>How long a vCPU may take to stop that waits for a page.</summary>
+    private static readonly TimeSpan s_stopPatience = TimeSpan.FromSeconds(10);
+
+    /// <summary>How long an attempt to find the destination may go on after it was given up.</summary>
+    private static readonly TimeSpan s_givingUp = TimeSpan.FromSeconds(60);
 
     private readonly VmProcessOptions _options;
     private readonly FaultDelivery _delivery;
@@ -46,13 +54,32 @@ internal sealed class VmProcess
     {
         // A guest that can't be made leaves no socket behind, and a socket that can't be made costs no more than a guest that never ran.
         IMachine machine = MachineFactory.Create(guest);
+        return await HostAsync(machine, Guid.NewGuid(), isPaused: false, $"Guest '{guest.Guest}'", options, cancellation);
+    }
+
+    /// <summary>Runs a guest that was taken out of a migration and made whole.</summary>
+    /// <param name="path">Where it is.</param>
+    /// <param name="backing">What is to hold its memory, one of the constants of <see cref="BackingWord"/>; null for what held it before.</param>
+    /// <param name="dirtyTracking">One of the constants of <see cref="DirtyTrackingWord"/>.</param>
+    /// <param name="options">How the process behaves.</param>
+    /// <param name="cancellation">Ends the guest.</param>
+    /// <returns>The exit status.</returns>
+    /// <exception cref="CommandException">The guest can't be run.</exception>
+    internal static Task<int> RunSnapshotAsync(string path, string? backing, string dirtyTracking, VmProcessOptions options, CancellationToken cancellation)
+    {
+        IMachine machine = MachineFactory.Load(path, backing is null ? null : BackingWord.Parse(backing), DirtyTrackingWord.Parse(dirtyTracking), out SnapshotHeader header);
+        return HostAsync(machine, header.Guest, header.IsPaused, $"The guest of {path}", options, cancellation);
+    }
+
+    private static async Task<int> HostAsync(IMachine machine, Guid id, bool isPaused, string name, VmProcessOptions options, CancellationToken cancellation)
+    {
         var process = new VmProcess(options);
         await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
         var pause = new GuestPause(machine);
-        process.Adopt(Guid.NewGuid(), machine, pause, VmState.Running);
+        process.Adopt(id, machine, pause, VmState.Running);
         // Said before the guest can say anything itself.
-        process.Say("started", $"Guest '{guest.Guest}' runs on {HostWord.Of(machine.Host)} with {MemorySize.Format(guest.Memory.Bytes)} of memory and {guest.Vcpus} vCPU; userfaults by {DeliveryWord.Of(process._delivery)}, writes tracked by {DirtyTrackingWord.Of(machine.DirtyTracking)}; control socket {options.ControlPath}");
-        pause.Start(isPaused: false);
+        process.Say("started", $"{name} {(isPaused ? "stands still" : "runs")} on {HostWord.Of(machine.Host)} with {MemorySize.Format(machine.Memory.Size)} of memory and {machine.VcpuCount} vCPU; userfaults by {DeliveryWord.Of(process._delivery)}, writes tracked by {DirtyTrackingWord.Of(machine.DirtyTracking)}; control socket {options.ControlPath}");
+        pause.Start(isPaused);
         return await process._end.Task.WaitAsync(cancellation);
     }
 
@@ -136,7 +163,12 @@ internal sealed class VmProcess
                 Adopt(guest.Id, guest.Machine, guest.Pause, VmState.Arriving);
                 Say("state", $"The guest {(guest.Pause.IsPaused ? "stands still" : "runs")} here on {HostWord.Of(guest.Machine.Host)}, writes tracked by {DirtyTrackingWord.Of(guest.Machine.DirtyTracking)}; its memory is arriving");
             },
-            reason => SayReport(arrival.WriteReport(Status(), _id, reason)));
+            reason => SayReport(arrival.WriteReport(Status(), _id, reason)),
+            () =>
+            {
+                Become(VmState.Fenced, "The source went back to the switchover and runs the guest.");
+                Say("state", "The source went back to the switchover: the guest was stopped here, and dropped");
+            });
             Become(VmState.Running, error: null);
             Say("state", "The guest has all its memory");
         }
@@ -145,6 +177,10 @@ internal sealed class VmProcess
             error = e.Message;
             Become(VmState.Stalled, error);
             Say("state", error);
+            if (Status().State == VmState.Fenced)
+            {
+                EndUnlessHeld(ExitCode.Failure);
+            }
         }
 
         SayReport(arrival.WriteReport(Status(), _id, error));
@@ -171,6 +207,12 @@ internal sealed class VmProcess
                 await (_arrival ?? throw new CommandException("The guest began here and has no engine to replace.")).ReplaceEngineAsync(request.Program);
                 await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
                 break;
+            case ControlRequest.Export:
+                await ExportAsync(request, answer);
+                break;
+            case ControlRequest.Rollback:
+                await RollBackAsync(request, answer);
+                break;
             case ControlRequest.Pause:
             case ControlRequest.Resume:
                 await PauseAsync(request.Command, answer);
@@ -185,7 +227,7 @@ internal sealed class VmProcess
                 await answer(new ControlAnswer { Event = ControlAnswer.Done, Arming = Arm("disarm", machine => _arming.Disarm(machine, request)) });
                 break;
             default:
-                throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop, migrate, recover, cancel, pause, resume, arm, disarm or replace-engine.");
+                throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop, migrate, recover, export, rollback, cancel, pause, resume, arm, disarm or replace-engine.");
         }
     }
 
@@ -353,6 +395,101 @@ internal sealed class VmProcess
         await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
     }
 
+    /// <summary>Writes what this side has of a guest whose link is lost.</summary>
+    private async Task ExportAsync(ControlRequest request, Func<ControlAnswer, Task> answer)
+    {
+        GuestExport.CheckPath(request.Output);
+        GuestExport export;
+        try
+        {
+            export = await TakeHalfAsync(request.Output!);
+        }
+        catch (Exception refusal) when (refusal is InvalidOperationException or IOException)
+        {
+            throw new CommandException($"Could not export the guest: {refusal.Message}");
+        }
+
+        Task writing = Task.Run(export.Write);
+        bool listening = true;
+        while (await Task.WhenAny(writing, Task.Delay(s_exportInterval)) != writing)
+        {
+            listening = listening && await TryAnswerAsync(answer, ControlAnswer.Progress, export.Report);
+        }
+
+        await writing;
+        Say("state", $"What is here of the guest is in {request.Output}");
+        await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status(), Export = export.Report });
+    }
+
+    private async Task<GuestExport> TakeHalfAsync(string path)
+    {
+        (string state, Departure? departure, IArrival? arrival, IMachine? machine, GuestPause? pause) = Sides();
+        if (departure is not null && state is VmState.Leaving or VmState.Stalled)
+        {
+            return new GuestExport(path, SnapshotPart.SourceHalf, departure.Half, machine!.Memory);
+        }
+
+        if (arrival is null || machine is null || departure is not null || state is not (VmState.Arriving or VmState.Stalled or VmState.Exported))
+        {
+            throw new InvalidOperationException($"only a guest that lost its link after the switchover is in two halves, and the state here is '{state}'.");
+        }
+
+        Task<GuestHalf> taking = Task.Run(arrival.Export);
+        if (await Task.WhenAny(taking, Task.Delay(s_stopPatience)) != taking)
+        {
+            Become(VmState.Exported, error: null);
+            throw new InvalidOperationException(
+                $"a vCPU did not come to a stop within {s_stopPatience.TotalSeconds:F0} s. It waits for a page, in a way that this kernel does not interrupt, until the source is back. It goes on no more; ask again then.");
+        }
+
+        GuestHalf half = await taking;
+        Become(VmState.Exported, error: null);
+        return new GuestExport(path, SnapshotPart.DestinationHalf, half with { IsPaused = pause!.IsPaused }, machine.Memory);
+    }
+
+    private (string State, Departure? Departure, IArrival? Arrival, IMachine? Machine, GuestPause? Pause) Sides()
+    {
+        lock (_lock)
+        {
+            return (_state, _departure, _arrival, _machine, _pause);
+        }
+    }
+
+    /// <summary>Has the guest go on here as it was at the switchover.</summary>
+    private async Task RollBackAsync(ControlRequest request, Func<ControlAnswer, Task> answer)
+    {
+        Departure? departure = _departure;
+        if (departure is not { IsLost: true })
+        {
+            throw new CommandException($"Could not roll back: only a guest whose link was lost after the switchover can be, at its source, and the state here is '{Status().State}'.");
+        }
+
+        // Whoever looks for the destination has to have ended.
+        departure.GiveUp();
+        long until = Environment.TickCount64 + (long)s_givingUp.TotalMilliseconds;
+        while (Sides().State == VmState.Leaving && Environment.TickCount64 < until)
+        {
+            await Task.Delay(s_progressInterval);
+        }
+
+        try
+        {
+            await Task.Run(() => departure.RollBack(request.DestinationIsFenced ?? false));
+        }
+        catch (InvalidOperationException refusal)
+        {
+            throw new CommandException($"Could not roll back: {refusal.Message}");
+        }
+        catch (MigrationException failure)
+        {
+            throw new CommandException($"Could not roll back: {failure.Message} Nobody looks for it any more: 'vm migrate --resume' does. If its host is off, or fenced, say so with --destination-is-fenced.");
+        }
+
+        Become(VmState.Running, error: null);
+        Say("state", "The guest is back at its switchover, and goes on here");
+        await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
+    }
+
     private Departure Depart(NetworkEndpoint to, MigrationOptions options, MigrationSettings settings)
     {
         ReportFile? report = ReportFile.At(settings.Report);
@@ -405,15 +542,17 @@ internal sealed class VmProcess
         VmState.Arriving => "its memory is still arriving here. Wait until its state is 'running'.",
         VmState.Moved => "it has left this process already.",
         VmState.Stalled => "it stalls on pages that are missing.",
+        VmState.Exported => "it was taken out of this process as a file.",
+        VmState.Fenced => "its source has taken it back.",
         _ => $"it does not run (state '{_state}'){(_error is null ? "." : $": {_error}")}",
     };
 
     // The migration goes on whether or not the client that asked for it still listens.
-    private async Task<bool> TryAnswerAsync(Func<ControlAnswer, Task> answer, string kind)
+    private async Task<bool> TryAnswerAsync(Func<ControlAnswer, Task> answer, string kind, ExportReport? export = null)
     {
         try
         {
-            await answer(new ControlAnswer { Event = kind, Status = Status() });
+            await answer(new ControlAnswer { Event = kind, Status = Status(), Export = export });
             return true;
         }
         catch (IOException)
@@ -426,8 +565,8 @@ internal sealed class VmProcess
     {
         lock (_lock)
         {
-            // A guest that has ended stays ended, whatever its last pages do.
-            if (_state is not (VmState.Ended or VmState.Failed))
+            // A guest that has ended or is gone stays so, whatever its last pages do.
+            if (_state is not (VmState.Ended or VmState.Failed or VmState.Exported or VmState.Fenced))
             {
                 _state = state;
                 _error = error;

@@ -24,6 +24,12 @@ internal static class VmState
     /// <summary>The link was lost after switchover: the guest waits for pages that can't come.</summary>
     internal const string Stalled = "stalled";
 
+    /// <summary>The guest was stopped and taken out as a file: it never goes on here.</summary>
+    internal const string Exported = "exported";
+
+    /// <summary>The source went back to the switchover, and the guest was dropped here.</summary>
+    internal const string Fenced = "fenced";
+
     /// <summary>The guest ended, or was stopped.</summary>
     internal const string Ended = "ended";
 

@@ -14,6 +14,7 @@ internal static class ScenarioWord
         (TortureScenario.StopDestination, "stop-destination"),
         (TortureScenario.KillDestination, "kill-destination"),
         (TortureScenario.KillEngine, "kill-engine"),
+        (TortureScenario.KillArrived, "kill-arrived"),
         (TortureScenario.Refuse, "refuse"),
         (TortureScenario.Mixed, "mixed"),
     ];

@@ -12,6 +12,9 @@ internal enum TortureOutcome
     /// <summary>The migration failed, the guest went on at the source, and was moved by the next one.</summary>
     FailedBefore,
 
+    /// <summary>The destination was gone: the guest went back to the switchover by command, and was moved by the next migration.</summary>
+    RolledBack,
+
     /// <summary>The guest runs nowhere, or lacks pages, or can't be moved any more.</summary>
     Lost,
 

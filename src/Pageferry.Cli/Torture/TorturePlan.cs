@@ -9,7 +9,7 @@ internal sealed record TorturePlan
     /// <summary>Answers are few: what the destination sends of a migration is about this much.</summary>
     private const long MostAnswers = 16 << 10;
 
-    private static readonly TortureScenario[] s_single = [.. ScenarioWord.Scenarios.Where(scenario => scenario != TortureScenario.Mixed)];
+    private static readonly TortureScenario[] s_single = [.. ScenarioWord.Scenarios.Where(scenario => scenario is not (TortureScenario.KillArrived or TortureScenario.Mixed))];
 
     /// <summary>What it follows from.</summary>
     public required int Seed { get; init; }
@@ -46,14 +46,15 @@ internal sealed record TorturePlan
         var random = new Random(seed);
         TortureScenario scenario = options.Scenarios[seed % options.Scenarios.Count];
         string drawn = Pick(random, "postcopy", "postcopy", "auto", "precopy");
-        string mode = options.Mode is TortureOptions.AnyMode ? drawn : options.Mode;
+        bool isOne = scenario is TortureScenario.KillDestination or TortureScenario.KillArrived;
+        string mode = scenario == TortureScenario.KillArrived ? "postcopy" : options.Mode is TortureOptions.AnyMode ? drawn : options.Mode;
         string guest = Pick(random, "stamp", "random");
         int vcpus = random.Next(1, 3);
         string backing = Pick(random, BackingWord.Memfd, BackingWord.Anonymous);
         long? limit = Pick<long?>(random, null, (long)options.Memory.Bytes, (long)options.Memory.Bytes / 2);
         IEnumerable<TortureScenario> done = scenario == TortureScenario.Mixed
             ? Enumerable.Range(0, random.Next(2, 5)).Select(_ => Pick(random, s_single))
-            : Enumerable.Repeat(scenario, scenario == TortureScenario.KillDestination ? 1 : random.Next(1, 4));
+            : Enumerable.Repeat(scenario, isOne ? 1 : random.Next(1, 4));
         return new TorturePlan
         {
             Seed = seed,
@@ -69,7 +70,7 @@ internal sealed record TorturePlan
 
     private static Disturbance Draw(Random random, TortureScenario scenario, string mode, long memory)
     {
-        RelayWays way = scenario == TortureScenario.KillDestination ? RelayWays.ToDestination : Pick(random, RelayWays.ToDestination, RelayWays.ToDestination, RelayWays.ToSource);
+        RelayWays way = scenario is TortureScenario.KillDestination or TortureScenario.KillArrived ? RelayWays.ToDestination : Pick(random, RelayWays.ToDestination, RelayWays.ToDestination, RelayWays.ToSource);
         long most = (scenario, way) switch
         {
             (TortureScenario.KillDestination, _) => mode is "postcopy" ? LeastBeforeSwitchover : memory / 4,
@@ -79,7 +80,8 @@ internal sealed record TorturePlan
 
         // One half anywhere, which is after the switchover mostly; the other as often among the first hundreds of bytes, where everything is agreed on, as among the rest.
         // An engine that is killed early leaves nothing to be killed later.
-        bool isAnywhere = scenario != TortureScenario.KillDestination && (random.Next(2) == 0 || scenario == TortureScenario.KillEngine);
+        bool isAnywhere = scenario is TortureScenario.KillArrived or TortureScenario.KillEngine
+            || (scenario != TortureScenario.KillDestination && random.Next(2) == 0);
         long at = isAnywhere ? 1 + random.NextInt64(most) : (long)Math.Pow(most, random.NextDouble());
         TimeSpan lasts = TimeSpan.FromMilliseconds(scenario switch
         {

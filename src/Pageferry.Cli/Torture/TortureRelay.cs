@@ -215,7 +215,7 @@ internal sealed class TortureRelay : IDisposable
 
                 CutAll();
                 break;
-            case TortureScenario.KillDestination:
+            case TortureScenario.KillDestination or TortureScenario.KillArrived:
                 Set(_silentUntil, RelayWays.Both, long.MaxValue);
                 await _disturbProcesses(disturbance);
                 Set(_silentUntil, RelayWays.Both, 0);

@@ -5,6 +5,7 @@ namespace Pageferry.Cli;
 /// <param name="Runs">All.</param>
 /// <param name="Recovered">The guest moved in spite of what was done.</param>
 /// <param name="FailedBeforeSwitchover">The guest went on at the source, and moved by another migration.</param>
+/// <param name="RolledBack">The destination was gone; the guest went back to the switchover by command, and moved by another migration.</param>
 /// <param name="Undisturbed">The guest had moved before anything was done.</param>
 /// <param name="Lost">The guest runs nowhere, lacks pages, or can't be moved any more.</param>
 /// <param name="WrongBytes">The guest read what nobody wrote.</param>
@@ -12,7 +13,7 @@ namespace Pageferry.Cli;
 /// <param name="Reconnects">How often a link was lost after the switchover and found again.</param>
 /// <param name="LongestStallMs">The longest that a guest stood still, in milliseconds.</param>
 internal sealed record TortureRow(
-    string Scenario, int Runs, int Recovered, int FailedBeforeSwitchover, int Undisturbed, int Lost, int WrongBytes, int BothRunning, int Reconnects, double LongestStallMs)
+    string Scenario, int Runs, int Recovered, int FailedBeforeSwitchover, int RolledBack, int Undisturbed, int Lost, int WrongBytes, int BothRunning, int Reconnects, double LongestStallMs)
 {
     /// <summary>Sums results up.</summary>
     /// <param name="scenario">What to call them.</param>
@@ -24,6 +25,7 @@ internal sealed record TortureRow(
             results.Count,
             Count(TortureOutcome.Recovered),
             Count(TortureOutcome.FailedBefore),
+            Count(TortureOutcome.RolledBack),
             Count(TortureOutcome.Undisturbed),
             Count(TortureOutcome.Lost),
             Count(TortureOutcome.WrongBytes),

@@ -31,6 +31,10 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
     private ChildVm? _destination;
     private TortureRelay? _relay;
 
+    /// <summary>Whether the destination was killed with the guest, and whether that has gone back to the switchover.</summary>
+    private volatile bool _isKilled;
+    private bool _isRolledBack;
+
     /// <summary>What the source had reached when the guest was first seen at the destination.</summary>
     private (ulong? Passes, ulong? Checked)? _left;
 
@@ -89,7 +93,7 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
         VmStatus? left = await TryMigrateAsync(cancellation);
         if (left is null)
         {
-            outcome = TortureOutcome.FailedBefore;
+            outcome = _isRolledBack ? TortureOutcome.RolledBack : TortureOutcome.FailedBefore;
             _relay.Calm();
             await Task.WhenAll(_stops);
             left = await MigrateAgainAsync(cancellation);
@@ -133,6 +137,10 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
             {
                 cancellation.ThrowIfCancellationRequested();
                 await LookAsync(cancellation);
+                if (_isKilled && !_isRolledBack)
+                {
+                    await RollBackAsync(cancellation);
+                }
             }
         }
         finally
@@ -154,6 +162,20 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
                 ? null
                 : throw new TortureFinding(TortureOutcome.Lost, $"The guest is at the destination, and its source gave up in state '{source.State}': {failure.Message}");
         }
+    }
+
+    /// <summary>Does what a person does whose destination is gone.</summary>
+    private async Task RollBackAsync(CancellationToken cancellation)
+    {
+        for (VmStatus source = await _source!.StatusAsync(cancellation); source.Migration?.Phase != "postcopy_paused"; source = await _source.StatusAsync(cancellation))
+        {
+            Check(source, "source");
+            await Task.Delay(s_pollInterval, cancellation);
+        }
+
+        _ = await _source.AskApartAsync(new ControlRequest { Command = ControlRequest.Rollback, DestinationIsFenced = true }, cancellation);
+        _isRolledBack = true;
+        _events.Add("rolled back");
     }
 
     /// <summary>Has a guest that stayed at the source go on there, and moves it undisturbed.</summary>
@@ -264,6 +286,12 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
             return;
         }
 
+        if (disturbance.Scenario == TortureScenario.KillArrived)
+        {
+            await KillArrivedAsync(cancellation);
+            return;
+        }
+
         Task stop = (disturbance.Scenario == TortureScenario.StopSource ? _source! : _destination!).StopAsync(disturbance.Lasts, cancellation);
         lock (_stops)
         {
@@ -293,6 +321,31 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
         catch (ArgumentException)
         {
             _events.Add("the engine has ended by itself");
+        }
+        finally
+        {
+            _ = _looking.Release();
+        }
+    }
+
+    /// <summary>Kills the destination with the guest, if that runs there and its source still has what it lacks.</summary>
+    private async Task KillArrivedAsync(CancellationToken cancellation)
+    {
+        await _looking.WaitAsync(cancellation);
+        try
+        {
+            VmStatus destination = await _destination!.StatusAsync(cancellation);
+            if (destination.State != VmState.Arriving)
+            {
+                _events.Add($"the destination is not killed: its state is {destination.State}");
+                return;
+            }
+
+            _destination.Dispose();
+            _relay!.Replace(await ReceiveAsync(cancellation));
+            _left = null;
+            _isKilled = true;
+            _events.Add("killed the destination with the guest; another one waits");
         }
         finally
         {

@@ -30,6 +30,9 @@ internal enum TortureScenario
     /// <summary>The process of the destination's engine is killed, before or after the switchover.</summary>
     KillEngine,
 
+    /// <summary>The destination's process is killed when the guest runs there and pages are missing; a person has the guest go back to the switchover.</summary>
+    KillArrived,
+
     /// <summary>All connections are cut, and for a while nobody gets through.</summary>
     Refuse,
 

@@ -26,4 +26,10 @@ internal enum DestinationAction
 
     /// <summary>Turn the newcomer away.</summary>
     Refuse,
+
+    /// <summary>Stop the guest for good.</summary>
+    Stop,
+
+    /// <summary>Tell the source that the guest can't run here any more, and why (<see cref="MessageType.Found"/>).</summary>
+    TellGone,
 }

@@ -26,4 +26,10 @@ internal enum DestinationEvent
 
     /// <summary>The source said that it has forgotten the guest (<see cref="MessageType.Released"/>).</summary>
     Released,
+
+    /// <summary>A person takes the guest out of this process as a file, while there is no link and pages are missing.</summary>
+    Exported,
+
+    /// <summary>The source goes back to the switchover, and waits for the guest to be dropped here (<see cref="MessageType.Fence"/>).</summary>
+    Fenced,
 }

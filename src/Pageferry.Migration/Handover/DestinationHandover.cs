@@ -20,10 +20,14 @@ internal static class DestinationHandover
         (DestinationStage.Loaded or DestinationStage.Started or DestinationStage.Whole, DestinationEvent.LinkLost) => (stage, DestinationAction.AwaitSource),
         (DestinationStage.Loaded or DestinationStage.Started or DestinationStage.Whole, DestinationEvent.Resumed) => (stage, DestinationAction.TellMissing),
         (DestinationStage.Started or DestinationStage.Whole, DestinationEvent.Parted) => (stage, DestinationAction.AwaitSource),
-        (DestinationStage.Started or DestinationStage.Whole, DestinationEvent.BegunAnew) => (stage, DestinationAction.Refuse),
+        (DestinationStage.Started or DestinationStage.Whole or DestinationStage.Exported or DestinationStage.Fenced, DestinationEvent.BegunAnew) => (stage, DestinationAction.Refuse),
         (DestinationStage.Started or DestinationStage.Whole, DestinationEvent.PagesComplete) => (DestinationStage.Whole, DestinationAction.TellComplete),
         (DestinationStage.Whole, DestinationEvent.Released) => (DestinationStage.Released, DestinationAction.None),
         (DestinationStage.Released, DestinationEvent.LinkLost) => (DestinationStage.Released, DestinationAction.None),
+        (DestinationStage.Started or DestinationStage.Exported, DestinationEvent.Exported) => (DestinationStage.Exported, DestinationAction.Stop),
+        (DestinationStage.Loaded or DestinationStage.Started or DestinationStage.Whole, DestinationEvent.Fenced) => (DestinationStage.Fenced, DestinationAction.Stop),
+        (DestinationStage.Exported or DestinationStage.Fenced, DestinationEvent.Resumed) => (stage, DestinationAction.TellGone),
+        (DestinationStage.Exported or DestinationStage.Fenced, DestinationEvent.LinkLost or DestinationEvent.Parted) => (stage, DestinationAction.AwaitSource),
         _ => throw new ProtocolException($"The destination met {met} where the guest is {stage}."),
     };
 }

@@ -17,4 +17,10 @@ internal enum DestinationStage
 
     /// <summary>The destination's alone: the source has forgotten it.</summary>
     Released,
+
+    /// <summary>Nobody's: the guest was stopped and taken out of this process as a file, and never runs here again.</summary>
+    Exported,
+
+    /// <summary>The source's again: it went back to the switchover, and the guest was dropped here before that.</summary>
+    Fenced,
 }

@@ -20,4 +20,13 @@ internal enum SourceEvent
 
     /// <summary>The destination has every page (<see cref="MessageType.Complete"/>).</summary>
     Completed,
+
+    /// <summary>A new link is there, and the guest was taken out of the destination as a file.</summary>
+    FoundExported,
+
+    /// <summary>The destination said that it has dropped the guest, and never runs it again.</summary>
+    FoundFenced,
+
+    /// <summary>A person has made certain that the destination can't run the guest, as by cutting its host off the power.</summary>
+    StatedFenced,
 }

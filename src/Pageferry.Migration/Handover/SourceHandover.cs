@@ -2,7 +2,8 @@ namespace Pageferry.Migration;
 
 /// <summary>
 /// The source's part in handing a guest over: a token that moves once. From the moment it decides to send Start it can't know whether the destination runs the
-/// guest, so it never runs it again; before that moment nobody else can have run it.
+/// guest, so it does not run it again; before that moment nobody else can have run it. The token comes back only from a destination that is known to be
+/// without the guest: it said so itself, or a person vouches for it.
 /// </summary>
 internal static class SourceHandover
 {
@@ -21,6 +22,9 @@ internal static class SourceHandover
         (SourceStage.LetGo, SourceEvent.FoundLoaded) => (SourceStage.LetGo, SourceAction.SendStart),
         (SourceStage.LetGo, SourceEvent.FoundStarted) => (SourceStage.LetGo, SourceAction.Serve),
         (SourceStage.LetGo, SourceEvent.Completed) => (SourceStage.Forgotten, SourceAction.Release),
+        (SourceStage.LetGo, SourceEvent.FoundExported) => (SourceStage.Exported, SourceAction.None),
+        (SourceStage.LetGo, SourceEvent.FoundFenced or SourceEvent.StatedFenced) => (SourceStage.Owned, SourceAction.Resume),
+        (SourceStage.Exported, SourceEvent.Failed) => (SourceStage.Exported, SourceAction.None),
         (SourceStage.Forgotten, SourceEvent.Failed) => (SourceStage.Forgotten, SourceAction.None),
         _ => throw new ProtocolException($"The source met {met} where the guest is {stage}."),
     };

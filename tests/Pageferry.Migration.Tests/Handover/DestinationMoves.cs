@@ -4,11 +4,13 @@ namespace Pageferry.Migration.Tests;
 internal sealed class DestinationMoves(HandoverRules rules)
 {
     /// <summary>The source comes back to the session.</summary>
-    internal HandoverWorld Resume(HandoverWorld world) => Meet(
+    internal HandoverWorld Resume(HandoverWorld world, SourceWork work) => Meet(
         At(
-            world.Connect() with { Source = world.Source with { HasLink = true, Work = SourceWork.AwaitFound } },
+            world.Connect() with { Source = world.Source with { HasLink = true, Work = work } },
             world.Destination.Stage == DestinationStage.Loaded ? DestinationWork.AwaitStart : DestinationWork.AwaitPages),
         DestinationEvent.Resumed);
+
+    internal HandoverWorld Export(HandoverWorld world) => Meet(world, DestinationEvent.Exported);
 
     internal HandoverWorld Execute(HandoverWorld world)
     {
@@ -52,6 +54,8 @@ internal sealed class DestinationMoves(HandoverRules rules)
                 return Meet(At(world, DestinationWork.AwaitStart), DestinationEvent.StateLoaded);
             case (DestinationWork.AwaitStart, MessageType.Start):
                 return Meet(At(world, DestinationWork.AwaitPages), DestinationEvent.Start);
+            case (DestinationWork.AwaitStart or DestinationWork.AwaitPages or DestinationWork.AwaitReleased, MessageType.Fence):
+                return TellGone(Meet(world, DestinationEvent.Fenced));
             case (DestinationWork.AwaitPages or DestinationWork.AwaitReleased, MessageType.Released):
                 return Meet(At(world, DestinationWork.Done), DestinationEvent.Released).CloseAtDestination();
             default:
@@ -60,6 +64,9 @@ internal sealed class DestinationMoves(HandoverRules rules)
     }
 
     private static HandoverWorld At(HandoverWorld world, DestinationWork work) => world with { Destination = world.Destination with { Work = work } };
+
+    private static HandoverWorld TellGone(HandoverWorld world) => At(
+        world.SendToSource(MessageType.Found, world.Destination.Stage == DestinationStage.Fenced ? FoundGuest.Fenced : FoundGuest.Exported), DestinationWork.AwaitEnd);
 
     private HandoverWorld TakeIn(HandoverWorld world)
     {
@@ -104,6 +111,10 @@ internal sealed class DestinationMoves(HandoverRules rules)
             case DestinationAction.TellMissing:
                 FoundGuest found = stage == DestinationStage.Loaded ? FoundGuest.Loaded : world.Destination.HasExecuted ? FoundGuest.Running : FoundGuest.Started;
                 return world.SendToSource(MessageType.Missing).SendToSource(MessageType.Found, found);
+            case DestinationAction.Stop:
+                return world with { Destination = world.Destination with { Runs = false } };
+            case DestinationAction.TellGone:
+                return TellGone(world);
             case DestinationAction.TellComplete:
                 return At(world.SendToSource(MessageType.Complete), DestinationWork.AwaitReleased);
             default:

@@ -10,5 +10,8 @@ internal enum DestinationWork
     AwaitStart,
     AwaitPages,
     AwaitReleased,
+
+    /// <summary>The source is told that the guest can't run here any more, and is to close the link.</summary>
+    AwaitEnd,
     Done,
 }

@@ -29,10 +29,15 @@ internal static class HandoverChecks
             return FindLoss(world);
         }
 
+        if (destination.Stage == DestinationStage.Exported)
+        {
+            return !destination.Runs && source is { Runs: false, Stage: SourceStage.Exported } ? null : "The guest was taken out as a file, and a side does not know.";
+        }
+
         bool isRight = world.HasLetGo
             ? destination is { Runs: true, HasPages: true, Stage: DestinationStage.Whole or DestinationStage.Released }
                 && (source.Stage == SourceStage.Forgotten || (source.Work == SourceWork.Reconnect && destination.Work == DestinationWork.Done))
-            : source is { Runs: true, Stage: SourceStage.Owned, Work: SourceWork.Idle } && destination.Stage is DestinationStage.Empty or DestinationStage.Loaded;
+            : source is { Runs: true, Stage: SourceStage.Owned, Work: SourceWork.Idle } && destination.Stage is DestinationStage.Empty or DestinationStage.Loaded or DestinationStage.Fenced;
         return isRight ? null : "The guest does not run where it should, with all its pages.";
     }
 
@@ -45,7 +50,7 @@ internal static class HandoverChecks
             return source is { Runs: true, Stage: SourceStage.Owned } ? null : "The guest does not go on at the source.";
         }
 
-        if (source.IsAlive && source.Stage is not (SourceStage.LetGo or SourceStage.Forgotten))
+        if (source.IsAlive && source.Stage is not (SourceStage.LetGo or SourceStage.Forgotten or SourceStage.Exported))
         {
             return "The source does not keep what the guest needs.";
         }

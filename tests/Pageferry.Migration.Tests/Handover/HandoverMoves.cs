@@ -67,7 +67,7 @@ internal sealed class HandoverMoves(HandoverRules rules)
 
         if (source.Work == SourceWork.Reconnect && destination is { IsAlive: true, HasLink: false, Work: DestinationWork.Listen } && destination.IsOfSession)
         {
-            yield return (new(StepKind.Reconnect), _destination.Resume);
+            yield return (new(StepKind.Reconnect), world => _destination.Resume(world, SourceWork.AwaitFound));
         }
 
         if (destination is { Runs: true, HasExecuted: false })
@@ -130,6 +130,21 @@ internal sealed class HandoverMoves(HandoverRules rules)
         if (destination is { HasLink: false, Stage: DestinationStage.Whole, Work: DestinationWork.Listen })
         {
             yield return (new(StepKind.DestinationEndsWaiting), current => current with { Destination = current.Destination with { Work = DestinationWork.Done } });
+        }
+
+        if (destination is { IsAlive: true, HasLink: false, Work: DestinationWork.Listen, Stage: DestinationStage.Started or DestinationStage.Exported })
+        {
+            yield return (new(StepKind.Export), _destination.Export);
+        }
+
+        if (source.Work == SourceWork.Reconnect && destination is { IsAlive: true, HasLink: false, Work: DestinationWork.Listen } && destination.IsOfSession)
+        {
+            yield return (new(StepKind.AskFence), current => _destination.Resume(current, SourceWork.AwaitFoundToFence));
+        }
+
+        if (source.Work == SourceWork.Reconnect && !destination.IsAlive)
+        {
+            yield return (new(StepKind.StateFenced), _source.StateFenced);
         }
 
         if (source.IsAlive)

@@ -41,6 +41,9 @@ internal sealed class SourceMoves(HandoverRules rules)
         return world.CloseAtSource();
     }
 
+    /// <summary>Goes back to the switchover, since a person vouches that the destination can't run the guest.</summary>
+    internal HandoverWorld StateFenced(HandoverWorld world) => Meet(world, SourceEvent.StatedFenced);
+
     internal HandoverWorld Receive(HandoverWorld world)
     {
         (MessageType type, FoundGuest found) = world.ToSource.First;
@@ -53,8 +56,13 @@ internal sealed class SourceMoves(HandoverRules rules)
                 return At(world, SourceWork.PreCopy);
             case (SourceWork.AwaitStateLoaded, MessageType.StateLoaded):
                 return world.Source.IsCancelled ? Fail(world) : Meet(world, SourceEvent.StateLoaded);
-            case (SourceWork.AwaitFound, MessageType.Missing):
+            case (SourceWork.AwaitFound or SourceWork.AwaitFoundToFence, MessageType.Missing):
+            case (SourceWork.AwaitFenced, MessageType.Running or MessageType.Complete):
                 return world;
+            case (_, MessageType.Found) when found is FoundGuest.Exported or FoundGuest.Fenced:
+                return Meet(At(world, SourceWork.Done), found == FoundGuest.Exported ? SourceEvent.FoundExported : SourceEvent.FoundFenced).CloseAtSource();
+            case (SourceWork.AwaitFoundToFence, MessageType.Found):
+                return At(world.SendToDestination(MessageType.Fence), SourceWork.AwaitFenced);
             case (SourceWork.AwaitFound, MessageType.Found):
                 return Meet(
                     At(world, found == FoundGuest.Running ? SourceWork.AwaitComplete : SourceWork.AwaitRunning),
@@ -78,6 +86,8 @@ internal sealed class SourceMoves(HandoverRules rules)
         world = world with { Source = world.Source with { Stage = stage } };
         return action switch
         {
+            SourceAction.Resume when met is SourceEvent.FoundFenced or SourceEvent.StatedFenced =>
+                world with { Source = world.Source with { Runs = true, Work = SourceWork.Idle }, HasLetGo = false },
             SourceAction.Resume => world with { Source = world.Source with { Runs = true } },
             SourceAction.SendStart => At(world, SourceWork.SendStart) with { HasLetGo = true },
             SourceAction.Release => At(world.SendToDestination(MessageType.Released), SourceWork.Done).CloseAtSource(),

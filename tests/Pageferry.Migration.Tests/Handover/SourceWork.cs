@@ -9,6 +9,10 @@ internal enum SourceWork
     AwaitStateLoaded,
     AwaitFound,
 
+    /// <summary>As before, and the destination is then to drop the guest.</summary>
+    AwaitFoundToFence,
+    AwaitFenced,
+
     /// <summary>Start is due, and may still fail to be sent.</summary>
     SendStart,
     AwaitRunning,
