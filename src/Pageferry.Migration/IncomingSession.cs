@@ -92,15 +92,15 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         _engine.Start(_requester);
         Engine = _engine;
 
-        // The process that died may not have come to it.
-        if (Stage is DestinationStage.Exported or DestinationStage.Fenced)
+        switch (DestinationHandover.TakeOver(Stage))
         {
-            guest.Stop();
-        }
-        else if (Stage != DestinationStage.Loaded)
-        {
-            Counters.BeginBackground();
-            StartGuest();
+            case DestinationAction.Stop:
+                guest.Stop();
+                break;
+            case DestinationAction.Run:
+                Counters.BeginBackground();
+                StartGuest();
+                break;
         }
     }
 

@@ -183,11 +183,12 @@ public sealed class MigrationDestination : IDisposable
         IncomingSession session = NewSession();
         session.TakeOver(held);
         _session = session;
-        if (session.Stage != DestinationStage.Loaded)
+        if (DestinationHandover.TakeOver(session.Stage) == DestinationAction.Run)
         {
             arrived(held);
         }
     }
+
     /// <summary>
     /// Takes the guest out, once its link to the source is lost: no vCPU of it runs any more when this returns, or ever will in this process. A source that comes
     /// back hears so.

@@ -30,4 +30,14 @@ internal static class DestinationHandover
         (DestinationStage.Exported or DestinationStage.Fenced, DestinationEvent.LinkLost or DestinationEvent.Parted) => (stage, DestinationAction.AwaitSource),
         _ => throw new ProtocolException($"The destination met {met} where the guest is {stage}."),
     };
+
+    /// <summary>What to do about a guest that a process takes over: the one that died may have recorded the stage and not acted on it.</summary>
+    /// <param name="stage">Whose the guest is, as recorded.</param>
+    /// <returns><see cref="DestinationAction.Run"/> or <see cref="DestinationAction.Stop"/>, which change nothing where that was done; else nothing.</returns>
+    internal static DestinationAction TakeOver(DestinationStage stage) => stage switch
+    {
+        DestinationStage.Started or DestinationStage.Whole => DestinationAction.Run,
+        DestinationStage.Exported or DestinationStage.Fenced => DestinationAction.Stop,
+        _ => DestinationAction.None,
+    };
 }

@@ -23,7 +23,7 @@ internal sealed class DestinationMoves(HandoverRules rules)
     /// <summary>The link is lost, or given up here.</summary>
     internal HandoverWorld Lose(HandoverWorld world) => Lose(world.SendToSource(MessageType.Error), DestinationEvent.LinkLost);
 
-    /// <summary>The engine's process dies: another one goes on from the record. A guest that was to be let run is, whether or not it was.</summary>
+    /// <summary>The engine's process dies: another one goes on from the record. A guest that was to be let run is, whether or not it was, and one that was to be stopped is stopped.</summary>
     internal static HandoverWorld LoseEngine(HandoverWorld world)
     {
         DestinationSide side = world.Destination;
@@ -32,7 +32,13 @@ internal sealed class DestinationMoves(HandoverRules rules)
             DestinationStage.Empty => new DestinationSide { IsAlive = true, HasCrashed = side.HasCrashed },
             DestinationStage.Loaded => side with { Work = DestinationWork.Listen },
             DestinationStage.Released => side with { Work = DestinationWork.Done },
-            _ => side with { Work = DestinationWork.Listen, Runs = true },
+            _ => side with { Work = DestinationWork.Listen },
+        };
+        side = DestinationHandover.TakeOver(side.Stage) switch
+        {
+            DestinationAction.Run => side with { Runs = true },
+            DestinationAction.Stop => side with { Runs = false },
+            _ => side,
         };
         return (world with { Destination = side }).CloseAtDestination();
     }
