@@ -23,7 +23,7 @@ public sealed class CriuMoveTests : IDisposable
 
     [Theory]
     [InlineData(1)]
-    [InlineData(5)]
+    [InlineData(3)]
     public async Task A_process_moves_with_its_descendants(int processes)
     {
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64 / processes, "random", processes);

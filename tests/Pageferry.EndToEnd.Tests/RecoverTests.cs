@@ -86,14 +86,21 @@ public sealed class RecoverTests : IDisposable
         await other.MakePassesAsync(3);
     }
 
-    [Fact]
-    public async Task A_destination_that_can_be_asked_drops_the_guest_before_the_source_takes_it_back()
+    [Theory]
+    [InlineData("inside")]
+    [InlineData("separate")]
+    public async Task A_destination_that_can_be_asked_drops_the_guest_before_the_source_takes_it_back(string engine)
     {
         using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "64M", "--vcpus", "2");
-        using GuestProcess destination = await GuestProcess.ReceiveAsync(B, "--end-with-input");
+        using GuestProcess destination = await GuestProcess.ReceiveAsync(B, "--end-with-input", "--engine", engine);
         using var relay = new Relay(IPEndPoint.Parse(destination.Endpoint));
         using PageferryProcess migrate = await CutAfterSwitchoverAsync(source, destination, relay, "--reconnect-for", "500ms");
         await source.WaitForStateAsync("stalled");
+        if (engine == "separate")
+        {
+            await FailAsync("can't be exported", "recover", "export", "--control", B, "-o", _directory.Path("b.half"), "--yes");
+        }
+
         relay.IsRefusing = false;
         await DoAsync("recover", "rollback", "--control", A, "--yes");
         await destination.WaitForStateAsync("fenced");

@@ -11,8 +11,8 @@ public sealed class TortureTests
     [Fact]
     public async Task No_guest_is_harmed_by_any_scenario()
     {
-        const int Scenarios = 11;
-        using PageferryProcess torture = await PageferryProcess.RunAsync("torture", "--seed", "4710", "--count", "22", "--memory", "16M", "--json");
+        const int Scenarios = 12;
+        using PageferryProcess torture = await PageferryProcess.RunAsync("torture", "--seed", "4710", "--count", "24", "--memory", "16M", "--json");
         Assert.True(torture.ExitCode == 0, torture.Errors + torture.Output);
         using var report = JsonDocument.Parse(torture.Output);
         JsonElement total = report.RootElement.GetProperty("total");
