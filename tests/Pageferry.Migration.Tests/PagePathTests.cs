@@ -34,12 +34,18 @@ public class PagePathTests
         using var certificates = new TestCertificates();
         using MigrationSecurity security = certificates.Make("both");
         _ = AllocatedFor(64, backing, security);
-        (long source, long reader, long receiver) few = AllocatedFor(64, backing, security);
-        (long source, long reader, long receiver) many = AllocatedFor(4096, backing, security);
-        TestContext.Current.TestOutputHelper?.WriteLine($"{many.source - few.source} {many.reader - few.reader} {many.receiver - few.receiver}");
-        Assert.InRange(many.source - few.source, -1000, 1000);
-        Assert.InRange(many.reader - few.reader, -1000, 1000);
-        Assert.InRange(many.receiver - few.receiver, -1000, 1000);
+
+        // TLS makes something of its own once in a while, however few pages go; what each page cost would be there every time.
+        long most = long.MaxValue;
+        for (int attempt = 0; attempt < 5 && most > 1000; attempt++)
+        {
+            (long source, long reader, long receiver) few = AllocatedFor(64, backing, security);
+            (long source, long reader, long receiver) many = AllocatedFor(4096, backing, security);
+            TestContext.Current.TestOutputHelper?.WriteLine($"{many.source - few.source} {many.reader - few.reader} {many.receiver - few.receiver}");
+            most = Math.Max(Math.Abs(many.source - few.source), Math.Max(Math.Abs(many.reader - few.reader), Math.Abs(many.receiver - few.receiver)));
+        }
+
+        Assert.InRange(most, 0, 1000);
     }
 
     [Fact]
