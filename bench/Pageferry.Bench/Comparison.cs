@@ -14,6 +14,7 @@ internal sealed class Comparison(string name, int rounds)
     /// <summary>The folder <c>bench</c> of the sources.</summary>
     public static string Folder { get; } = Path.GetFullPath(Path.Combine(SourceFolder(), ".."));
 
+    /// <remarks>A native binary has no list of assemblies. <see cref="RuntimeFeature"/> says that code is not compiled as soon as a project may be published natively.</remarks>
     private readonly JsonObject _result = new()
     {
         ["benchmark"] = name,
@@ -23,7 +24,7 @@ internal sealed class Comparison(string name, int rounds)
             ["kernel"] = File.ReadAllText("/proc/sys/kernel/osrelease").Split('-')[0].Trim(),
             ["cpu"] = File.ReadLines("/proc/cpuinfo").First(line => line.StartsWith("model name", StringComparison.Ordinal)).Split(": ")[1],
             ["cores"] = Environment.ProcessorCount,
-            ["runtime"] = $"{Environment.Version} {(RuntimeFeature.IsDynamicCodeCompiled ? "JIT" : "NativeAOT")}",
+            ["runtime"] = $"{Environment.Version} {(AppContext.GetData("TRUSTED_PLATFORM_ASSEMBLIES") is null ? "NativeAOT" : "JIT")}",
         },
     };
 

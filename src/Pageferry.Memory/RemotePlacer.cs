@@ -25,17 +25,7 @@ internal sealed class RemotePlacer(GuestMemory memory, Userfaultfd userfaultfd, 
         userfaultfd.Continue(memory.GuestViewOfPage(page), memory.FaultSize, UserfaultfdCopyFlags.None, out _);
 
     /// <inheritdoc/>
-    public UserfaultfdResult PlaceZero(ulong page)
-    {
-        if (memory.FaultPages == 1)
-        {
-            return userfaultfd.ZeroPage(memory.GuestViewOfPage(page), Page.Size, UserfaultfdCopyFlags.None, out _);
-        }
-
-        // There is no UFFDIO_ZEROPAGE for huge pages. Touched through the host view, the file gets one of zeros.
-        _ = Volatile.Read(ref memory.HostViewOfPages(page, 1)[0]);
-        return PlaceAgain(page);
-    }
+    public UserfaultfdResult PlaceZero(ulong page) => UserfaultfdPlacer.PlaceZero(memory, userfaultfd, page);
 
     /// <inheritdoc/>
     public void Wake(ulong page, ulong count) => userfaultfd.Wake(memory.GuestViewOfPage(page), count * Page.Size);

@@ -105,16 +105,19 @@ internal sealed class UserfaultfdPlacer : IPagePlacer
     }
 
     /// <inheritdoc/>
-    public UserfaultfdResult PlaceZero(ulong page)
+    public UserfaultfdResult PlaceZero(ulong page) => PlaceZero(_memory, _userfaultfd, page);
+
+    /// <summary>Places zeros by a userfaultfd that the guest view is registered with, in whatever process that is.</summary>
+    internal static UserfaultfdResult PlaceZero(GuestMemory memory, Userfaultfd userfaultfd, ulong page)
     {
-        if (_memory.FaultPages == 1)
+        if (memory.FaultPages == 1)
         {
-            return _userfaultfd.ZeroPage(_memory.GuestViewOfPage(page), Page.Size, UserfaultfdCopyFlags.None, out _);
+            return userfaultfd.ZeroPage(memory.GuestViewOfPage(page), Page.Size, UserfaultfdCopyFlags.None, out _);
         }
 
         // There is no UFFDIO_ZEROPAGE for huge pages. Touched through the host view, the file gets one of zeros.
-        _ = Volatile.Read(ref _memory.HostViewOfPages(page, 1)[0]);
-        return PlaceAgain(page);
+        _ = Volatile.Read(ref memory.HostViewOfPages(page, 1)[0]);
+        return userfaultfd.Continue(memory.GuestViewOfPage(page), memory.FaultSize, UserfaultfdCopyFlags.None, out _);
     }
 
     /// <inheritdoc/>

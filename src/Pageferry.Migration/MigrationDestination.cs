@@ -170,6 +170,14 @@ public sealed class MigrationDestination : IDisposable
         }
     }
 
+    /// <summary>
+    /// Takes the guest out, once its link to the source is lost: no vCPU of it runs any more when this returns, or ever will in this process. A source that comes
+    /// back hears so.
+    /// </summary>
+    /// <returns>What is here of the guest, beside its memory. It can be asked for again.</returns>
+    /// <exception cref="InvalidOperationException">No guest was let run here, its link is there, or all of it is here.</exception>
+    public GuestHalf Export() => _session.Export();
+
     private static void CheckAddress(IPEndPoint listen, bool isSecured, bool insecureNetwork)
     {
         if (!isSecured && !insecureNetwork && !IPAddress.IsLoopback(listen.Address))
@@ -188,14 +196,6 @@ public sealed class MigrationDestination : IDisposable
             arrived(held);
         }
     }
-
-    /// <summary>
-    /// Takes the guest out, once its link to the source is lost: no vCPU of it runs any more when this returns, or ever will in this process. A source that comes
-    /// back hears so.
-    /// </summary>
-    /// <returns>What is here of the guest, beside its memory. It can be asked for again.</returns>
-    /// <exception cref="InvalidOperationException">No guest was let run here, its link is there, or all of it is here.</exception>
-    public GuestHalf Export() => _session.Export();
 
     private void ReceiveOne(Action<IArrivingGuest> arrived)
     {

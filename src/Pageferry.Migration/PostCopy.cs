@@ -92,19 +92,7 @@ internal sealed class PostCopy
     /// <summary>Has the destination drop the guest. When this returns, it has, and the guest is this side's.</summary>
     /// <exception cref="GuestGoneException">The guest was taken out of the destination as a file.</exception>
     /// <exception cref="Exception">It is not known whether it has.</exception>
-    internal void Fence()
-    {
-        using var link = new OutgoingConnections(_options, _counters);
-        link.Open(Destination, Session, s_connectPatience, _options.LinkTimeout);
-        FoundGuest found = MissingPages.Receive(link.Control, new PageBitmap(Pages.Memory.PageCount));
-        if (found is not (FoundGuest.Exported or FoundGuest.Fenced))
-        {
-            link.Send(MessageType.Fence, []);
-            found = MissingPages.ReceiveFound(link.Control);
-        }
-
-        _ = MeetGone(found);
-    }
+    internal void Fence() => _ = MeetGone(AskToDrop());
 
     /// <summary>Goes on having the destination drop the guest, should it ever come back: a person vouches that it does not run there.</summary>
     internal void BeginFencing() => new Thread(KeepFencing) { IsBackground = true, Name = "fencing" }.Start();
@@ -131,6 +119,22 @@ internal sealed class PostCopy
         }
     }
 
+    /// <summary>Has the destination drop the guest, unless it has already.</summary>
+    /// <returns>How it found the guest then.</returns>
+    private FoundGuest AskToDrop()
+    {
+        using var link = new OutgoingConnections(_options, _counters);
+        link.Open(Destination, Session, s_connectPatience, _options.LinkTimeout);
+        FoundGuest found = MissingPages.Receive(link.Control, new PageBitmap(Pages.Memory.PageCount));
+        if (found is FoundGuest.Exported or FoundGuest.Fenced)
+        {
+            return found;
+        }
+
+        link.Send(MessageType.Fence, []);
+        return MissingPages.ReceiveFound(link.Control);
+    }
+
     private void KeepFencing()
     {
         while (true)
@@ -138,15 +142,10 @@ internal sealed class PostCopy
             Thread.Sleep(s_longestDelay);
             try
             {
-                using var link = new OutgoingConnections(_options, _counters);
-                link.Open(Destination, Session, s_connectPatience, _options.LinkTimeout);
-                if (MissingPages.Receive(link.Control, new PageBitmap(Pages.Memory.PageCount)) is not (FoundGuest.Exported or FoundGuest.Fenced))
+                if (AskToDrop() is FoundGuest.Exported or FoundGuest.Fenced)
                 {
-                    link.Send(MessageType.Fence, []);
-                    _ = MissingPages.ReceiveFound(link.Control);
+                    return;
                 }
-
-                return;
             }
             catch (Exception)
             {
