@@ -33,7 +33,7 @@ internal sealed class ControlClient : IDisposable
         catch (SocketException e)
         {
             socket.Dispose();
-            throw new CommandException($"Could not reach a guest at control socket {path}: {e.Message}. Give the path that 'pageferry vm run' or 'vm receive' was started with, as the same user.");
+            throw new CommandException($"Could not reach a guest at control socket {path}: {(Path.Exists(path) ? e.Message : "there is none")}. Give the path that 'pageferry vm run' or 'vm receive' was started with, as the same user.");
         }
     }
 

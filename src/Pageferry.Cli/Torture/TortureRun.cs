@@ -274,21 +274,26 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
 
     private async Task DisturbAsync(Disturbance disturbance, CancellationToken cancellation)
     {
-        if (disturbance.Scenario == TortureScenario.KillDestination)
+        Func<CancellationToken, Task>? kill = disturbance.Scenario switch
         {
-            await ReplaceDestinationAsync(cancellation);
-            return;
-        }
+            TortureScenario.KillDestination => ReplaceDestinationAsync,
+            TortureScenario.KillEngine => KillEngineAsync,
+            TortureScenario.KillArrived => KillArrivedAsync,
+            _ => null,
+        };
+        if (kill is not null)
+        {
+            // Nobody looks at the sides meanwhile.
+            await _looking.WaitAsync(cancellation);
+            try
+            {
+                await kill(cancellation);
+            }
+            finally
+            {
+                _ = _looking.Release();
+            }
 
-        if (disturbance.Scenario == TortureScenario.KillEngine)
-        {
-            await KillEngineAsync(cancellation);
-            return;
-        }
-
-        if (disturbance.Scenario == TortureScenario.KillArrived)
-        {
-            await KillArrivedAsync(cancellation);
             return;
         }
 
@@ -303,7 +308,6 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
 
     private async Task KillEngineAsync(CancellationToken cancellation)
     {
-        await _looking.WaitAsync(cancellation);
         try
         {
             VmStatus destination = await _destination!.StatusAsync(cancellation);
@@ -322,35 +326,23 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
         {
             _events.Add("the engine has ended by itself");
         }
-        finally
-        {
-            _ = _looking.Release();
-        }
     }
 
     /// <summary>Kills the destination with the guest, if that runs there and its source still has what it lacks.</summary>
     private async Task KillArrivedAsync(CancellationToken cancellation)
     {
-        await _looking.WaitAsync(cancellation);
-        try
+        VmStatus destination = await _destination!.StatusAsync(cancellation);
+        if (destination.State != VmState.Arriving)
         {
-            VmStatus destination = await _destination!.StatusAsync(cancellation);
-            if (destination.State != VmState.Arriving)
-            {
-                _events.Add($"the destination is not killed: its state is {destination.State}");
-                return;
-            }
+            _events.Add($"the destination is not killed: its state is {destination.State}");
+            return;
+        }
 
-            _destination.Dispose();
-            _relay!.Replace(await ReceiveAsync(cancellation));
-            _left = null;
-            _isKilled = true;
-            _events.Add("killed the destination with the guest; another one waits");
-        }
-        finally
-        {
-            _ = _looking.Release();
-        }
+        _destination.Dispose();
+        _relay!.Replace(await ReceiveAsync(cancellation));
+        _left = null;
+        _isKilled = true;
+        _events.Add("killed the destination with the guest; another one waits");
     }
 
     /// <summary>
@@ -359,24 +351,16 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
     /// </summary>
     private async Task ReplaceDestinationAsync(CancellationToken cancellation)
     {
-        await _looking.WaitAsync(cancellation);
-        try
+        VmStatus source = await _source!.StatusAsync(cancellation);
+        if (source.Migration is not { Phase: "preparing" or "pre_copy" })
         {
-            VmStatus source = await _source!.StatusAsync(cancellation);
-            if (source.Migration is not { Phase: "preparing" or "pre_copy" })
-            {
-                _events.Add($"the destination is not killed: the source's phase is {source.Migration?.Phase}");
-                return;
-            }
+            _events.Add($"the destination is not killed: the source's phase is {source.Migration?.Phase}");
+            return;
+        }
 
-            _destination!.Dispose();
-            IPEndPoint target = await ReceiveAsync(cancellation);
-            _relay!.Replace(target);
-            _events.Add("killed the destination; another one waits");
-        }
-        finally
-        {
-            _ = _looking.Release();
-        }
+        _destination!.Dispose();
+        IPEndPoint target = await ReceiveAsync(cancellation);
+        _relay!.Replace(target);
+        _events.Add("killed the destination; another one waits");
     }
 }
