@@ -78,6 +78,11 @@ int main(int argc, char **argv)
                 for (int word = 0; word < WORDS; word += 64)
                     answer += ((volatile uint64_t *)at[i])[word];
             break;
+        case 'b': // the same of every second page, from behind: each touched page brings those behind it
+            for (uint64_t i = told.count; i-- > 0;)
+                for (int word = 0; word < WORDS; word += 64)
+                    answer += ((volatile uint64_t *)at[told.first + 2 * i])[word];
+            break;
         case 'w':
             for (uint64_t i = told.first; i < told.first + told.count; i++)
                 *(volatile uint64_t *)at[i] = 1;
