@@ -108,10 +108,11 @@ public sealed class PageStates : IDisposable
     {
         CheckRun(page, count);
         requested = 0;
+        Span<ulong> words = Words;
         ulong done = 0;
         while (done < count)
         {
-            ref ulong word = ref WordOf(page + done);
+            ref ulong word = ref words[IndexOf(page + done)];
             int shift = ShiftOf(page + done);
             int inWord = (int)Math.Min(count - done, (ulong)(PagesPerWord - (shift / BitsPerPage)));
             ulong seen = Volatile.Read(ref word);
@@ -147,10 +148,11 @@ public sealed class PageStates : IDisposable
     public ulong Replace(ulong page, ulong count, PageState from, PageState to)
     {
         CheckRun(page, count);
+        Span<ulong> words = Words;
         ulong changed = 0;
         for (ulong done = 0; done < count;)
         {
-            ref ulong word = ref WordOf(page + done);
+            ref ulong word = ref words[IndexOf(page + done)];
             int shift = ShiftOf(page + done);
             int inWord = (int)Math.Min(count - done, (ulong)(PagesPerWord - (shift / BitsPerPage)));
             ulong run = RunMask(shift, inWord);
@@ -183,12 +185,13 @@ public sealed class PageStates : IDisposable
     public ulong CountRun(ulong page, ulong count, PageState state)
     {
         CheckRun(page, count);
+        Span<ulong> words = Words;
         ulong done = 0;
         while (done < count)
         {
             int shift = ShiftOf(page + done);
             int inWord = (int)Math.Min(count - done, (ulong)(PagesPerWord - (shift / BitsPerPage)));
-            ulong others = ~PagesIn(Volatile.Read(ref WordOf(page + done)), state) >> shift;
+            ulong others = ~PagesIn(Volatile.Read(ref words[IndexOf(page + done)]), state) >> shift;
             int run = Math.Min(inWord, BitOperations.TrailingZeroCount(others) / BitsPerPage);
             done += (ulong)run;
             if (run < inWord)
@@ -257,6 +260,8 @@ public sealed class PageStates : IDisposable
         }
     }
 
+    private static int IndexOf(ulong page) => (int)(page / PagesPerWord);
+
     private static int ShiftOf(ulong page) => (int)(page % PagesPerWord) * BitsPerPage;
 
     private static ulong RunMask(int shift, int count) =>
@@ -281,7 +286,7 @@ public sealed class PageStates : IDisposable
     private ref ulong WordOf(ulong page)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(page, PageCount);
-        return ref Words[(int)(page / PagesPerWord)];
+        return ref Words[IndexOf(page)];
     }
 
     private void CheckRun(ulong page, ulong count)

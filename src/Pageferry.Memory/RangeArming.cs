@@ -60,16 +60,28 @@ internal sealed class RangeArming(FaultEngine engine)
                 return;
             }
 
-            // A huge page can't be dropped in part. What is told to be zero later has what is in guest memory, so that is to be zeros.
-            Clear(first, count);
-            ulong changed = engine.States.Replace(first, count, PageState.Present, PageState.Absent);
-            changed += engine.States.Replace(first, count, PageState.Zero, PageState.Absent);
-            changed += engine.States.Replace(first, count, PageState.Removed, PageState.Absent);
-            engine.AddKnown(-(long)changed);
-            engine.Follow(first, count);
-            ulong hidden = engine.Memory.FaultPageOf(first);
-            ulong end = engine.Memory.FaultPageOf(first + count - 1) + engine.Memory.FaultPages;
-            HideOwn(hidden, end - hidden, ArmedContent.Keep);
+            for (ulong huge = engine.Memory.FaultPageOf(first); huge < first + count; huge += engine.Memory.FaultPages)
+            {
+                ulong from = Math.Max(first, huge);
+                DiscardWithin(huge, from, Math.Min(first + count, huge + engine.Memory.FaultPages) - from);
+            }
+        }
+    }
+
+    /// <summary>A huge page can't be dropped in part. What is told to be zero later has what is in guest memory, so that is to be zeros.</summary>
+    private void DiscardWithin(ulong huge, ulong first, ulong count)
+    {
+        bool wasShown = !engine.IsArmedAt(huge);
+        Clear(first, count);
+        ulong changed = engine.States.Replace(first, count, PageState.Present, PageState.Absent);
+        changed += engine.States.Replace(first, count, PageState.Zero, PageState.Absent);
+        changed += engine.States.Replace(first, count, PageState.Removed, PageState.Absent);
+        engine.AddKnown(-(long)changed);
+        engine.Follow(first, count);
+        if (wasShown)
+        {
+            // Once, however many runs of it are discarded: where another process owns the guest view, that one is asked.
+            HideOwn(huge, engine.Memory.FaultPages, ArmedContent.Keep);
         }
     }
 

@@ -108,6 +108,35 @@ public class RefreshTests : IClassFixture<HugePages>
         Assert.Equal(0UL, Read(memory, 1023));
     }
 
+    [Fact]
+    public void A_huge_page_is_hidden_once_however_many_runs_of_it_are_discarded()
+    {
+        using var guest = GuestMemory.Create(1024 * Page.Size, GuestBacking.Memfd2M);
+        guest.Register();
+        var owner = new GuestViewOwner(guest);
+        using var memory = GuestMemory.OfOwner(guest.Regions, GuestBacking.Memfd2M, guest.Share(), owner);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        using PageLane lane = engine.CreateLane();
+        lane.RefreshZero(0, 1024);
+        for (ulong page = 1; page < 1024; page += 2)
+        {
+            engine.Discard(page, 1);
+        }
+
+        Assert.Equal(2, owner.Unmaps);
+        Assert.Equal(512, engine.UnknownPages);
+        Fill(lane, 1, generation: 2);
+        for (ulong page = 1; page < 1024; page += 2)
+        {
+            Assert.Equal(1, lane.Place(page, 1, 0));
+        }
+
+        Assert.Equal(0UL, Read(guest, 512));
+        Assert.Equal(Word(0, 2), Read(guest, 1023));
+    }
+
     [Theory]
     [MemberData(nameof(Backings))]
     public void Only_what_is_wanted_of_a_run_is_placed(GuestBacking backing)

@@ -12,12 +12,12 @@ public sealed class TakeoverTests : IDisposable
 
     private readonly GuestMemory _guest = GuestMemory.Create(Pages * Page.Size);
     private readonly NativeBuffer _buffer = new(Page.Size);
-    private readonly Owner _owner;
+    private readonly GuestViewOwner _owner;
 
     public TakeoverTests()
     {
         _guest.Register();
-        _owner = new Owner(_guest);
+        _owner = new GuestViewOwner(_guest);
     }
 
     public void Dispose()
@@ -226,14 +226,5 @@ public sealed class TakeoverTests : IDisposable
             Engine.Dispose();
             _memory.Dispose();
         }
-    }
-
-    private sealed class Owner(GuestMemory memory) : IGuestViewOwner
-    {
-        public void Unmap(ulong page, ulong count) => memory.Unmap(page, count);
-
-        public void Unregister() => memory.Unregister();
-
-        public void BeginCollapse() => memory.BeginCollapse();
     }
 }
