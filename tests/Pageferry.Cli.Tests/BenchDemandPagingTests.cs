@@ -80,7 +80,7 @@ public sealed class BenchDemandPagingTests
     [Fact]
     public async Task A_size_that_is_no_power_of_two_is_touched_whole()
     {
-        SkipWithoutKvm();
+        KvmDevice.SkipIfMissing();
         using PageferryProcess bench = await RunAsync("demand-paging -b 20K -v 3 --json");
         using var report = JsonDocument.Parse(bench.Output);
         Assert.Equal(15, Touches(report.RootElement));
@@ -92,7 +92,7 @@ public sealed class BenchDemandPagingTests
     [Fact]
     public async Task A_comparison_alternates_the_deliveries_and_gives_medians_and_ratios()
     {
-        SkipWithoutKvm();
+        KvmDevice.SkipIfMissing();
         using PageferryProcess bench = await RunAsync($"{Small} --compare --json");
         Assert.Equal(0, bench.ExitCode);
         using var report = JsonDocument.Parse(bench.Output);
@@ -120,7 +120,7 @@ public sealed class BenchDemandPagingTests
     [InlineData($"{Small} --compare --rounds 6 --backing anonymous", "medians of 6 rounds")]
     public async Task Text_fits_80_columns(string line, string contains)
     {
-        SkipWithoutKvm();
+        KvmDevice.SkipIfMissing();
         using PageferryProcess bench = await RunAsync(line);
         Assert.Equal(0, bench.ExitCode);
         Assert.Contains(contains, bench.Output, StringComparison.Ordinal);
@@ -167,7 +167,7 @@ public sealed class BenchDemandPagingTests
     [InlineData("-b 126G", "are available here")]
     public async Task What_this_machine_can_not_do_is_a_failure_that_names_it(string line, string reason)
     {
-        SkipWithoutKvm();
+        KvmDevice.SkipIfMissing();
         using PageferryProcess bench = await RunAsync($"demand-paging {line} --json");
         Assert.Equal(1, bench.ExitCode);
         Assert.Contains(reason, bench.Errors, StringComparison.Ordinal);
@@ -179,7 +179,7 @@ public sealed class BenchDemandPagingTests
     [Fact]
     public async Task Without_permission_it_names_what_is_missing()
     {
-        SkipWithoutKvm();
+        KvmDevice.SkipIfMissing();
         using UnprivilegedPageferry unprivileged = UnprivilegedPageferry.OrSkip();
         using PageferryProcess bench = await unprivileged.RunAsync("bench", "demand-paging", "-b", "1M");
         Assert.Equal(1, bench.ExitCode);
@@ -189,11 +189,9 @@ public sealed class BenchDemandPagingTests
 
     private static Task<PageferryProcess> RunAsync(string line) => PageferryProcess.RunAsync(["bench", .. line.Split(' ', StringSplitOptions.RemoveEmptyEntries)]);
 
-    private static void SkipWithoutKvm() => Assert.SkipUnless(File.Exists("/dev/kvm"), "/dev/kvm is missing.");
-
     private static async Task<JsonElement> MeasureAsync(string line)
     {
-        SkipWithoutKvm();
+        KvmDevice.SkipIfMissing();
         using PageferryProcess bench = await RunAsync($"{Small} {line} --json");
         Assert.True(bench.ExitCode == 0, bench.Errors);
         using var report = JsonDocument.Parse(bench.Output);

@@ -19,7 +19,7 @@ public sealed class VmArmTests : IDisposable
     [MemberData(nameof(Combinations))]
     public async Task A_guest_gets_what_is_armed_back_as_it_was(string host, string backing, string delivery)
     {
-        SkipWithoutKvm(host);
+        KvmDevice.SkipIfMissing(host);
         using PageferryProcess run = await StartAsync("random", "--vcpus", "2", "--host", host, "--backing", backing, "--delivery", delivery);
         Assert.Contains($"userfaults by {delivery}", run.Output, StringComparison.Ordinal);
         await MakePassesAsync(run, 2);
@@ -95,7 +95,7 @@ public sealed class VmArmTests : IDisposable
     [InlineData("postcopy")]
     public async Task A_guest_with_armed_memory_moves_and_can_be_armed_where_it_arrives(string mode)
     {
-        SkipWithoutKvm("kvm");
+        KvmDevice.SkipIfMissing();
         using PageferryProcess source = await StartAsync("stamp", "--vcpus", "2");
         string there = _directory.Path("there.sock");
         using PageferryProcess destination = PageferryProcess.Start("vm", "receive", "--listen", "127.0.0.1:0", "--control", there);
@@ -166,7 +166,7 @@ public sealed class VmArmTests : IDisposable
     [Fact]
     public async Task A_guest_memfd_is_a_backing_as_far_as_the_kernel_lets_it()
     {
-        SkipWithoutKvm("kvm");
+        KvmDevice.SkipIfMissing();
         using PageferryProcess doctor = await PageferryProcess.RunAsync("doctor", "--json");
         using var report = JsonDocument.Parse(doctor.Output);
         JsonElement capability = report.RootElement.GetProperty("capabilities").EnumerateArray().Single(one => one.GetProperty("name").GetString()!.Contains("guest_memfd", StringComparison.Ordinal));
@@ -190,8 +190,6 @@ public sealed class VmArmTests : IDisposable
     }
 
     private static ControlRequest Arm() => new() { Command = ControlRequest.Arm };
-
-    private static void SkipWithoutKvm(string host) => Assert.SkipWhen(host is "kvm" && !File.Exists("/dev/kvm"), "/dev/kvm is missing.");
 
     private static async Task<int> ExitCodeAsync(params string[] arguments)
     {

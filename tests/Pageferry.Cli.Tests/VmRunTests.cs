@@ -17,7 +17,7 @@ public sealed class VmRunTests : IDisposable
     [MemberData(nameof(GuestsAndHosts))]
     public async Task A_guest_with_a_number_of_passes_ends_with_0(string guest, string host)
     {
-        SkipWithoutKvm(host);
+        KvmDevice.SkipIfMissing(host);
         using PageferryProcess run = await RunAsync(guest, "--host", host, "--passes", "3", "--vcpus", "2");
         Assert.Equal(0, run.ExitCode);
         Assert.Contains($"Guest '{guest}' runs on {host} with 16 MiB of memory and 2 vCPU", run.Output, StringComparison.Ordinal);
@@ -71,7 +71,7 @@ public sealed class VmRunTests : IDisposable
     [InlineData("ring", "ring")]
     public async Task It_says_what_tracks_the_guests_writes_and_a_move_that_asks_for_something_else_is_refused(string asked, string tracking)
     {
-        SkipWithoutKvm("kvm");
+        KvmDevice.SkipIfMissing();
         using PageferryProcess run = await StartAsync("--host", "kvm", "--dirty-tracking", asked);
         Assert.Contains($"writes tracked by {tracking}", run.Output, StringComparison.Ordinal);
         using (PageferryProcess status = await PageferryProcess.RunAsync("vm", "status", "--control", Control, "--json"))
@@ -127,6 +127,7 @@ public sealed class VmRunTests : IDisposable
         Assert.False(Path.Exists(Control));
     }
 
+    [NeedsKvm]
     [Fact]
     public async Task An_elf_of_another_architecture_is_refused()
     {
@@ -138,6 +139,7 @@ public sealed class VmRunTests : IDisposable
         Assert.Contains("x86-64", run.Errors, StringComparison.Ordinal);
     }
 
+    [NeedsKvm]
     [Fact]
     public async Task An_elf_larger_than_the_memory_is_refused()
     {
@@ -163,7 +165,7 @@ public sealed class VmRunTests : IDisposable
     [InlineData("threads")]
     public async Task More_virtual_cpus_than_can_be_are_refused_with_the_limit(string host)
     {
-        SkipWithoutKvm(host);
+        KvmDevice.SkipIfMissing(host);
         using PageferryProcess run = await RunAsync("stamp", "--host", host, "--vcpus", "100000");
         Assert.Equal(1, run.ExitCode);
         Assert.Contains("100000", run.Errors, StringComparison.Ordinal);
@@ -186,14 +188,6 @@ public sealed class VmRunTests : IDisposable
         run.CloseInput();
         await run.WaitForExitAsync();
         Assert.False(Path.Exists(Control));
-    }
-
-    private static void SkipWithoutKvm(string host)
-    {
-        if (host is "kvm" && !File.Exists("/dev/kvm"))
-        {
-            Assert.Skip("/dev/kvm is missing.");
-        }
     }
 
     /// <summary>A static ELF64 executable of one segment at 1 MiB.</summary>

@@ -3,7 +3,6 @@ using System.Net;
 using Pageferry.Memory;
 using Pageferry.Migration;
 using Pageferry.Migration.Tests;
-using Pageferry.Testing;
 using Pageferry.Vmm;
 
 namespace Pageferry.EndToEnd.Tests;
@@ -81,6 +80,11 @@ public sealed class CombinationTests : IDisposable
         FaultDelivery delivery = Enum.Parse<FaultDelivery>(values[3]);
         int vcpus = int.Parse(values[7], CultureInfo.InvariantCulture);
         MachineHost host = Enum.Parse<MachineHost>(values[8]);
+        if (host == MachineHost.Kvm || from == GuestBacking.GuestMemfd)
+        {
+            KvmDevice.SkipIfMissing();
+        }
+
         using MigrationSecurity? here = values[5] == "tls" ? _certificates.Make("here") : null;
         using MigrationSecurity? there = values[5] == "tls" ? _certificates.Make("there") : null;
 

@@ -1,5 +1,4 @@
 using System.Text.Json;
-using Pageferry.Testing;
 
 namespace Pageferry.EndToEnd.Tests;
 
@@ -12,10 +11,7 @@ public sealed class DemoTests
     [MemberData(nameof(Guests))]
     public async Task A_guest_under_kvm_moves_and_finds_no_page_wrong(string guest, int vcpus, string backing, string memory)
     {
-        if (!File.Exists("/dev/kvm"))
-        {
-            Assert.Skip("/dev/kvm is missing.");
-        }
+        KvmDevice.SkipIfMissing();
 
         JsonElement report = await RunAsync("--guest", guest, "--vcpus", $"{vcpus}", "--backing", backing, "--memory", memory, "--host", "kvm");
         Assert.Equal("kvm", report.GetProperty("host").GetString());
@@ -28,7 +24,7 @@ public sealed class DemoTests
     [MemberData(nameof(Deliveries))]
     public async Task Each_delivery_moves_a_guest_on_each_backing_at_each_privilege(string backing, string delivery, string privilege)
     {
-        Assert.SkipUnless(File.Exists("/dev/kvm"), "/dev/kvm is missing.");
+        KvmDevice.SkipIfMissing();
         using var hugePages = new HugePages();
 
         // What runs at CPL 0 is emulated on a software KVM, instruction by instruction.

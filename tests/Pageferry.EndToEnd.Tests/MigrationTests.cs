@@ -1,7 +1,6 @@
 using System.Net;
 using System.Net.Sockets;
 using System.Text.Json;
-using Pageferry.Testing;
 
 namespace Pageferry.EndToEnd.Tests;
 
@@ -35,6 +34,7 @@ public sealed class MigrationTests : IDisposable
         await destination.MakePassesAsync(3);
     }
 
+    [NeedsKvm]
     [Theory]
     [InlineData("log", "memfd")]
     [InlineData("ring", "memfd")]
@@ -51,6 +51,7 @@ public sealed class MigrationTests : IDisposable
         await destination.MakePassesAsync(3);
     }
 
+    [NeedsKvm]
     [Fact]
     public async Task Every_register_arrives_with_the_guest()
     {

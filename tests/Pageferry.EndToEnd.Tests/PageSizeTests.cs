@@ -1,5 +1,4 @@
 using System.Text.Json;
-using Pageferry.Testing;
 
 namespace Pageferry.EndToEnd.Tests;
 

@@ -18,6 +18,7 @@ public sealed class PauseTests : IDisposable
     [InlineData("threads")]
     public async Task A_guest_stands_still_until_it_is_resumed(string host)
     {
+        KvmDevice.SkipIfMissing(host);
         using GuestProcess guest = await GuestProcess.RunAsync(A, "--memory", "16M", "--host", host, "--vcpus", "2");
         await guest.MakePassesAsync(1);
         Assert.Contains("The guest stands still (paused)", await AskAsync("pause", A), StringComparison.Ordinal);

@@ -4,7 +4,10 @@ using Pageferry.Migration.Tests;
 
 namespace Pageferry.EndToEnd.Tests;
 
-/// <summary>What a person can do when a guest's migration has lost a side, or the link between both for good.</summary>
+/// <summary>
+/// What a person can do when a guest's migration has lost a side, or the link between both for good. What stops a guest that waits for pages needs KVM: a thread
+/// can't be stopped there.
+/// </summary>
 public sealed class RecoverTests : IDisposable
 {
     private readonly TemporaryDirectory _directory = new();
@@ -17,6 +20,7 @@ public sealed class RecoverTests : IDisposable
 
     public void Dispose() => _directory.Dispose();
 
+    [NeedsKvm]
     [Theory]
     [InlineData("stamp", "queue", "memfd")]
     [InlineData("random", "exit", "memfd")]
@@ -86,6 +90,7 @@ public sealed class RecoverTests : IDisposable
         await other.MakePassesAsync(3);
     }
 
+    [NeedsKvm]
     [Theory]
     [InlineData("inside")]
     [InlineData("separate")]
@@ -110,6 +115,7 @@ public sealed class RecoverTests : IDisposable
         await FailAsync("its source has taken it back", "vm", "resume", "--control", B);
     }
 
+    [NeedsKvm]
     [Fact]
     public async Task A_destination_that_comes_back_after_a_person_vouched_for_it_is_fenced()
     {

@@ -1,7 +1,6 @@
 using System.Collections;
 using System.Reflection;
 using System.Runtime.InteropServices;
-using Pageferry.Testing;
 
 namespace Pageferry.Kvm.Tests;
 

@@ -4,6 +4,7 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Pageferry.Kvm.Tests;
 
+[NeedsKvm]
 public class DirtyLogTests
 {
     private const ulong FirstDataGfn = TestMachine.DataAddress / TestMachine.PageSize;

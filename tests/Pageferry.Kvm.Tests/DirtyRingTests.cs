@@ -9,11 +9,13 @@ public sealed class DirtyRingTests : IDisposable
     private const ulong FirstDataPage = TestMachine.DataAddress / TestMachine.PageSize;
     private const ushort Port = 0x10;
 
-    private readonly Kvm _kvm = Kvm.Open();
+    private readonly Kvm _kvm;
     private readonly int _entries;
 
     public DirtyRingTests()
     {
+        KvmDevice.SkipIfMissing();
+        _kvm = Kvm.Open();
         Assert.SkipUnless(_kvm.CheckExtension(KvmCapability.DirtyLogRing) > 0, "KVM has no dirty rings (KVM_CAP_DIRTY_LOG_RING).");
 
         // The least that the kernel takes: where the processor collects 512 pages itself, room for them is held back.

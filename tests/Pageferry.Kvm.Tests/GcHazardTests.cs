@@ -7,6 +7,7 @@ namespace Pageferry.Kvm.Tests;
 /// A vCPU that waits for a page sits inside <c>KVM_RUN</c> for as long as that takes, and garbage collections have to go on meanwhile. A child process
 /// tries it with a time limit, and shows that the limit is reached where the runtime takes the thread to be in managed code and can't interrupt it.
 /// </summary>
+[NeedsKvm]
 public class GcHazardTests
 {
     private const int HangSeconds = 6;

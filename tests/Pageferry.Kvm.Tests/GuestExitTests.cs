@@ -5,6 +5,7 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Pageferry.Kvm.Tests;
 
 /// <summary>What a real guest does arrives as the exit that says so.</summary>
+[NeedsKvm]
 public class GuestExitTests
 {
     private const ulong Nowhere = 0x4000_0000;

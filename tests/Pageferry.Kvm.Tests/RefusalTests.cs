@@ -44,6 +44,7 @@ public class RefusalTests
         Assert.Contains("not KVM's device", failure.Message, StringComparison.Ordinal);
     }
 
+    [NeedsKvm]
     [Fact]
     public void A_vcpu_beyond_the_limit_is_refused_with_the_limit()
     {
@@ -54,6 +55,7 @@ public class RefusalTests
         Assert.Contains($"{kvm.MaxVcpus}", failure.Message, StringComparison.Ordinal);
     }
 
+    [NeedsKvm]
     [Fact]
     public void Slots_that_make_no_sense_are_refused_and_named()
     {
@@ -75,6 +77,7 @@ public class RefusalTests
         _ = Refused(Errno.EINVAL, () => machine.SetMemoryRegion(1, 0, 0, 0));
     }
 
+    [NeedsKvm]
     [Fact]
     public void A_cpuid_that_makes_no_sense_is_refused()
     {
@@ -88,6 +91,7 @@ public class RefusalTests
         Assert.Equal(Errno.E2BIG, Assert.Throws<LinuxException>(() => vcpu.SetCpuid(cpuid)).Errno);
     }
 
+    [NeedsKvm]
     [Fact]
     public void A_vector_state_that_the_processor_has_not_is_refused()
     {

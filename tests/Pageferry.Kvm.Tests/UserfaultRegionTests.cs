@@ -3,6 +3,7 @@ using Pageferry.Linux;
 namespace Pageferry.Kvm.Tests;
 
 /// <summary>What the kernel answers to what not every kernel has: slots with userfaults, and guest_memfd.</summary>
+[NeedsKvm]
 public class UserfaultRegionTests
 {
     private const ulong PageSize = 4096;

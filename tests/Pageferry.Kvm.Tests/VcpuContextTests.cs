@@ -1,6 +1,7 @@
 namespace Pageferry.Kvm.Tests;
 
 /// <summary>A vCPU's context is the same from its shared memory and by system calls, and never an old one.</summary>
+[NeedsKvm]
 public class VcpuContextTests
 {
     // mov eax, 0x1234; out 0xF5, eax; inc eax; out 0xF6, eax

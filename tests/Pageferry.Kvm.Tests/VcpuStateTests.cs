@@ -6,6 +6,7 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Pageferry.Kvm.Tests;
 
 /// <summary>A guest fills its registers, its vCPU's state goes to another virtual machine as bytes, and the guest there finds them.</summary>
+[NeedsKvm]
 public class VcpuStateTests
 {
     private const ushort Filled = 0x10;

@@ -2,6 +2,7 @@ using Pageferry.Linux;
 
 namespace Pageferry.Kvm.Tests;
 
+[NeedsKvm]
 public class VirtualCpuTests
 {
     [Fact]

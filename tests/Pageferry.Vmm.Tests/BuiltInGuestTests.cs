@@ -101,6 +101,9 @@ public class BuiltInGuestTests
         Assert.False(machine.Progress.Ended);
     }
 
-    internal static IMachine Create(MachineHost host, string guest, MachineConfiguration configuration) =>
-        host == MachineHost.Kvm ? KvmMachine.Create(configuration, GuestImage.Find(guest)) : ThreadMachine.Create(configuration, guest);
+    internal static IMachine Create(MachineHost host, string guest, MachineConfiguration configuration)
+    {
+        KvmDevice.SkipIfMissing(host.ToString());
+        return host == MachineHost.Kvm ? KvmMachine.Create(configuration, GuestImage.Find(guest)) : ThreadMachine.Create(configuration, guest);
+    }
 }

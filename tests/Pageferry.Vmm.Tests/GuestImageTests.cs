@@ -55,6 +55,7 @@ public class GuestImageTests
         Assert.Contains("0x1000", Assert.Throws<InvalidDataException>(() => GuestImage.Elf("test", changed)).Message, StringComparison.Ordinal);
     }
 
+    [NeedsKvm]
     [Fact]
     public void A_program_larger_than_the_memory_is_refused()
     {
@@ -62,6 +63,7 @@ public class GuestImageTests
         Assert.Contains("'big'", Assert.Throws<InvalidDataException>(() => KvmMachine.Create(new MachineConfiguration(8 << 20), image)).Message, StringComparison.Ordinal);
     }
 
+    [NeedsKvm]
     [Theory]
     [InlineData(0, 1)]
     [InlineData(4097, 1)]

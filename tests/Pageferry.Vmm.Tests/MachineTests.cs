@@ -1,6 +1,5 @@
 using CsCheck;
 using Pageferry.Memory;
-using Pageferry.Testing;
 
 namespace Pageferry.Vmm.Tests;
 
@@ -84,6 +83,7 @@ public class MachineTests
                     out32(0xf4, sum);
             }
             """;
+        KvmDevice.SkipIfMissing();
         using IMachine machine = KvmMachine.Create(new MachineConfiguration(Size), GuestImage.Find(CompiledGuest.Build(Source)));
         var lines = new List<string>();
         machine.ConsoleLine += lines.Add;
@@ -141,6 +141,9 @@ public class MachineTests
         return true;
     }
 
-    private static KvmMachine Create(byte[] code, GuestPrivilege privilege = GuestPrivilege.User) =>
-        KvmMachine.Create(new MachineConfiguration(Size, Privilege: privilege), GuestImage.Flat("test", code));
+    private static KvmMachine Create(byte[] code, GuestPrivilege privilege = GuestPrivilege.User)
+    {
+        KvmDevice.SkipIfMissing();
+        return KvmMachine.Create(new MachineConfiguration(Size, Privilege: privilege), GuestImage.Flat("test", code));
+    }
 }

@@ -1,7 +1,6 @@
 using System.Runtime.InteropServices;
 using Microsoft.Extensions.Logging;
 using Pageferry.Memory;
-using Pageferry.Testing;
 
 namespace Pageferry.Vmm.Tests;
 
@@ -15,6 +14,7 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
     public static TheoryData<GuestBacking, FaultDelivery, GuestPrivilege> Combinations => new MatrixTheoryData<GuestBacking, FaultDelivery, GuestPrivilege>(
         [.. Enum.GetValues<GuestBacking>().Except([GuestBacking.GuestMemfd])], Enum.GetValues<FaultDelivery>(), Enum.GetValues<GuestPrivilege>());
 
+    [NeedsKvm]
     [Theory]
     [MemberData(nameof(Combinations))]
     public void A_guest_whose_memory_is_armed_again_and_again_finds_every_page_right(GuestBacking backing, FaultDelivery delivery, GuestPrivilege privilege)
@@ -54,6 +54,7 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
         Assert.Equal(0, machine.Engine!.Statistics.Unlocated);
     }
 
+    [NeedsKvm]
     [Theory]
     [InlineData(GuestBacking.Memfd)]
     [InlineData(GuestBacking.Anonymous)]
@@ -83,6 +84,7 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
         Assert.All(log.All, line => Assert.Contains("RIP", line, StringComparison.Ordinal));
     }
 
+    [NeedsKvm]
     [Theory]
     [InlineData(FaultDelivery.Queue)]
     [InlineData(FaultDelivery.Exit)]
@@ -119,6 +121,7 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
         }
     }
 
+    [NeedsKvm]
     [Theory]
     [InlineData(UserfaultSemantics.AnyAccess)]
     [InlineData(UserfaultSemantics.FirstAccess)]
@@ -151,6 +154,7 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
         Assert.True(pages.Count > 50, $"{pages.Count} userfaults");
     }
 
+    [NeedsKvm]
     [Fact]
     public void A_guest_runs_on_a_guest_memfd_and_its_userfaults_are_the_kernels_to_give()
     {
@@ -177,6 +181,7 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
         Assert.Equal(0UL, machine.Progress.PagesWrong);
     }
 
+    [NeedsKvm]
     [Fact]
     public void What_kvm_accesses_itself_is_never_armed()
     {
@@ -193,6 +198,7 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
         Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= passes + 2, s_patience));
     }
 
+    [NeedsKvm]
     [Fact]
     public void A_paused_guest_may_be_in_the_middle_of_a_fault()
     {

@@ -6,6 +6,7 @@ using static Pageferry.Vmm.Tests.Locating.ArmedGuest;
 namespace Pageferry.Vmm.Tests.Locating;
 
 /// <summary>Under KVM, with one page missing at a time: each run that ends with EFAULT is explained by the locator's list, and ends right once the page is placed.</summary>
+[NeedsKvm]
 public class KvmFaultTests
 {
     private const ulong Next = Data + PageBytes;

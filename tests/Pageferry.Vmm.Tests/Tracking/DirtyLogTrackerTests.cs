@@ -1,5 +1,4 @@
 using Pageferry.Memory;
-using Pageferry.Testing;
 
 namespace Pageferry.Vmm.Tests.Tracking;
 
@@ -8,8 +7,11 @@ public sealed class DirtyLogTrackerTests : DirtyTrackerTests
     public DirtyLogTrackerTests(HugePages hugePages)
         : base(hugePages) => Assert.SkipUnless(File.Exists("/dev/kvm"), "there is no /dev/kvm");
 
-    protected override IMachine Create(MachineConfiguration configuration, string guest) =>
-        KvmMachine.Create(configuration with { DirtyTracking = DirtyTracking.Log }, GuestImage.Find(guest));
+    protected override IMachine Create(MachineConfiguration configuration, string guest)
+    {
+        KvmDevice.SkipIfMissing();
+        return KvmMachine.Create(configuration with { DirtyTracking = DirtyTracking.Log }, GuestImage.Find(guest));
+    }
 
     protected override PageWriter CreateWriter(GuestMemory memory) => PageWriter.UnderKvm(memory, DirtyTracking.Log);
 

@@ -1,6 +1,5 @@
 using Pageferry.Kvm;
 using Pageferry.Memory;
-using Pageferry.Testing;
 
 namespace Pageferry.Vmm.Tests.Tracking;
 
@@ -15,7 +14,7 @@ public sealed class DirtyRingTrackerTests : DirtyTrackerTests
     {
         if (dirtyTracking == DirtyTracking.Ring)
         {
-            Assert.SkipUnless(File.Exists("/dev/kvm"), "there is no /dev/kvm");
+            KvmDevice.SkipIfMissing();
             using Kvm.Kvm kvm = Kvm.Kvm.Open();
             Assert.SkipUnless(kvm.CheckExtension(KvmCapability.DirtyLogRing) > 0, "KVM has no dirty rings (KVM_CAP_DIRTY_LOG_RING).");
         }

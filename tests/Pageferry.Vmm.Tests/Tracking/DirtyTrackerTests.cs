@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using Pageferry.Memory;
-using Pageferry.Testing;
 
 namespace Pageferry.Vmm.Tests.Tracking;
 

@@ -24,6 +24,8 @@ public sealed class PageWriter : IDisposable
     /// <param name="dirtyTracking">What tells its writes.</param>
     public static PageWriter UnderKvm(GuestMemory memory, DirtyTracking dirtyTracking)
     {
+        KvmDevice.SkipIfMissing();
+
         // Tables for more memory than there is in the first region, and the state of a guest that begins: for a machine of any regions.
         using KvmMachine first = KvmMachine.Create(new MachineConfiguration(Memory), GuestImage.Flat("writer", Code()));
         var begin = new byte[2 << 20];

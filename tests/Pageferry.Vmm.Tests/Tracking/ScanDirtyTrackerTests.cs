@@ -1,5 +1,4 @@
 using Pageferry.Memory;
-using Pageferry.Testing;
 
 namespace Pageferry.Vmm.Tests.Tracking;
 
