@@ -15,6 +15,7 @@ public sealed class AutoTests : IDisposable
     /// <param name="mebibytesPerSecond">How fast it writes; 0 for as fast as it can.</param>
     /// <param name="goesOn">What is decided before the last decision; null if that is the first.</param>
     /// <param name="ends">The last decision.</param>
+    [NeedsKvm]
     [Theory]
     [InlineData("quiet", 1, null, "stopping the guest for about")]
     [InlineData("medium", 30, "another round, since stopping now would take", "stopping the guest for about")]
