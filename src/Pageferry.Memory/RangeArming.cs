@@ -7,8 +7,11 @@ namespace Pageferry.Memory;
 /// <summary>Sets and clears the userfault attribute of ranges: page by page through the state <see cref="PageState.Arming"/>.</summary>
 internal sealed class RangeArming(FaultEngine engine)
 {
-    /// <summary>Pages that change state under one hold of the placing locks: 64 MiB, some microseconds.</summary>
-    private const ulong PagesPerHold = 16_384;
+    /// <summary>
+    /// Pages that change state under one hold of the placing locks: 64 MiB, some microseconds. Of huge pages 1 GiB, some hundred microseconds: each system call that
+    /// hides some has the TLBs flushed, which takes longer than hiding them.
+    /// </summary>
+    private readonly ulong _pagesPerHold = engine.Memory.FaultPages == 1 ? 16_384UL : 262_144;
 
     /// <summary>One arming or disarming at a time. Never taken on the fault path.</summary>
     private readonly Lock _lock = new();
@@ -89,7 +92,7 @@ internal sealed class RangeArming(FaultEngine engine)
     {
         for (ulong done = 0; done < count;)
         {
-            ulong run = engine.States.CountRun(first + done, Math.Min(count - done, PagesPerHold), PageState.Present);
+            ulong run = engine.States.CountRun(first + done, Math.Min(count - done, _pagesPerHold), PageState.Present);
             engine.Memory.HostViewOfPages(first + done, (int)run).Clear();
             done += Math.Max(1, run);
         }
@@ -100,10 +103,10 @@ internal sealed class RangeArming(FaultEngine engine)
         ulong disarmed = 0;
         lock (_lock)
         {
-            for (ulong done = 0; done < count; done += PagesPerHold)
+            for (ulong done = 0; done < count; done += _pagesPerHold)
             {
                 ulong page = first + done;
-                ulong pages = Math.Min(PagesPerHold, count - done);
+                ulong pages = Math.Min(_pagesPerHold, count - done);
                 ulong known;
                 ulong asked;
                 using (engine.Placing.EnterAll())
@@ -130,10 +133,10 @@ internal sealed class RangeArming(FaultEngine engine)
     private ulong ArmAny(ulong first, ulong count, ArmedContent content)
     {
         ulong exempt = 0;
-        for (ulong done = 0; done < count; done += PagesPerHold)
+        for (ulong done = 0; done < count; done += _pagesPerHold)
         {
             ulong page = first + done;
-            ulong pages = Math.Min(PagesPerHold, count - done);
+            ulong pages = Math.Min(_pagesPerHold, count - done);
             using (engine.Placing.EnterAll())
             {
                 // From here on nobody shows these pages, and who touches one that is hidden waits.
