@@ -122,6 +122,7 @@ internal static class CommandTree
             tls,
             vm,
             recover,
+            HoldCommand.Create(examples),
             criu,
             EngineCommand.Create(),
         };
