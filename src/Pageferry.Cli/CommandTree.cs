@@ -68,6 +68,7 @@ internal static class CommandTree
             VmRunCommand.Create(examples),
             VmReceiveCommand.Create(examples),
             VmMigrateCommand.Create(examples),
+            VmServeCommand.Create(examples),
             VmCancelCommand.Create(examples),
             VmPauseCommand.Create(examples),
             VmResumeCommand.Create(examples),

@@ -310,8 +310,9 @@ public sealed class HolderTests : IDisposable
         counter.Signal();
         Assert.Equal(1, new Poll(Assert.Single(record.Descriptors)).Wait(0));
         record.Descriptors[0].Dispose();
-        hold.Kill();
+        hold.Signal("TERM");
         await hold.WaitForExitAsync();
+        Assert.False(Path.Exists(SocketPath));
         HolderException gone = Assert.Throws<HolderException>(() => second.Drop("guest", s_secret));
         Assert.Null(gone.Answer);
         gone = Assert.Throws<HolderException>(() => HolderClient.Connect(SocketPath));

@@ -24,7 +24,8 @@ internal static class HoldCommand
                 Lifeline.Watch(path);
             }
 
-            return Task.FromResult(Run(path, new VmOutput(result.GetValue(json)), cancellation));
+            // On a thread of its own: what ends it is told to this one.
+            return Task.Factory.StartNew(() => Run(path, new VmOutput(result.GetValue(json)), cancellation), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
         });
         return command;
     }
