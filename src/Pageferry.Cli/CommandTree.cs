@@ -68,6 +68,7 @@ internal static class CommandTree
             VmRunCommand.Create(examples),
             VmReceiveCommand.Create(examples),
             VmMigrateCommand.Create(examples),
+            VmServeCommand.Create(examples),
             VmCancelCommand.Create(examples),
             VmPauseCommand.Create(examples),
             VmResumeCommand.Create(examples),
@@ -122,6 +123,7 @@ internal static class CommandTree
             tls,
             vm,
             recover,
+            HoldCommand.Create(examples),
             criu,
             EngineCommand.Create(),
         };

@@ -131,28 +131,30 @@ public sealed class UnixSocket : IDisposable
         ArgumentOutOfRangeException.ThrowIfZero(bytes.Length);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(descriptors.Length, MaxDescriptors);
         Span<byte> control = stackalloc byte[ControlLength(descriptors.Length)];
-        if (descriptors.Length > 0)
-        {
-            var header = new Interop.cmsghdr
-            {
-                cmsg_len = (nuint)control.Length,
-                cmsg_level = Interop.SOL_SOCKET,
-                cmsg_type = Interop.SCM_RIGHTS,
-            };
-            MemoryMarshal.Write(control, in header);
-            Span<int> numbers = MemoryMarshal.Cast<byte, int>(control[s_headerLength..]);
-            for (int i = 0; i < descriptors.Length; i++)
-            {
-                numbers[i] = descriptors[i].Number;
-            }
-        }
-
+        WriteRights(control, descriptors);
         do
         {
-            bytes = bytes[Send(bytes, control)..];
+            int sent = Send(bytes, control, flags: 0);
+            bytes = sent >= 0 ? bytes[sent..] : throw CannotSend(bytes.Length);
             control = default;
         }
         while (!bytes.IsEmpty);
+    }
+
+    /// <summary>Sends a packet and file descriptors, unless the peer has so much unread that this would wait.</summary>
+    /// <param name="packet">At least one byte.</param>
+    /// <param name="descriptors">At most <see cref="MaxDescriptors"/>; the peer gets duplicates.</param>
+    /// <returns>False if nothing was sent, since the peer doesn't read.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">No bytes, or too many descriptors.</exception>
+    /// <exception cref="LinuxException">As for <see cref="Send(ReadOnlySpan{byte}, ReadOnlySpan{FileDescriptor})"/>.</exception>
+    public bool TrySendPacket(ReadOnlySpan<byte> packet, params ReadOnlySpan<FileDescriptor> descriptors)
+    {
+        ArgumentOutOfRangeException.ThrowIfZero(packet.Length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(descriptors.Length, MaxDescriptors);
+        Span<byte> control = stackalloc byte[ControlLength(descriptors.Length)];
+        WriteRights(control, descriptors);
+        return Send(packet, control, Interop.MSG_DONTWAIT) >= 0
+            || (Marshal.GetLastPInvokeError() == (int)Errno.EAGAIN ? false : throw CannotSend(packet.Length));
     }
 
     /// <summary>Waits for bytes and the file descriptors that came with them (<c>SCM_RIGHTS</c>), which are closed on exec.</summary>
@@ -235,6 +237,27 @@ public sealed class UnixSocket : IDisposable
             : [];
     }
 
+    private static void WriteRights(Span<byte> control, ReadOnlySpan<FileDescriptor> descriptors)
+    {
+        if (descriptors.IsEmpty)
+        {
+            return;
+        }
+
+        var header = new Interop.cmsghdr
+        {
+            cmsg_len = (nuint)control.Length,
+            cmsg_level = Interop.SOL_SOCKET,
+            cmsg_type = Interop.SCM_RIGHTS,
+        };
+        MemoryMarshal.Write(control, in header);
+        Span<int> numbers = MemoryMarshal.Cast<byte, int>(control[s_headerLength..]);
+        for (int i = 0; i < descriptors.Length; i++)
+        {
+            numbers[i] = descriptors[i].Number;
+        }
+    }
+
     private static UnixSocket Create(string path, UnixSocketType type, out Interop.sockaddr_un address)
     {
         byte[] name = Encoding.UTF8.GetBytes(path);
@@ -258,7 +281,8 @@ public sealed class UnixSocket : IDisposable
         return fd >= 0 ? new UnixSocket(fd) : throw LinuxException.FromLastError($"make a Unix socket for {path}");
     }
 
-    private int Send(ReadOnlySpan<byte> bytes, ReadOnlySpan<byte> control)
+    /// <returns>How many bytes were sent; -1 and the thread's last error if none were.</returns>
+    private int Send(ReadOnlySpan<byte> bytes, ReadOnlySpan<byte> control, int flags)
     {
         nint sent;
 
@@ -278,14 +302,16 @@ public sealed class UnixSocket : IDisposable
                 };
                 do
                 {
-                    sent = Interop.Sendmsg(Descriptor.Number, &message, Interop.MSG_NOSIGNAL);
+                    sent = Interop.Sendmsg(Descriptor.Number, &message, Interop.MSG_NOSIGNAL | flags);
                 }
                 while (sent < 0 && IsInterrupted);
             }
         }
 
-        return sent >= 0 ? (int)sent : throw LinuxException.FromLastError($"send {bytes.Length} bytes over Unix socket {Descriptor.Number}");
+        return (int)sent;
     }
+
+    private LinuxException CannotSend(int length) => LinuxException.FromLastError($"send {length} bytes over Unix socket {Descriptor.Number}");
 
     private int Receive(Span<byte> bytes, ref Span<byte> control, out int flags)
     {

@@ -161,6 +161,40 @@ public sealed class GuestMemory : IDisposable
         }
     }
 
+    /// <summary>Makes memory around a file of memory that another process made and handed over, directly or through somebody who kept it.</summary>
+    /// <param name="regions">As for memory that is made here.</param>
+    /// <param name="backing"><see cref="GuestBacking.Memfd"/> or <see cref="GuestBacking.Memfd2M"/>: what the file was made as.</param>
+    /// <param name="file">The file, as long as all regions; owned by the memory, also when this fails.</param>
+    /// <returns>The memory, which the caller disposes.</returns>
+    /// <exception cref="ArgumentException">The regions break a rule, are not as long as the file, or have no file; the message says which.</exception>
+    /// <exception cref="LinuxException">The file can't be mapped.</exception>
+    public static GuestMemory Create(IReadOnlyList<GuestRegion> regions, GuestBacking backing, MemoryFile file)
+    {
+        try
+        {
+            CheckShared(backing);
+            GuestAddresses addresses = Checked(regions, FaultSizeOf(backing));
+            return file.Length == addresses.Size
+                ? Map(addresses, backing, file)
+                : throw new ArgumentException($"The guest's memory has {addresses.Size} bytes and its file {file.Length}.", nameof(file));
+        }
+        catch
+        {
+            file.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>The file that holds the memory, for a process that is to go on with it (<see cref="Create(IReadOnlyList{GuestRegion}, GuestBacking, MemoryFile)"/>).</summary>
+    /// <returns>A duplicate of its descriptor, which the caller disposes.</returns>
+    /// <exception cref="ArgumentException">The memory has no file that two processes can share.</exception>
+    /// <exception cref="LinuxException">The process has too many open files.</exception>
+    public FileDescriptor DuplicateFile()
+    {
+        CheckShared(Backing);
+        return _file!.Descriptor.Duplicate();
+    }
+
     /// <summary>Makes memory around what another process handed over: a userfaultfd of its address space.</summary>
     /// <remarks>
     /// The process registers the ranges itself. There is no view of them here, so nothing can be read, written or armed; pages are placed when they arrive, and the

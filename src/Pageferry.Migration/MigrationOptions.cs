@@ -53,6 +53,9 @@ public sealed record MigrationOptions
     /// </summary>
     public bool InsecureNetwork { get; init; }
 
+    /// <summary>Keeps what the guest is served from after the switchover, so that it outlives this process; null for nobody.</summary>
+    public ISourceKeeper? Keeper { get; init; }
+
     /// <summary>The protocol versions to speak.</summary>
     public VersionRange Versions { get; init; } = VersionRange.Current;
 

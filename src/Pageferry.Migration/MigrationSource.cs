@@ -15,6 +15,8 @@ public sealed class MigrationSource
     /// <summary>How long any step before switchover may take: 10 s.</summary>
     public static readonly TimeSpan Patience = TimeSpan.FromSeconds(10);
 
+    private static readonly TimeSpan s_keeperDelay = TimeSpan.FromSeconds(1);
+
     /// <summary>How long it may take until nobody looks for the destination any more: an attempt to connect, with its handshake.</summary>
     private static readonly TimeSpan s_givingUp = TimeSpan.FromSeconds(60);
 
@@ -35,6 +37,9 @@ public sealed class MigrationSource
     private PageThreads? _threads;
     private PostCopy? _postCopy;
     private SourceStage _stage;
+
+    /// <summary>How what outlives this process is kept; null if it isn't.</summary>
+    private KeptStage? _kept;
     private bool _cancelled;
 
     /// <summary>Makes a migration; nothing happens before <see cref="Run"/>.</summary>
@@ -57,6 +62,36 @@ public sealed class MigrationSource
         _guest = guest;
         _options = options;
         _counters = new MigrationCounters { PagesTotal = (long)guest.Memory.PageCount };
+    }
+
+    /// <summary>
+    /// Takes over a migration whose source let go of its guest and whose process is gone. Nothing happens before <see cref="Resume"/>, which returns when every page is at the
+    /// destination; all else is as it is for a source that lost its link.
+    /// </summary>
+    /// <param name="guest">The guest's memory, as it was left. It is not paused, saved or tracked here; it is resumed if it is rolled back.</param>
+    /// <param name="record">What the source left.</param>
+    /// <param name="options">How to go on; the keeper keeps the record as let go of, for this process now.</param>
+    /// <param name="destination">Where the destination listens.</param>
+    /// <returns>The migration.</returns>
+    /// <exception cref="ArgumentException">An option is out of its range.</exception>
+    public static MigrationSource TakeOver(IMigratingGuest guest, SourceRecord record, MigrationOptions options, EndPoint destination)
+    {
+        var source = new MigrationSource(guest, options with { Validate = record.Layout.Validate })
+        {
+            _stage = SourceHandover.TakeOver(KeptStage.LetGo) ?? throw new InvalidOperationException("A guest that was let go of can be taken over."),
+            _kept = KeptStage.LetGo,
+        };
+        source._postCopy = new PostCopy(source._options, source._counters, destination, source.Step)
+        {
+            Session = record.Session,
+            Pages = new OutgoingPages(guest.Memory),
+            Generation = record.Generation,
+            State = record.State,
+            IsPaused = record.IsPaused,
+            Stopped = null,
+        };
+        source._counters.Phase = MigrationPhase.Stalled;
+        return source;
     }
 
     /// <summary>How far the migration is, from any thread.</summary>
@@ -253,8 +288,66 @@ public sealed class MigrationSource
     {
         lock (_switching)
         {
-            (_stage, SourceAction action) = SourceHandover.Step(_stage, met);
+            (SourceStage next, SourceAction action) = SourceHandover.Step(_stage, met);
+            Keep(SourceHandover.KeptAt(next));
+            _stage = next;
             return action;
+        }
+    }
+
+    /// <summary>Has what outlives this process be kept as a stage asks for. When this returns, it is.</summary>
+    /// <exception cref="IOException">It is not known to be, so the stage is not reached.</exception>
+    private void Keep(KeptStage due)
+    {
+        if (_options.Keeper is not { } keeper || _kept is null || _kept == due)
+        {
+            return;
+        }
+
+        switch (due)
+        {
+            case KeptStage.LetGo:
+                keeper.LetGo();
+                break;
+            case KeptStage.Burnt:
+                Burn(keeper);
+                break;
+            case KeptStage.Dropped:
+                Drop(keeper);
+                break;
+        }
+
+        _kept = due;
+    }
+
+    /// <summary>As long as it is not known that nobody can serve the guest, it stands still here: two of it are worse.</summary>
+    private void Burn(ISourceKeeper keeper)
+    {
+        while (true)
+        {
+            try
+            {
+                keeper.Burn();
+                _counters.WaitFor(null);
+                return;
+            }
+            catch (IOException failure)
+            {
+                _counters.WaitFor($"the holder: {failure.Message}");
+                Thread.Sleep(s_keeperDelay);
+            }
+        }
+    }
+
+    private static void Drop(ISourceKeeper keeper)
+    {
+        try
+        {
+            keeper.Drop();
+        }
+        catch (IOException)
+        {
+            // The destination has all: whoever took this up would hear so.
         }
     }
 
@@ -459,6 +552,13 @@ public sealed class MigrationSource
             if (hasLast)
             {
                 precopy!.AwaitRoundDone();
+            }
+
+            if (_options.Keeper is { } keeper)
+            {
+                // While the destination loads the state.
+                keeper.Offer(SourceRecord.Of(LayoutOf(_guest, _options), session.Session, generation, isPaused, state));
+                _kept = KeptStage.Offered;
             }
 
             _ = session.Control.Receive(MessageType.StateLoaded, 0);

@@ -51,8 +51,8 @@ internal sealed class PostCopy
     /// <summary>Whether the guest was to stand still after it.</summary>
     internal required bool IsPaused { get; init; }
 
-    /// <summary>When the guest had stopped, by <see cref="Stopwatch"/>.</summary>
-    internal required long Stopped { get; init; }
+    /// <summary>When the guest had stopped, by <see cref="Stopwatch"/>; null where another process stopped it.</summary>
+    internal required long? Stopped { get; init; }
 
     /// <summary>Where the destination is.</summary>
     internal EndPoint Destination
@@ -255,9 +255,9 @@ internal sealed class PostCopy
             _ = link.Control.Receive(MessageType.Running, 0);
         }
 
-        if (_counters.Downtime == TimeSpan.Zero)
+        if (_counters.Downtime == TimeSpan.Zero && Stopped is { } stopped)
         {
-            _counters.Downtime = Stopwatch.GetElapsedTime(Stopped);
+            _counters.Downtime = Stopwatch.GetElapsedTime(stopped);
         }
 
         // Not earlier: it would compete with the first pages the guest asks for.

@@ -4,8 +4,8 @@ public sealed class HelpTests
 {
     public static TheoryData<string> Commands =>
     [
-        "", "demo", "doctor", "conformance", "bench", "bench demand-paging", "tls", "tls init", "vm", "vm run", "vm receive", "vm migrate", "vm cancel", "vm pause", "vm resume",
-        "vm status", "vm arm", "vm disarm", "vm upgrade-engine", "vm stop", "criu", "criu move", "criu receive", "criu page-server",
+        "", "demo", "doctor", "conformance", "bench", "bench demand-paging", "tls", "tls init", "vm", "vm run", "vm receive", "vm migrate", "vm serve", "vm cancel", "vm pause", "vm resume",
+        "vm status", "vm arm", "vm disarm", "vm upgrade-engine", "vm stop", "hold", "criu", "criu move", "criu receive", "criu page-server",
     ];
 
     [Theory]
@@ -79,6 +79,8 @@ public sealed class HelpTests
     [InlineData("vm migrate --control /tmp/x.sock --to 127.0.0.1:4444 --tls-hostname b", "--tls-hostname is the name in the peer's certificate")]
     [InlineData("vm receive --control /tmp/x.sock --listen 10.0.0.1:4444 --tls-cert a --tls-key b --tls-ca c --insecure-network", "without TLS. Leave it out")]
     [InlineData("vm migrate --control /tmp/x.sock --to 127.0.0.1:4444 --tls-cert", "Required argument missing for option: '--tls-cert'")]
+    [InlineData("hold", "'--socket' is required")]
+    [InlineData("vm serve --control /tmp/x.sock", "'--holder' is required")]
     [InlineData("tls init", "'--host' is required")]
     [InlineData("tls init --host a@b", "'a@b' is not a value of --host")]
     [InlineData("tls init --host a,", "'a,' is not a value of --host")]

@@ -38,6 +38,10 @@ internal sealed class GuestProcess : IDisposable
         return process;
     }
 
+    /// <summary>Starts a process that serves for a source that is gone.</summary>
+    public static Task<GuestProcess> ServeAsync(string control, string holder, params string[] options) =>
+        StartAsync(control, ["vm", "serve", "--holder", holder, "--control", control, .. options]);
+
     /// <summary>Starts <c>vm run</c> or <c>vm receive</c> in a network namespace.</summary>
     public static async Task<GuestProcess> StartInAsync(string network, string control, string[] arguments)
     {

@@ -11,8 +11,8 @@ public sealed class TortureTests
     [Fact]
     public async Task No_guest_is_harmed_by_any_scenario()
     {
-        const int Scenarios = 12;
-        using PageferryProcess torture = await PageferryProcess.RunAsync("torture", "--seed", "4710", "--count", "24", "--memory", "16M", "--json");
+        const int Scenarios = 13;
+        using PageferryProcess torture = await PageferryProcess.RunAsync("torture", "--seed", "4710", "--count", "26", "--memory", "16M", "--json");
         Assert.True(torture.ExitCode == 0, torture.Errors + torture.Output);
         using var report = JsonDocument.Parse(torture.Output);
         JsonElement total = report.RootElement.GetProperty("total");
@@ -57,6 +57,18 @@ public sealed class TortureTests
         Assert.True(torture.ExitCode == 0, torture.Errors + torture.Output);
         using var report = JsonDocument.Parse(torture.Output);
         Assert.InRange(report.RootElement.GetProperty("total").GetProperty("rolled_back").GetInt32(), 1, 2);
+    }
+
+    [Fact]
+    public async Task A_source_is_killed_after_the_switchover_and_another_process_serves_for_it()
+    {
+        using PageferryProcess torture = await PageferryProcess.RunAsync("torture", "--seed", "5", "--count", "3", "--memory", "32M", "--modes", "kill-source", "--json");
+        Assert.True(torture.ExitCode == 0, torture.Errors + torture.Output);
+        using var report = JsonDocument.Parse(torture.Output);
+        JsonElement total = report.RootElement.GetProperty("total");
+        Assert.All(s_harms, harm => Assert.Equal(0, total.GetProperty(harm).GetInt32()));
+        Assert.InRange(total.GetProperty("recovered_by_command").GetInt32(), 1, 3);
+        Assert.Empty(Leftovers.Of(torture.Pid, "torture"));
     }
 
     [Fact]

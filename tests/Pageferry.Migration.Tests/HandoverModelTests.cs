@@ -3,7 +3,7 @@ using System.Diagnostics;
 namespace Pageferry.Migration.Tests;
 
 /// <summary>
-/// Every interleaving of messages, cuts, failures, cancellings, deaths (of a destination's engine alone too) and new beginnings, as many of each as one likes, with the product's own
+/// Every interleaving of messages, cuts, failures, cancellings, deaths (of a destination's engine alone too; of a source whose pages another process serves then) and new beginnings, as many of each as one likes, with the product's own
 /// tables: never two guests, never none that was to be kept. The search has no bound: since it counts nothing, the worlds are finite, and it ends when each was met.
 /// </summary>
 public class HandoverModelTests
@@ -101,6 +101,20 @@ public class HandoverModelTests
         AssertFinds("The source runs a guest that it has let go of.", "a person takes the guest out", s_rules with
         {
             Source = (stage, met) => met == SourceEvent.FoundExported ? (SourceStage.Owned, SourceAction.Resume) : SourceHandover.Step(stage, met),
+        });
+
+    [Fact]
+    public void A_source_that_lets_go_before_the_holder_knows_is_found() =>
+        AssertFinds("Nobody keeps what the guest lacks.", "the source has a holder told what StateLoaded means", s_rules with
+        {
+            Kept = stage => stage == SourceStage.LetGo ? KeptStage.Offered : SourceHandover.KeptAt(stage),
+        });
+
+    [Fact]
+    public void A_source_that_runs_its_guest_before_the_holder_knows_is_found() =>
+        AssertFinds("The source runs a guest that another process could serve.", "the source times out or fails", s_rules with
+        {
+            Kept = stage => stage == SourceStage.Owned ? KeptStage.LetGo : SourceHandover.KeptAt(stage),
         });
 
     private static void AssertFinds(string wrong, string step, HandoverRules rules)

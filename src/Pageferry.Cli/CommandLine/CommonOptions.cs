@@ -9,7 +9,7 @@ namespace Pageferry.Cli;
 internal static class CommonOptions
 {
     /// <summary>What a UNIX socket's path may have in bytes: <c>sun_path</c> of unix(7), less its closing zero.</summary>
-    private const int LongestControlPath = 107;
+    private const int LongestSocketPath = 107;
 
     internal static Option<bool> Json() => new("--json") { Description = "Write JSON to standard output." };
 
@@ -162,7 +162,12 @@ internal static class CommonOptions
         },
     };
 
-    internal static Option<string> Control(string description) => new("--control")
+    internal static Option<string> Control(string description) => SocketPath("--control", description);
+
+    /// <summary>The path of a UNIX socket.</summary>
+    /// <param name="name">The option's name.</param>
+    /// <param name="description">Its line of help.</param>
+    internal static Option<string> SocketPath(string name, string description) => new(name)
     {
         Description = description,
         HelpName = "SOCKET",
@@ -171,14 +176,27 @@ internal static class CommonOptions
         {
             string path = Text(result);
             int bytes = Encoding.UTF8.GetByteCount(path);
-            if (bytes is 0 or > LongestControlPath)
+            if (bytes is 0 or > LongestSocketPath)
             {
-                result.AddError($"Control socket path '{path}' has {bytes} bytes; a UNIX socket's path has 1 to {LongestControlPath}. Use a shorter path, such as /tmp/guest.sock.");
+                result.AddError($"'{path}' of {name} has {bytes} bytes; a UNIX socket's path has 1 to {LongestSocketPath}. Use a shorter path, such as /tmp/guest.sock.");
             }
 
             return path;
         },
     };
+
+    /// <summary>A holder's socket, by its whole path: another process connects to it.</summary>
+    /// <param name="description">Its line of help.</param>
+    internal static Option<string?> Holder(string description)
+    {
+        Option<string> path = SocketPath("--holder", description);
+        return new Option<string?>(path.Name)
+        {
+            Description = path.Description,
+            HelpName = path.HelpName,
+            CustomParser = result => path.CustomParser!(result) is { Length: > 0 } text ? Path.GetFullPath(text) : null,
+        };
+    }
 
     /// <summary>A file to write, by its whole path: another process may be the one that writes it.</summary>
     internal static Option<string> OutputFile(string description) => new("--output", "-o")

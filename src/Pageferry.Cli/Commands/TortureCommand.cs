@@ -48,7 +48,7 @@ internal static class TortureCommand
         var command = new Command(
             "torture",
             "Cut, delay, silence and corrupt the connections of migrations, stop and kill their processes, at random, and see whether a guest is harmed. "
-            + "Neither process is killed after the switchover: this version can't bring a guest back from that.")
+            + "What a process took along that was killed is brought back as a person would.")
         {
             seed, count, minutes, modes, memory, mode, json,
         };

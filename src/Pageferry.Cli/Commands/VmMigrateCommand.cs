@@ -31,13 +31,14 @@ internal static class VmMigrateCommand
         Option<bool> resume = new("--resume") { Description = "Go on with a migration that lost its link after the switchover: look for the destination now, at --to." };
         Option<bool> autoConverge = new("--auto-converge") { Description = "Slow the guest down when it writes faster than pre-copy sends (with --mode precopy)." };
         Option<bool> validate = new("--validate") { Description = "Compare a digest of every page on both sides at the end." };
+        Option<string?> holder = CommonOptions.Holder("Where a 'pageferry hold' listens: it keeps what the guest is served from, so that 'vm serve' can go on when its process dies.");
         Option<string?> report = CommonOptions.Report();
         Option<bool> json = CommonOptions.Json();
         json.Description = "Write JSON to standard output: an object per second, and one at the end.";
         var command = new Command("migrate", "Move a running guest: its memory before it, after it, or both.")
         {
             control, to, mode, downtime, connections, compression, bandwidth, postcopyBandwidth, timeout, onTimeout, dirtyTracking, autoConverge, validate,
-            reconnectFor, linkTimeout, resume, report, json,
+            reconnectFor, linkTimeout, resume, holder, report, json,
         };
         var security = new SecurityOptions(
             command,
@@ -76,6 +77,7 @@ internal static class VmMigrateCommand
                 To = result.GetRequiredValue(to).ToString(),
                 Migration = settings,
                 Security = security.Read(result),
+                Holder = result.GetValue(holder),
             };
             return RunAsync(result.GetRequiredValue(control), request, result.GetValue(json), cancellation);
         });

@@ -65,6 +65,9 @@ internal sealed record ControlRequest
     /// <summary>Where an export goes, an absolute path.</summary>
     public string? Output { get; init; }
 
+    /// <summary>The socket of a holder that keeps what a migrating guest is served from, an absolute path; null for none.</summary>
+    public string? Holder { get; init; }
+
     /// <summary>Whether a person vouches that the destination can't run the guest that is rolled back.</summary>
     public bool? DestinationIsFenced { get; init; }
 

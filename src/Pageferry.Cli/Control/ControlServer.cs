@@ -101,8 +101,8 @@ internal sealed class ControlServer : IAsyncDisposable
         throw new CommandException($"Could not make the control socket {path}: a running guest listens there. Choose another path, or end that guest first: pageferry vm stop --control {path}");
     }
 
-    // A socket is neither a directory nor openable: open(2) of one answers ENXIO.
-    private static bool IsSocket(string path)
+    /// <summary>Whether a file that exists is a socket: neither a directory nor openable, as open(2) of one answers ENXIO.</summary>
+    internal static bool IsSocket(string path)
     {
         if (Directory.Exists(path))
         {

@@ -108,10 +108,9 @@ internal sealed class ChildVm : IDisposable
         await stop.WaitForExitAsync(cancellation);
     }
 
-    /// <summary>Kills the process if it still runs, and reaps it.</summary>
-    public void Dispose()
+    /// <summary>Kills the process if it still runs, and reaps it. Whoever waits for an answer of it hears that it ended.</summary>
+    internal void Kill()
     {
-        _client?.Dispose();
         try
         {
             _process.Kill();
@@ -121,7 +120,13 @@ internal sealed class ChildVm : IDisposable
         {
             // It never started.
         }
+    }
 
+    /// <summary>Kills the process if it still runs, and reaps it.</summary>
+    public void Dispose()
+    {
+        _client?.Dispose();
+        Kill();
         _process.Dispose();
     }
 

@@ -1,3 +1,4 @@
+using Pageferry.Memory;
 using Pageferry.Migration;
 
 namespace Pageferry.Cli;
@@ -8,9 +9,14 @@ namespace Pageferry.Cli;
 /// <param name="options">How it goes there.</param>
 /// <param name="settings">The same, as it was asked for.</param>
 /// <param name="report">Where a report of it goes; null for none.</param>
-internal sealed class Departure(IMigratingGuest guest, NetworkEndpoint to, MigrationOptions options, MigrationSettings settings, ReportFile? report)
+/// <param name="keeper">Keeps what the guest is served from; null for nobody. Owned by the departure.</param>
+/// <param name="taken">What another process left of it that let go of the guest; null for one that begins here.</param>
+internal sealed class Departure(
+    IMigratingGuest guest, NetworkEndpoint to, MigrationOptions options, MigrationSettings settings, ReportFile? report, HolderKeeper? keeper = null, SourceRecord? taken = null)
 {
-    private readonly MigrationSource _source = new(guest, options) { IsRecorded = report is not null };
+    private readonly MigrationSource _source = taken is null
+        ? new(guest, options with { Keeper = keeper }) { IsRecorded = report is not null }
+        : MigrationSource.TakeOver(guest, taken, options with { Keeper = keeper }, to.EndPoint);
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     /// <summary>Completes when the guest's process has taken note of the end.</summary>
@@ -54,6 +60,9 @@ internal sealed class Departure(IMigratingGuest guest, NetworkEndpoint to, Migra
     internal Task ResumeAsync(NetworkEndpoint where) =>
         Task.Factory.StartNew(() => _source.Resume(where.EndPoint), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
 
+    /// <summary>The guest's memory.</summary>
+    internal GuestMemory Memory => guest.Memory;
+
     /// <summary>Whether the destination was lost after the switchover.</summary>
     internal bool IsLost => _source.Progress.Phase is MigrationPhase.Paused or MigrationPhase.Stalled;
 
@@ -77,6 +86,7 @@ internal sealed class Departure(IMigratingGuest guest, NetworkEndpoint to, Migra
         if (isOver)
         {
             options.Security?.Dispose();
+            keeper?.Dispose();
         }
 
         _ = _ended.TrySetResult();

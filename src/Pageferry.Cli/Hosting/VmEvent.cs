@@ -3,7 +3,7 @@ namespace Pageferry.Cli;
 /// <summary>One line of <c>vm run --json</c> and <c>vm receive --json</c>.</summary>
 internal sealed record VmEvent
 {
-    /// <summary><c>started</c>, <c>listening</c>, <c>console</c>, <c>log</c>, <c>state</c>, <c>report</c> or <c>ended</c>.</summary>
+    /// <summary><c>started</c>, <c>listening</c>, <c>serving</c>, <c>console</c>, <c>log</c>, <c>state</c>, <c>report</c> or <c>ended</c>.</summary>
     public required string Event { get; init; }
 
     /// <summary>The line that the guest wrote (<c>console</c>), or what happened, for a reader.</summary>

@@ -33,6 +33,12 @@ internal sealed class VmProcess
     private IMachine? _machine;
     private GuestPause? _pause;
     private Departure? _departure;
+
+    /// <summary>What was left of a guest that is served from here; null where none is.</summary>
+    private SourceRecord? _served;
+
+    /// <summary>A machine for that guest, made before anybody is asked to drop it elsewhere.</summary>
+    private IMachine? _standby;
     private IArrival? _arrival;
     private string _state = VmState.Waiting;
     private string? _error;
@@ -122,6 +128,81 @@ internal sealed class VmProcess
         {
             arrival.Dispose();
         }
+    }
+
+    /// <summary>Serves a guest that another process let go of, until the destination has all of it.</summary>
+    /// <param name="holder">The socket of the holder that keeps what that process left.</param>
+    /// <param name="reconnectFor">How long the destination is looked for; null for as long as that process would have.</param>
+    /// <param name="options">How the process behaves.</param>
+    /// <param name="cancellation">Ends the serving: what is kept stays, for another process to serve.</param>
+    /// <returns>The exit status.</returns>
+    /// <exception cref="CommandException">There is nothing that could be served.</exception>
+    internal static async Task<int> ServeAsync(string holder, TimeSpan? reconnectFor, VmProcessOptions options, CancellationToken cancellation)
+    {
+        TakenSource taken = await TakenSource.TakeAsync(holder, cancellation);
+        using var keeper = new HolderKeeper(taken.Client, taken.Name, taken.Secret, taken.Memory);
+        if (!NetworkEndpoint.TryParse(taken.Source.To, anyPort: false, out NetworkEndpoint? to, out string error))
+        {
+            throw new CommandException($"Could not serve the guest that is kept at {holder}: {error}");
+        }
+
+        MigrationOptions migration = taken.Source.Migration.ToOptions() with { Security = taken.Source.Security?.Load(), InsecureNetwork = taken.Source.Security?.InsecureNetwork ?? false };
+        migration = migration with { ReconnectFor = reconnectFor ?? migration.ReconnectFor };
+        var process = new VmProcess(options);
+        var guest = new ServedGuest(taken.Record, taken.Memory, process.RunHere);
+        process._id = guest.Id;
+        process._served = taken.Record;
+        process._departure = new Departure(guest, to!, migration, taken.Source.Migration, report: null, keeper, taken.Record);
+        process._state = VmState.Leaving;
+        await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
+        process.Say("serving", $"Serves {MemorySize.Format(taken.Memory.Size)} of a guest's memory, kept at {holder}, to {to}; control socket {options.ControlPath}");
+        _ = process.FollowServingAsync(to!);
+        return await process._end.Task.WaitAsync(cancellation);
+    }
+
+    private async Task FollowServingAsync(NetworkEndpoint to)
+    {
+        try
+        {
+            await FollowAsync(_departure!, _departure!.ResumeAsync(to), to, static _ => Task.CompletedTask);
+        }
+        catch (CommandException)
+        {
+            // Said already; the process stays, for a person to decide.
+        }
+    }
+
+    /// <summary>Makes a machine that a guest which is served from here can go on in: where none can be made, nobody is asked to drop it.</summary>
+    private void StandBy(Departure departure)
+    {
+        if (_served is not { } record || _standby is not null)
+        {
+            return;
+        }
+
+        try
+        {
+            // Around a view of its own: what is served is not the machine's to give up.
+            MigrationLayout layout = record.Layout;
+            var memory = GuestMemory.Create(layout.Regions, layout.Backing, MemoryFile.FromDescriptor(departure.Memory.DuplicateFile(), "guest"));
+            _standby = MachineFactory.CreateEmpty(MachineKind.Parse(layout.MachineKind), memory, DirtyTracking.Auto);
+        }
+        catch (Exception e) when (e is CommandException or IOException or ArgumentException or NotSupportedException)
+        {
+            throw new CommandException($"Could not roll back: {e.Message} The guest's memory is served on.");
+        }
+    }
+
+    /// <summary>A guest that was served from here was rolled back: it goes on here, as it was at the switchover.</summary>
+    private void RunHere(SourceRecord record)
+    {
+        StandBy(_departure!);
+        IMachine machine = _standby!;
+        machine.LoadState(record.State.Span);
+        _served = null;
+        var pause = new GuestPause(machine);
+        Adopt(record.Layout.GuestId, machine, pause, VmState.Running);
+        pause.Start(record.IsPaused);
     }
 
     private void Adopt(Guid id, IMachine machine, GuestPause pause, string state)
@@ -310,7 +391,7 @@ internal sealed class VmProcess
         MigrationSecurity? security = request.Security?.Load();
         MigrationSettings settings = request.Migration ?? new MigrationSettings();
         MigrationOptions options = settings.ToOptions() with { Security = security, InsecureNetwork = request.Security?.InsecureNetwork ?? false };
-        Departure departure = Depart(endpoint!, options, settings);
+        Departure departure = Depart(endpoint!, options, settings, request);
         Say("state", $"The guest moves to {endpoint}");
         await FollowAsync(departure, departure.RunAsync(), endpoint!, answer);
     }
@@ -426,7 +507,7 @@ internal sealed class VmProcess
         (string state, Departure? departure, IArrival? arrival, IMachine? machine, GuestPause? pause) = Sides();
         if (departure is not null && state is VmState.Leaving or VmState.Stalled)
         {
-            return new GuestExport(path, SnapshotPart.SourceHalf, departure.Half, machine!.Memory);
+            return new GuestExport(path, SnapshotPart.SourceHalf, departure.Half, departure.Memory);
         }
 
         if (arrival is null || machine is null || departure is not null || state is not (VmState.Arriving or VmState.Stalled or VmState.Exported))
@@ -464,6 +545,8 @@ internal sealed class VmProcess
             throw new CommandException($"Could not roll back: only a guest whose link was lost after the switchover can be, at its source, and the state here is '{Status().State}'.");
         }
 
+        StandBy(departure);
+
         // Whoever looks for the destination has to have ended.
         departure.GiveUp();
         long until = Environment.TickCount64 + (long)s_givingUp.TotalMilliseconds;
@@ -490,7 +573,7 @@ internal sealed class VmProcess
         await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
     }
 
-    private Departure Depart(NetworkEndpoint to, MigrationOptions options, MigrationSettings settings)
+    private Departure Depart(NetworkEndpoint to, MigrationOptions options, MigrationSettings settings, ControlRequest request)
     {
         ReportFile? report = ReportFile.At(settings.Report);
         if (_arrival is { IsListening: true } arrival && to.EndPoint.Equals(arrival.Endpoint))
@@ -514,7 +597,15 @@ internal sealed class VmProcess
                     throw new CommandException($"Could not {purpose} with --dirty-tracking {settings.DirtyTracking}: its writes are tracked by {tracking}, which is chosen when it is made, by 'vm run' or 'vm receive' with --dirty-tracking.");
                 }
 
-                _departure = new Departure(new LeavingGuest(_id, machine, _pause!), to, options, settings, report);
+                HolderKeeper? keeper = request.Holder is null ? null : new HolderKeeper(request.Holder, _id, machine.Memory, record => new HeldSource
+                {
+                    Version = HeldSource.CurrentVersion,
+                    To = to.ToString(),
+                    Migration = settings,
+                    Security = request.Security,
+                    Record = record.Serialize(),
+                });
+                _departure = new Departure(new LeavingGuest(_id, machine, _pause!), to, options, settings, report, keeper);
                 _state = VmState.Leaving;
                 return _departure;
             }
@@ -600,7 +691,7 @@ internal sealed class VmProcess
             return new VmStatus
             {
                 State = _state == VmState.Running && _pause!.IsPaused ? VmState.Paused : _state,
-                Paused = CanPause || _state == VmState.Moved ? _pause!.IsPaused : null,
+                Paused = CanPause || _state == VmState.Moved ? _pause?.IsPaused : null,
                 Pid = Environment.ProcessId,
                 Listen = _arrival is { IsListening: true } ? _arrival.Endpoint.ToString() : null,
                 Host = _machine is null ? null : HostWord.Of(_machine.Host),

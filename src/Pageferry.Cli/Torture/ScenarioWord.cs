@@ -15,6 +15,7 @@ internal static class ScenarioWord
         (TortureScenario.KillDestination, "kill-destination"),
         (TortureScenario.KillEngine, "kill-engine"),
         (TortureScenario.KillArrived, "kill-arrived"),
+        (TortureScenario.KillSource, "kill-source"),
         (TortureScenario.Refuse, "refuse"),
         (TortureScenario.Mixed, "mixed"),
     ];

@@ -6,7 +6,7 @@ namespace Pageferry.Cli;
 internal static class TortureDisplay
 {
     private const string Indent = "    ";
-    private const string Header = "scenario          runs  recov. before rolled undist.  lost  wrong  both  stall";
+    private const string Header = "scenario         runs recov. served before rolled undist. lost wrong both  stall";
 
     /// <summary>Shows what came of a run.</summary>
     /// <param name="number">Its number, from 1.</param>
@@ -18,6 +18,7 @@ internal static class TortureDisplay
         {
             TortureOutcome.Undisturbed => "moved before anything was done",
             TortureOutcome.Recovered => "recovered",
+            TortureOutcome.RecoveredByCommand => "recovered, by another process for its source",
             TortureOutcome.FailedBefore => "failed before switchover, moved again",
             TortureOutcome.RolledBack => "rolled back, moved again",
             TortureOutcome.Lost => "LOST",
@@ -49,7 +50,7 @@ internal static class TortureDisplay
         {
             Console.Out.WriteLine(string.Create(
                 CultureInfo.InvariantCulture,
-                $"{row.Scenario,-16}  {row.Runs,4}  {row.Recovered,6} {row.FailedBeforeSwitchover,6} {row.RolledBack,6} {row.Undisturbed,7}  {row.Lost,4}  {row.WrongBytes,5}  {row.BothRunning,4}  {row.LongestStallMs,5:F0}"));
+                $"{row.Scenario,-16} {row.Runs,4} {row.Recovered,6} {row.RecoveredByCommand,6} {row.FailedBeforeSwitchover,6} {row.RolledBack,6} {row.Undisturbed,7} {row.Lost,4} {row.WrongBytes,5} {row.BothRunning,4} {row.LongestStallMs,6:F0}"));
         }
 
         Console.Out.WriteLine(string.Create(CultureInfo.InvariantCulture, $"seed {report.Seed}, {report.Seconds:F0} s; {report.Total.Reconnects} times a link was lost after the switchover and found again"));

@@ -9,6 +9,9 @@ internal enum TortureOutcome
     /// <summary>The guest moved in spite of what was done.</summary>
     Recovered,
 
+    /// <summary>The source's process was gone: the guest's memory was served on by command.</summary>
+    RecoveredByCommand,
+
     /// <summary>The migration failed, the guest went on at the source, and was moved by the next one.</summary>
     FailedBefore,
 

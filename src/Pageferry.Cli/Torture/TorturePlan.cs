@@ -9,7 +9,7 @@ internal sealed record TorturePlan
     /// <summary>Answers are few: what the destination sends of a migration is about this much.</summary>
     private const long MostAnswers = 16 << 10;
 
-    private static readonly TortureScenario[] s_single = [.. ScenarioWord.Scenarios.Where(scenario => scenario is not (TortureScenario.KillArrived or TortureScenario.Mixed))];
+    private static readonly TortureScenario[] s_single = [.. ScenarioWord.Scenarios.Where(scenario => scenario is not (TortureScenario.KillArrived or TortureScenario.KillSource or TortureScenario.Mixed))];
 
     /// <summary>What it follows from.</summary>
     public required int Seed { get; init; }
@@ -38,6 +38,9 @@ internal sealed record TorturePlan
     /// <summary>Whether the destination's engine has a process of its own, which can be killed.</summary>
     public bool HasSeparateEngine => Disturbances.Any(disturbance => disturbance.Scenario == TortureScenario.KillEngine);
 
+    /// <summary>Whether a holder keeps what the source serves from, whose process is killed.</summary>
+    public bool HasHolder => Scenario == TortureScenario.KillSource;
+
     /// <summary>Makes a plan.</summary>
     /// <param name="seed">What it follows from; the scenarios take turns with it.</param>
     /// <param name="options">What may be done, and to what.</param>
@@ -47,7 +50,7 @@ internal sealed record TorturePlan
         TortureScenario scenario = options.Scenarios[seed % options.Scenarios.Count];
         string drawn = Pick(random, "postcopy", "postcopy", "auto", "precopy");
         bool isOne = scenario is TortureScenario.KillDestination or TortureScenario.KillArrived;
-        string mode = scenario == TortureScenario.KillArrived ? "postcopy" : options.Mode is TortureOptions.AnyMode ? drawn : options.Mode;
+        string mode = scenario is TortureScenario.KillArrived or TortureScenario.KillSource ? "postcopy" : options.Mode is TortureOptions.AnyMode ? drawn : options.Mode;
         string guest = Pick(random, "stamp", "random");
         int vcpus = random.Next(1, 3);
         string backing = Pick(random, BackingWord.Memfd, BackingWord.Anonymous);
@@ -62,7 +65,7 @@ internal sealed record TorturePlan
             Mode = mode,
             Guest = guest,
             Vcpus = vcpus,
-            Backing = backing,
+            Backing = scenario == TortureScenario.KillSource ? BackingWord.Memfd : backing,
             MaxPostcopyBandwidth = limit,
             Disturbances = [.. done.Select(one => Draw(random, one, mode, (long)options.Memory.Bytes))],
         };
@@ -70,7 +73,7 @@ internal sealed record TorturePlan
 
     private static Disturbance Draw(Random random, TortureScenario scenario, string mode, long memory)
     {
-        RelayWays way = scenario is TortureScenario.KillDestination or TortureScenario.KillArrived ? RelayWays.ToDestination : Pick(random, RelayWays.ToDestination, RelayWays.ToDestination, RelayWays.ToSource);
+        RelayWays way = scenario is TortureScenario.KillDestination or TortureScenario.KillArrived or TortureScenario.KillSource ? RelayWays.ToDestination : Pick(random, RelayWays.ToDestination, RelayWays.ToDestination, RelayWays.ToSource);
         long most = (scenario, way) switch
         {
             (TortureScenario.KillDestination, _) => mode is "postcopy" ? LeastBeforeSwitchover : memory / 4,
@@ -80,7 +83,7 @@ internal sealed record TorturePlan
 
         // One half anywhere, which is after the switchover mostly; the other as often among the first hundreds of bytes, where everything is agreed on, as among the rest.
         // An engine that is killed early leaves nothing to be killed later.
-        bool isAnywhere = scenario is TortureScenario.KillArrived or TortureScenario.KillEngine
+        bool isAnywhere = scenario is TortureScenario.KillArrived or TortureScenario.KillSource or TortureScenario.KillEngine
             || (scenario != TortureScenario.KillDestination && random.Next(2) == 0);
         long at = isAnywhere ? 1 + random.NextInt64(most) : (long)Math.Pow(most, random.NextDouble());
         TimeSpan lasts = TimeSpan.FromMilliseconds(scenario switch

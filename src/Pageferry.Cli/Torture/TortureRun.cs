@@ -27,13 +27,22 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
     private readonly TortureEvents _events = new();
     private readonly Patience _patience = new(s_patience);
     private readonly List<Task> _stops = [];
+    private readonly List<ChildVm> _killed = [];
     private ChildVm? _source;
     private ChildVm? _destination;
+    private ChildHolder? _holder;
     private TortureRelay? _relay;
 
     /// <summary>Whether the destination was killed with the guest, and whether that has gone back to the switchover.</summary>
     private volatile bool _isKilled;
     private bool _isRolledBack;
+
+    /// <summary>Whether the source was killed and another process serves for it, and whether the destination had all when it was.</summary>
+    private volatile bool _isServed;
+    private volatile bool _isServedOut;
+
+    /// <summary>How the source was when both sides were looked at last.</summary>
+    private VmStatus? _sourceSeen;
 
     /// <summary>What the source had reached when the guest was first seen at the destination.</summary>
     private (ulong? Passes, ulong? Checked)? _left;
@@ -63,6 +72,8 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
         _relay?.Dispose();
         _source?.Dispose();
         _destination?.Dispose();
+        _holder?.Dispose();
+        _killed.ForEach(static killed => killed.Dispose());
         _looking.Dispose();
     }
 
@@ -84,13 +95,18 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
         string memory = options.Memory.ToString();
         _source = ChildVm.Start("source", Path.Combine(directory, "source.sock"), [
             "vm", "run", plan.Guest, "--memory", memory, "--vcpus", plan.Vcpus.ToString(CultureInfo.InvariantCulture), "--backing", plan.Backing]);
+        if (plan.HasHolder)
+        {
+            _holder = await ChildHolder.StartAsync(Path.Combine(directory, "holder.sock"), cancellation);
+        }
+
         IPEndPoint target = await ReceiveAsync(cancellation);
         await _source.ConnectAsync(cancellation);
         _relay = new TortureRelay(plan.Disturbances, _events, disturbance => DisturbAsync(disturbance, cancellation)) { Target = target };
         _ = await AwaitPassesAsync(_source, "source", 1, cancellation);
 
-        TortureOutcome outcome = TortureOutcome.Recovered;
         VmStatus? left = await TryMigrateAsync(cancellation);
+        TortureOutcome outcome = _isServed ? TortureOutcome.RecoveredByCommand : TortureOutcome.Recovered;
         if (left is null)
         {
             outcome = _isRolledBack ? TortureOutcome.RolledBack : TortureOutcome.FailedBefore;
@@ -130,7 +146,7 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
     private async Task<VmStatus?> TryMigrateAsync(CancellationToken cancellation)
     {
         var settings = new MigrationSettings { Mode = plan.Mode, MaxPostcopyBandwidth = plan.MaxPostcopyBandwidth, LinkTimeoutMs = s_linkTimeout.TotalMilliseconds };
-        Task<VmStatus> moving = _source!.AskApartAsync(new ControlRequest { Command = ControlRequest.Migrate, To = _relay!.Endpoint, Migration = settings }, cancellation);
+        Task<VmStatus> moving = _source!.AskApartAsync(new ControlRequest { Command = ControlRequest.Migrate, To = _relay!.Endpoint, Migration = settings, Holder = _holder?.Path }, cancellation);
         try
         {
             while (await Task.WhenAny(moving, Task.Delay(s_pollInterval, cancellation)) != moving)
@@ -155,6 +171,11 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
         }
         catch (CommandException failure)
         {
+            if (await AwaitServedAsync(cancellation) is { } served)
+            {
+                return served;
+            }
+
             VmStatus source = await _source.StatusAsync(cancellation);
             Check(source, "source");
             _events.Add($"the migration failed: {failure.Message}");
@@ -162,6 +183,20 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
                 ? null
                 : throw new TortureFinding(TortureOutcome.Lost, $"The guest is at the destination, and its source gave up in state '{source.State}': {failure.Message}");
         }
+    }
+
+    /// <summary>Waits until whoever serves for a source that was killed has given the destination all.</summary>
+    /// <returns>Its status then, or the destination's if that had all already; null if the source was not killed.</returns>
+    private async Task<VmStatus?> AwaitServedAsync(CancellationToken cancellation)
+    {
+        VmStatus destination = await LookAsync(cancellation);
+        while (_isServed && !_isServedOut && _sourceSeen!.State != VmState.Moved)
+        {
+            await Task.Delay(s_pollInterval, cancellation);
+            destination = await LookAsync(cancellation);
+        }
+
+        return _isServedOut ? destination : _isServed ? _sourceSeen : null;
     }
 
     /// <summary>Does what a person does whose destination is gone.</summary>
@@ -250,9 +285,15 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
         {
             VmStatus destination = await _destination!.StatusAsync(cancellation);
             Check(destination, "destination");
+            _patience.Observe(destination);
+            if (_isServedOut)
+            {
+                return destination;
+            }
+
             VmStatus source = await _source!.StatusAsync(cancellation);
             Check(source, "source");
-            _patience.Observe(destination);
+            _sourceSeen = source;
             if (destination.State is VmState.Arriving or VmState.Running)
             {
                 (ulong?, ulong?) reached = (source.Passes, source.PagesChecked);
@@ -279,6 +320,7 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
             TortureScenario.KillDestination => ReplaceDestinationAsync,
             TortureScenario.KillEngine => KillEngineAsync,
             TortureScenario.KillArrived => KillArrivedAsync,
+            TortureScenario.KillSource => KillSourceAsync,
             _ => null,
         };
         if (kill is not null)
@@ -343,6 +385,37 @@ internal sealed class TortureRun(TorturePlan plan, TortureOptions options, strin
         _left = null;
         _isKilled = true;
         _events.Add("killed the destination with the guest; another one waits");
+    }
+
+    /// <summary>Kills the source, or who serves for it, if the guest runs at the destination and lacks pages; does what a person does then.</summary>
+    private async Task KillSourceAsync(CancellationToken cancellation)
+    {
+        VmStatus destination = await _destination!.StatusAsync(cancellation);
+        VmStatus source = await _source!.StatusAsync(cancellation);
+        if (destination.State != VmState.Arriving || source.State != VmState.Leaving)
+        {
+            _events.Add($"the source is not killed: its state is {source.State}, and the destination's {destination.State}");
+            return;
+        }
+
+        _source.Kill();
+        _killed.Add(_source);
+        _isServed = true;
+        _left = null;
+        string control = Path.Combine(directory, "source.sock");
+        File.Delete(control);
+        _source = ChildVm.Start("process that serves", control, ["vm", "serve", "--holder", _holder!.Path]);
+        try
+        {
+            await _source.ConnectAsync(cancellation);
+            _events.Add("killed the source; another process serves");
+        }
+        catch (CommandException failure) when (failure.Message.Contains("nothing to serve", StringComparison.Ordinal))
+        {
+            // It had just heard that the destination has all, which is made certain as always.
+            _isServedOut = true;
+            _events.Add($"killed the source: {failure.Message}");
+        }
     }
 
     /// <summary>

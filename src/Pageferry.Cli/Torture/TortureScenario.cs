@@ -33,6 +33,9 @@ internal enum TortureScenario
     /// <summary>The destination's process is killed when the guest runs there and pages are missing; a person has the guest go back to the switchover.</summary>
     KillArrived,
 
+    /// <summary>The source's process is killed when the guest runs at the destination and pages are missing; another process serves on what a holder kept.</summary>
+    KillSource,
+
     /// <summary>All connections are cut, and for a while nobody gets through.</summary>
     Refuse,
 

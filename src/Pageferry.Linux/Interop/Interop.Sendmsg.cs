@@ -7,6 +7,7 @@ internal static partial class Interop
     internal const int SCM_RIGHTS = 1;
     internal const int MSG_CTRUNC = 8;
     internal const int MSG_TRUNC = 0x20;
+    internal const int MSG_DONTWAIT = 0x40;
     internal const int MSG_NOSIGNAL = 0x4000;
     internal const int MSG_CMSG_CLOEXEC = 0x40000000;
 

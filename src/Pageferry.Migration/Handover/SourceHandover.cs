@@ -28,4 +28,22 @@ internal static class SourceHandover
         (SourceStage.Forgotten, SourceEvent.Failed) => (SourceStage.Forgotten, SourceAction.None),
         _ => throw new ProtocolException($"The source met {met} where the guest is {stage}."),
     };
+
+    /// <summary>
+    /// How what outlives this process has to be kept before a stage is acted on (<see cref="ISourceKeeper"/>): so that another process serves a guest that was let go of, and
+    /// none that may run here.
+    /// </summary>
+    /// <param name="stage">Whose the guest is.</param>
+    internal static KeptStage KeptAt(SourceStage stage) => stage switch
+    {
+        SourceStage.Owned => KeptStage.Burnt,
+        SourceStage.Offered => KeptStage.Offered,
+        SourceStage.LetGo or SourceStage.Exported => KeptStage.LetGo,
+        _ => KeptStage.Dropped,
+    };
+
+    /// <summary>Whose the guest is for a process that takes over what was kept.</summary>
+    /// <param name="kept">How it was kept.</param>
+    /// <returns>The stage; null if there is nothing to take over: the guest was not handed over, or is the source's again.</returns>
+    internal static SourceStage? TakeOver(KeptStage kept) => kept == KeptStage.LetGo ? SourceStage.LetGo : null;
 }

@@ -11,6 +11,7 @@ internal static class HandoverChecks
             ?? (source.Runs && destination.Runs ? "Both sides run the guest."
             : source.Runs && world.HasLetGo ? "The source runs a guest that it has let go of."
             : destination.Runs && !world.HasLetGo ? "The destination runs a guest that the source has not let go of."
+            : source.Runs && world.Kept == KeptStage.LetGo ? "The source runs a guest that another process could serve."
             : null);
     }
 
@@ -53,6 +54,12 @@ internal static class HandoverChecks
         if (source.IsAlive && source.Stage is not (SourceStage.LetGo or SourceStage.Forgotten or SourceStage.Exported))
         {
             return "The source does not keep what the guest needs.";
+        }
+
+        // A guest that runs without all its pages, or is about to, can be given them once somebody serves what is kept.
+        if (!source.IsAlive && world.HasLetGo && !destination.HasCrashed && destination.Stage is DestinationStage.Loaded or DestinationStage.Started && world.Kept != KeptStage.LetGo)
+        {
+            return "Nobody keeps what the guest lacks.";
         }
 
         bool isLostHere = world.HasLetGo && !destination.HasCrashed && destination.Stage == DestinationStage.Empty;

@@ -149,10 +149,18 @@ internal sealed class HandoverMoves(HandoverRules rules)
 
         if (source.IsAlive)
         {
-            yield return (new(StepKind.SourceDies), current => (current with
-            {
-                Source = current.Source with { IsAlive = false, Runs = false, IsCancelled = false, Work = SourceWork.Idle },
-            }).CloseAtSource());
+            yield return (new(StepKind.SourceDies), SourceMoves.Die);
+        }
+
+        if (source is { IsAlive: true, HasLink: true } && !world.ToSource.IsEmpty)
+        {
+            yield return (new(StepKind.SourceDiesReceiving, world.ToSource.First.Type), _source.DieReceiving);
+        }
+
+        // While it lives, a holder gives what it keeps to nobody else.
+        if (!source.IsAlive && SourceHandover.TakeOver(world.Kept) is { } stage)
+        {
+            yield return (new(StepKind.Serve), current => SourceMoves.Serve(current, stage));
         }
 
         if (destination.HasLink)

@@ -8,6 +8,7 @@ internal readonly record struct HandoverWorld
     {
         Source = new SourceSide { IsAlive = true, Runs = true },
         Destination = new DestinationSide { IsAlive = true },
+        Kept = KeptStage.Dropped,
     };
 
     internal SourceSide Source { get; init; }
@@ -23,6 +24,9 @@ internal readonly record struct HandoverWorld
 
     /// <summary>Whether the source ever decided to send Start, whatever its stage says.</summary>
     internal bool HasLetGo { get; init; }
+
+    /// <summary>How a holder keeps what the source serves from.</summary>
+    internal KeptStage Kept { get; init; }
 
     /// <summary>What went wrong in the last step; null for nothing.</summary>
     internal string? Flaw { get; init; }
@@ -51,5 +55,5 @@ internal readonly record struct HandoverWorld
 
     /// <summary>For a reader.</summary>
     public override string ToString() =>
-        $"{Source}\n{Destination}\nThe link is {(IsCut ? "cut" : "whole")}; on the way to the source: {ToSource}; to the destination: {ToDestination}.";
+        $"{Source}\n{Destination}\nThe link is {(IsCut ? "cut" : "whole")}; on the way to the source: {ToSource}; to the destination: {ToDestination}. What the source serves from is {Kept}.";
 }

@@ -44,6 +44,20 @@ internal sealed class SourceMoves(HandoverRules rules)
     /// <summary>Goes back to the switchover, since a person vouches that the destination can't run the guest.</summary>
     internal HandoverWorld StateFenced(HandoverWorld world) => Meet(world, SourceEvent.StatedFenced);
 
+    /// <summary>The process dies: a holder forgets what was not let go of.</summary>
+    internal static HandoverWorld Die(HandoverWorld world) => (world with
+    {
+        Source = world.Source with { IsAlive = false, Runs = false, IsCancelled = false, Work = SourceWork.Idle },
+        Kept = world.Kept == KeptStage.LetGo ? KeptStage.LetGo : KeptStage.Dropped,
+    }).CloseAtSource();
+
+    /// <summary>It dies when a holder has been told what a message means, and before it says or does anything.</summary>
+    internal HandoverWorld DieReceiving(HandoverWorld world) => Die(Receive(world) with { ToDestination = world.ToDestination });
+
+    /// <summary>Another process takes over what a holder keeps.</summary>
+    internal static HandoverWorld Serve(HandoverWorld world, SourceStage stage) =>
+        world with { Source = new SourceSide { IsAlive = true, Stage = stage, Work = SourceWork.Reconnect } };
+
     internal HandoverWorld Receive(HandoverWorld world)
     {
         (MessageType type, FoundGuest found) = world.ToSource.First;
@@ -83,7 +97,9 @@ internal sealed class SourceMoves(HandoverRules rules)
     private HandoverWorld Meet(HandoverWorld world, SourceEvent met, out SourceAction action)
     {
         (SourceStage stage, action) = rules.Source(world.Source.Stage, met);
-        world = world with { Source = world.Source with { Stage = stage } };
+
+        // Before anything is done about it, as the product does.
+        world = world with { Source = world.Source with { Stage = stage }, Kept = rules.Kept(stage) };
         return action switch
         {
             SourceAction.Resume when met is SourceEvent.FoundFenced or SourceEvent.StatedFenced =>

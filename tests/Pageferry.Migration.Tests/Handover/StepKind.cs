@@ -26,6 +26,8 @@ internal enum StepKind
     AskFence,
     StateFenced,
     SourceDies,
+    SourceDiesReceiving,
+    Serve,
     DestinationDies,
     DestinationRestarts,
     EngineDies,

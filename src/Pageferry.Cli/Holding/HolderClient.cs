@@ -1,0 +1,153 @@
+using Pageferry.Linux;
+
+namespace Pageferry.Cli;
+
+/// <summary>
+/// A connection to a holder. What is put or taken through it is its, and nobody else's, as long as it lives; when it ends, by its disposal or with its process, what was let go of
+/// may be taken by another, and the rest is gone. From any thread.
+/// </summary>
+internal sealed class HolderClient : IDisposable
+{
+    /// <summary>How long an answer may take: the holder waits for nobody.</summary>
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(10);
+
+    private readonly UnixSocket _socket;
+    private readonly Lock _asking = new();
+    private readonly byte[] _packet = new byte[HoldPacket.MostBytes];
+    private readonly FileDescriptor?[] _descriptors = new FileDescriptor?[HoldPacket.MostDescriptors];
+    private bool _isLost;
+
+    private HolderClient(UnixSocket socket, string path)
+    {
+        _socket = socket;
+        Path = path;
+    }
+
+    /// <summary>Where the holder listens.</summary>
+    internal string Path { get; }
+
+    /// <summary>The holder's process; 0 where this process can't see it.</summary>
+    internal int HolderPid => _socket.GetPeer().ProcessId;
+
+    /// <summary>Connects.</summary>
+    /// <param name="path">Where the holder listens.</param>
+    /// <returns>The connection, which the caller disposes.</returns>
+    /// <exception cref="HolderException">Nobody listens there.</exception>
+    internal static HolderClient Connect(string path)
+    {
+        try
+        {
+            return new HolderClient(UnixSocket.Connect(path, UnixSocketType.SequencedPackets), path);
+        }
+        catch (LinuxException e)
+        {
+            throw new HolderException(answer: null, $"Could not reach a holder at {path}: {e.Message} Start one first: pageferry hold --socket {path}", e);
+        }
+    }
+
+    /// <summary>Makes a secret that nobody can guess.</summary>
+    internal static byte[] CreateSecret()
+    {
+        // From the kernel's generator, as those of RandomNumberGenerator are; but that needs OpenSSL.
+        var secret = new byte[HoldPacket.SecretBytes];
+        _ = Guid.NewGuid().TryWriteBytes(secret);
+        _ = Guid.NewGuid().TryWriteBytes(secret.AsSpan(secret.Length / 2));
+        return secret;
+    }
+
+    /// <summary>Has descriptors kept. When this returns, they are.</summary>
+    /// <param name="name">Under which name (<see cref="HoldPacket.IsName"/>); what this connection has under it is replaced.</param>
+    /// <param name="secret">What is to prove that somebody may have them: <see cref="HoldPacket.SecretBytes"/> bytes.</param>
+    /// <param name="stage">How far they have been let go of.</param>
+    /// <param name="blob">What to keep beside them: up to <see cref="HoldPacket.MostBlob"/> bytes.</param>
+    /// <param name="descriptors">Up to <see cref="HoldPacket.MostDescriptors"/>, which stay the caller's.</param>
+    /// <exception cref="HolderException">They are not, or the holder did not answer.</exception>
+    internal void Put(string name, ReadOnlySpan<byte> secret, HoldStage stage, ReadOnlySpan<byte> blob, params ReadOnlySpan<FileDescriptor> descriptors)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(descriptors.Length, HoldPacket.MostDescriptors);
+        _ = Ask(HoldVerb.Put, name, secret, stage, blob, descriptors);
+    }
+
+    /// <summary>Takes what is kept: from now on it is this connection's.</summary>
+    /// <param name="name">Under which name.</param>
+    /// <param name="secret">What proves that the caller may.</param>
+    /// <returns>It; its descriptors are the caller's to dispose.</returns>
+    /// <exception cref="HolderException">Nothing is kept there for that secret, or another connection has it, or the holder did not answer.</exception>
+    internal HeldRecord Take(string name, ReadOnlySpan<byte> secret) => Ask(HoldVerb.Take, name, secret, default, [], []);
+
+    /// <summary>Moves to a later stage what this connection has. When this returns, it is there.</summary>
+    /// <param name="name">Under which name.</param>
+    /// <param name="secret">Its secret.</param>
+    /// <param name="stage">Where to; where it is already is no error.</param>
+    /// <exception cref="HolderException">It is not, or the holder did not answer, and it may be.</exception>
+    internal void Advance(string name, ReadOnlySpan<byte> secret, HoldStage stage) => _ = Ask(HoldVerb.Advance, name, secret, stage, [], []);
+
+    /// <summary>Has the holder close and forget what this connection has.</summary>
+    /// <param name="name">Under which name.</param>
+    /// <param name="secret">Its secret.</param>
+    /// <exception cref="HolderException">It did not, or did not answer.</exception>
+    internal void Drop(string name, ReadOnlySpan<byte> secret) => _ = Ask(HoldVerb.Drop, name, secret, default, [], []);
+
+    /// <summary>Closes the connection.</summary>
+    public void Dispose() => _socket.Dispose();
+
+    private HeldRecord Ask(HoldVerb verb, string name, ReadOnlySpan<byte> secret, HoldStage stage, ReadOnlySpan<byte> blob, ReadOnlySpan<FileDescriptor> descriptors)
+    {
+        byte[] question = HoldPacket.Ask(verb, name, secret, stage, blob);
+        string what = $"{verb} '{name}'";
+        lock (_asking)
+        {
+            int length;
+            int count;
+            try
+            {
+                if (_isLost)
+                {
+                    throw Lost(what, inner: null);
+                }
+
+                _socket.Send(question, descriptors);
+                if (new Poll(_socket.Descriptor).Wait((int)s_patience.TotalMilliseconds) == 0)
+                {
+                    // An answer that comes later would be taken for that to another question.
+                    _isLost = true;
+                    throw Lost(what, inner: null);
+                }
+
+                length = _socket.Receive(_packet, _descriptors, out count);
+            }
+            catch (LinuxException e)
+            {
+                _isLost = true;
+                throw Lost(what, e);
+            }
+
+            FileDescriptor[] received = [.. _descriptors.AsSpan(0, count)!];
+            if (length < HoldPacket.HeaderBytes || _packet[0] != HoldPacket.Version || !Enum.IsDefined((HoldStage)_packet[2]))
+            {
+                _isLost = true;
+                Array.ForEach(received, static descriptor => descriptor.Dispose());
+                throw Lost(what, inner: null);
+            }
+
+            var answer = (HoldAnswer)_packet[1];
+            return answer == HoldAnswer.Done
+                ? new HeldRecord((HoldStage)_packet[2], _packet[HoldPacket.HeaderBytes..length], received)
+                : throw new HolderException(answer, $"The holder at {Path} did not {what}: {Explain(answer)}");
+        }
+    }
+
+    private HolderException Lost(string what, Exception? inner) =>
+        new(answer: null, $"The holder at {Path} did not answer '{what}': {inner?.Message ?? "it has ended, or says what this build does not know."} See whether it still runs.", inner);
+
+    private static string Explain(HoldAnswer answer) => answer switch
+    {
+        HoldAnswer.Unknown => "it keeps nothing under that name with that secret.",
+        HoldAnswer.Taken => "another process has it, and lives.",
+        HoldAnswer.Full => $"it has no room for more than {Holder.MostEntries} names and {Holder.MostDescriptors} descriptors. Start another one, at another path.",
+        HoldAnswer.NotTaken => "this process has not taken it.",
+        HoldAnswer.Backwards => "it has gone further already.",
+        HoldAnswer.Malformed => "it does not know such a question. It may be of another version of pageferry.",
+        _ => $"it answered {(byte)answer}, which this build does not know.",
+    };
+}
