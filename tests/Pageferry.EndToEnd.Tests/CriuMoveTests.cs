@@ -15,10 +15,14 @@ public sealed class CriuMoveTests : IDisposable
     private readonly TemporaryDirectory _directory = new();
     private readonly CriuRelease _criu = CriuRelease.Of("4.2");
     private readonly List<IDisposable> _started = [];
+    private readonly List<int> _moved = [];
 
     public void Dispose()
     {
         _started.AsEnumerable().Reverse().ToList().ForEach(started => started.Dispose());
+
+        // A move that was killed leaves its images.
+        _moved.SelectMany(ImagesOf).ToList().ForEach(static images => Directory.Delete(images, recursive: true));
         _directory.Dispose();
     }
 
@@ -169,7 +173,7 @@ public sealed class CriuMoveTests : IDisposable
         await destination.WaitUntilAsync(() => destination.Output.Contains("failed", StringComparison.Ordinal), "that it says so");
         await process.MakePassesAsync(2);
         Assert.Equal(0UL, process.Bad);
-        await move.WaitUntilAsync(() => ImagesOf(process).Length == 0, "that nothing of it is left");
+        await move.WaitUntilAsync(() => ImagesOf(process.Pid).Length == 0, "that nothing of it is left");
     }
 
     [Fact]
@@ -419,7 +423,6 @@ public sealed class CriuMoveTests : IDisposable
         finally
         {
             Kill(dump);
-            Array.ForEach(ImagesOf(process), static images => Directory.Delete(images, recursive: true));
         }
     }
 
@@ -472,7 +475,7 @@ public sealed class CriuMoveTests : IDisposable
         .Select(static child => int.Parse(child, CultureInfo.InvariantCulture))
         .Single(static child => File.ReadAllText($"/proc/{child}/cmdline").Split('\0').Contains("dump"));
 
-    private static string[] ImagesOf(MovingProcess process) => Directory.GetDirectories(System.IO.Path.GetTempPath(), $"pageferry-move-{process.Pid}-*");
+    private static string[] ImagesOf(int pid) => Directory.GetDirectories(System.IO.Path.GetTempPath(), $"pageferry-move-{pid}-*");
 
     private static void Kill(int pid)
     {
@@ -528,8 +531,11 @@ public sealed class CriuMoveTests : IDisposable
 
     private PageferryProcess StartMove(int pid, PageferryProcess destination, params string[] options) => StartMove(pid, EndpointOf(destination), options);
 
-    private PageferryProcess StartMove(int pid, string to, params string[] options) =>
-        Start(PageferryProcess.Start(["criu", "move", $"{pid}", "--to", to, "--criu", _criu.Program, .. options]));
+    private PageferryProcess StartMove(int pid, string to, params string[] options)
+    {
+        _moved.Add(pid);
+        return Start(PageferryProcess.Start(["criu", "move", $"{pid}", "--to", to, "--criu", _criu.Program, .. options]));
+    }
 
     private PageferryProcess StartMoveFrom(string network, int pid, PageferryProcess destination, params string[] options) => Start(PageferryProcess.StartProgram(
         "nsenter", [$"--net=/run/netns/{network}", PageferryProcess.Built, "criu", "move", $"{pid}", "--to", EndpointOf(destination), "--criu", _criu.Program, .. options]));
