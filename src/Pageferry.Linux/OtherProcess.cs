@@ -13,6 +13,11 @@ public static class OtherProcess
     /// <exception cref="LinuxException">ESRCH: there is no such process. EPERM: it is somebody else's.</exception>
     public static void Continue(int pid) => Signal(pid, Interop.SIGCONT, "continue");
 
+    /// <summary>Ends a process, whatever it does (SIGKILL).</summary>
+    /// <param name="pid">The process.</param>
+    /// <exception cref="LinuxException">ESRCH: there is no such process. EPERM: it is somebody else's.</exception>
+    public static void Kill(int pid) => Signal(pid, Interop.SIGKILL, "kill");
+
     private static void Signal(int pid, int signal, string verb)
     {
         if (Interop.Kill(pid, signal) != 0)

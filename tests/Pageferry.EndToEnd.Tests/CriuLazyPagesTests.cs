@@ -38,6 +38,36 @@ public sealed class CriuLazyPagesTests : IDisposable
         Assert.Equal(0UL, process.Bad);
     }
 
+    [Theory]
+    [InlineData("4.1")]
+    [InlineData("4.2")]
+    public async Task Pages_come_from_CRIUs_own_page_server(string version)
+    {
+        CriuRelease criu = CriuRelease.Of(version);
+        using var pipes = LongPipes.AllowOrSkip();
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
+        await criu.DumpAsync(process, Directory("images"));
+        using Process server = await criu.StartPageServerAsync(Path("images"), out int port);
+        using RestoredProcess restored = await RestoreFromAsync(criu, server, port);
+        await process.MakePassesAsync(2);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Theory]
+    [InlineData("4.1", "4.1")]
+    [InlineData("4.1", "4.2")]
+    [InlineData("4.2", "4.2")]
+    public async Task Pages_come_from_a_dump_that_has_kept_them(string dumpedBy, string restoredBy)
+    {
+        using var pipes = LongPipes.AllowOrSkip();
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
+        using Process dump = await CriuRelease.Of(dumpedBy).StartLazyDumpAsync(process, Directory("images"), out int port);
+        using RestoredProcess restored = await RestoreFromAsync(CriuRelease.Of(restoredBy), dump, port);
+        await process.LeaveAsync();
+        await process.MakePassesAsync(2);
+        Assert.Equal(0UL, process.Bad);
+    }
+
     [Fact]
     public async Task A_page_server_that_is_killed_half_way_and_started_again_goes_on_where_it_was()
     {
@@ -262,5 +292,23 @@ public sealed class CriuLazyPagesTests : IDisposable
         await daemon.WaitUntilAsync(() => daemon.HasExited, "that everything has come");
         Assert.Equal(string.Empty, daemon.Errors);
         return restored;
+    }
+
+    /// <summary>The same from a server of CRIU's, which ends well when it has served this one.</summary>
+    private async Task<RestoredProcess> RestoreFromAsync(CriuRelease criu, Process server, int port)
+    {
+        try
+        {
+            RestoredProcess restored = await RestoreAsync(criu, "--page-server", "--address", "127.0.0.1", "--port", $"{port}");
+            Assert.True(server.WaitForExit(TimeSpan.FromMinutes(1)) && server.ExitCode == 0);
+            return restored;
+        }
+        finally
+        {
+            if (!server.HasExited)
+            {
+                server.Kill(entireProcessTree: true);
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Net;
 using System.Text.Json;
 using Pageferry.Migration.Tests;
 
@@ -14,10 +15,14 @@ public sealed class CriuMoveTests : IDisposable
     private readonly TemporaryDirectory _directory = new();
     private readonly CriuRelease _criu = CriuRelease.Of("4.2");
     private readonly List<IDisposable> _started = [];
+    private readonly List<int> _moved = [];
 
     public void Dispose()
     {
         _started.AsEnumerable().Reverse().ToList().ForEach(started => started.Dispose());
+
+        // A move that was killed leaves its images.
+        _moved.SelectMany(ImagesOf).ToList().ForEach(static images => Directory.Delete(images, recursive: true));
         _directory.Dispose();
     }
 
@@ -168,7 +173,7 @@ public sealed class CriuMoveTests : IDisposable
         await destination.WaitUntilAsync(() => destination.Output.Contains("failed", StringComparison.Ordinal), "that it says so");
         await process.MakePassesAsync(2);
         Assert.Equal(0UL, process.Bad);
-        await move.WaitUntilAsync(() => Directory.GetDirectories(System.IO.Path.GetTempPath(), $"pageferry-move-{process.Pid}-*").Length == 0, "that nothing of it is left");
+        await move.WaitUntilAsync(() => ImagesOf(process.Pid).Length == 0, "that nothing of it is left");
     }
 
     [Fact]
@@ -183,6 +188,43 @@ public sealed class CriuMoveTests : IDisposable
         Assert.Equal(130, move.ExitCode);
         Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
         await process.MakePassesAsync(2);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Fact]
+    public async Task A_link_that_falls_silent_before_the_process_runs_there_leaves_it_running_here()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
+        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
+        Relay link = RelayTo(destination);
+        PageferryProcess move = StartMove(process.Pid, $"{link.EndPoint}");
+        await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
+        link.IsFlowing = false;
+        await move.WaitForExitAsync();
+        Assert.Equal(1, move.ExitCode);
+        Assert.Contains("silent for 10 s", move.Errors, StringComparison.Ordinal);
+        Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
+        await destination.WaitUntilAsync(() => destination.Output.Contains("silent for 10 s", StringComparison.Ordinal), "that it hears nothing either");
+        await File.WriteAllTextAsync(Path("go"), string.Empty);
+        await process.MakePassesAsync(2);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Fact]
+    public async Task A_dump_that_fails_leaves_the_process_running_here_and_the_receiver_listening()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
+        string failing = await ScriptAsync("criu-failing", $"case $1 in dump) exit 1 ;; esac; exec {_criu.Program} \"$@\"");
+        PageferryProcess destination = await ReceiveAsync();
+        PageferryProcess move = Start(PageferryProcess.Start("criu", "move", $"{process.Pid}", "--to", EndpointOf(destination), "--criu", failing));
+        await move.WaitForExitAsync();
+        Assert.Equal(1, move.ExitCode);
+        Assert.Contains("could not dump process", move.Errors, StringComparison.Ordinal);
+        await process.MakePassesAsync(1);
+        PageferryProcess again = await MoveAsync(process.Pid, destination);
+        Assert.True(again.ExitCode == 0, again.Errors + destination.Output + destination.Errors);
+        await process.LeaveAsync();
+        await process.MakePassesAsync(1);
         Assert.Equal(0UL, process.Bad);
     }
 
@@ -222,6 +264,183 @@ public sealed class CriuMoveTests : IDisposable
         Assert.True(destination.ExitCode == 0, destination.Errors);
     }
 
+    [Fact]
+    public async Task A_dump_that_is_killed_before_the_process_runs_there_leaves_it_running_here()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
+        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
+        PageferryProcess move = StartMove(process.Pid, destination);
+        await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
+        Kill(DumpOf(move));
+        await move.WaitForExitAsync();
+        Assert.Equal(1, move.ExitCode);
+        Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
+        Assert.Contains("does not keep process", move.Errors, StringComparison.Ordinal);
+        await process.MakePassesAsync(2);
+        await File.WriteAllTextAsync(Path("go"), string.Empty);
+        await destination.WaitUntilAsync(() => destination.Output.Contains("failed", StringComparison.Ordinal), "that it says so");
+        await process.MakePassesAsync(2);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Fact]
+    public async Task A_process_that_is_killed_while_it_is_frozen_is_not_started_there()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
+        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
+        PageferryProcess move = StartMove(process.Pid, destination);
+        await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
+        ulong passes = process.Passes;
+        Kill(process.Pid);
+        await File.WriteAllTextAsync(Path("go"), string.Empty);
+        await move.WaitForExitAsync();
+        Assert.Equal(1, move.ExitCode);
+        Assert.Contains("does not keep process", move.Errors, StringComparison.Ordinal);
+        await destination.WaitUntilAsync(() => destination.Output.Contains("failed", StringComparison.Ordinal), "that it says so");
+        Assert.Equal(passes, process.Passes);
+    }
+
+    [Fact]
+    public async Task A_start_that_is_lost_with_its_link_is_said_again()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
+        PageferryProcess destination = await ReceiveAsync();
+        Relay link = RelayTo(destination);
+        link.Lose([9, 0, 0, 0, 0, 0, 0, 0]);
+        PageferryProcess move = StartMove(process.Pid, $"{link.EndPoint}");
+        await move.WaitForExitAsync();
+        Assert.True(move.ExitCode == 0, move.Errors + destination.Output + destination.Errors);
+        Assert.Equal(1, link.Cuts);
+        Assert.Contains("it is looked for", move.Errors, StringComparison.Ordinal);
+        Assert.Contains("The source is waited for", destination.Output, StringComparison.Ordinal);
+        await process.LeaveAsync();
+        await process.MakePassesAsync(2);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Fact]
+    public async Task A_restore_that_fails_although_it_was_told_to_start_leaves_the_process_running_here_and_the_receiver_listening()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
+
+        // In place of the script that it is given, CRIU runs one that has it end behind the last moment at which this can be.
+        string failing = await ScriptAsync("criu-failing", $$"""
+            case $1 in restore) if [ ! -e {{Path("good")}} ]; then
+              for word; do
+                [ "$before" = --action-script ] && { printf '#!/bin/sh\n%s "$@" || exit\n[ $CRTOOLS_SCRIPT_ACTION != post-restore ]\n' "$word" >{{Path("hook")}}; chmod +x {{Path("hook")}}; word={{Path("hook")}}; }
+                before=$word; shift; set -- "$@" "$word"
+              done
+            fi ;; esac
+            exec {{_criu.Program}} "$@"
+            """);
+        PageferryProcess destination = await ReceiveAsync(failing);
+        PageferryProcess move = await MoveAsync(process.Pid, destination);
+        Assert.True(move.ExitCode == 1, move.Output + move.Errors);
+        Assert.Contains("which gave it up, and goes on here", move.Errors, StringComparison.Ordinal);
+        Assert.Contains("CRIU gave up after the processes were restored", destination.Output, StringComparison.Ordinal);
+        await process.MakePassesAsync(2);
+        await File.WriteAllTextAsync(Path("good"), string.Empty);
+        PageferryProcess again = await MoveAsync(process.Pid, destination);
+        Assert.True(again.ExitCode == 0, again.Errors + destination.Output + destination.Errors);
+        await process.LeaveAsync();
+        await process.MakePassesAsync(1);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_link_that_is_lost_while_memory_comes_is_looked_for_and_nothing_is_lost(bool isDumpKilled)
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
+        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
+        Relay link = RelayTo(destination);
+        PageferryProcess move = StartMove(process.Pid, $"{link.EndPoint}");
+        await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
+        link.IsRefusing = true;
+        link.CutAfter(toDestination: 16 << 20);
+        ulong passes = process.Passes;
+        await File.WriteAllTextAsync(Path("go"), string.Empty);
+        await destination.WaitUntilAsync(() => destination.Output.Contains("The source is waited for", StringComparison.Ordinal), "that the link is lost");
+        await move.WaitUntilAsync(() => move.Errors.Contains("it is looked for", StringComparison.Ordinal), "that it looks for the destination");
+        if (isDumpKilled)
+        {
+            Assert.Equal('t', StateOf(process.Pid));
+            Kill(DumpOf(move));
+            await move.WaitUntilAsync(() => StateOf(process.Pid) == 'T', "that it stands still without CRIU");
+        }
+
+        // It may have ended the pass that it was frozen in; for another one it lacks pages.
+        Assert.InRange(process.Passes, passes, passes + 1);
+
+        // From now on it is lost again and again.
+        link.IsRefusing = false;
+        link.CutAfter(toDestination: 8 << 20, againAfter: 8 << 20);
+        await move.WaitForExitAsync();
+        Assert.True(move.ExitCode == 0, move.Errors + destination.Output + destination.Errors);
+        Assert.True(link.Cuts > 3);
+        await process.LeaveAsync();
+        await process.ReachAsync(passes + 3);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Fact]
+    public async Task A_receiver_that_is_killed_while_memory_comes_leaves_the_process_frozen_here()
+    {
+        // Ends after what keeps it frozen, or it would wait for that.
+        MovingProcess process = Start(await MovingProcess.FillAndCheckAsync(Path("."), 256, "random"));
+        PageferryProcess destination = await ReceiveAsync();
+        PageferryProcess move = StartMove(process.Pid, destination);
+        await move.WaitUntilAsync(() => move.HasExited || move.Errors.Contains("Runs at", StringComparison.Ordinal), "that it runs");
+        KillReceiver(destination);
+        await move.WaitUntilAsync(() => move.HasExited || move.Errors.Contains("Start 'pageferry criu receive' there", StringComparison.Ordinal), "that nobody listens there");
+        PageferryProcess another = await ListeningAsync(Start(PageferryProcess.Start("criu", "receive", "--listen", EndpointOf(destination), "--criu", _criu.Program)));
+        await move.WaitUntilAsync(() => move.HasExited || move.Errors.Contains("knows nothing of that move", StringComparison.Ordinal), "that another one does not know it");
+        move.Signal("INT");
+        await move.WaitUntilAsync(() => move.HasExited || move.Errors.Contains("the move goes on", StringComparison.Ordinal), "that it is not given up");
+        Assert.False(move.HasExited, move.Errors);
+        Assert.False(another.HasExited);
+        Assert.Equal('t', StateOf(process.Pid));
+    }
+
+    [Fact]
+    public async Task A_move_that_is_killed_while_memory_comes_leaves_the_process_frozen_here_and_waiting_there()
+    {
+        // Ends after what keeps it frozen, or it would wait for that.
+        MovingProcess process = Start(await MovingProcess.FillAndCheckAsync(Path("."), 256, "random"));
+        PageferryProcess destination = await ReceiveAsync();
+        PageferryProcess move = StartMove(process.Pid, destination);
+        await move.WaitUntilAsync(() => move.HasExited || move.Errors.Contains("Runs at", StringComparison.Ordinal), "that it runs");
+        int dump = DumpOf(move);
+        try
+        {
+            move.Kill();
+            await destination.WaitUntilAsync(() => destination.Output.Contains("The source is waited for", StringComparison.Ordinal), "that the source is gone");
+            Assert.Equal('t', StateOf(process.Pid));
+            Assert.False(destination.HasExited);
+            Assert.Equal(0UL, process.Bad);
+        }
+        finally
+        {
+            Kill(dump);
+        }
+    }
+
+    [Fact]
+    public async Task A_frozen_process_that_is_killed_while_memory_comes_is_missed_there()
+    {
+        // Ends after what keeps it frozen, or it would wait for that.
+        MovingProcess process = Start(await MovingProcess.FillAndCheckAsync(Path("."), 256, "random"));
+        PageferryProcess destination = await ReceiveAsync();
+        PageferryProcess move = StartMove(process.Pid, destination);
+        await move.WaitUntilAsync(() => move.HasExited || move.Errors.Contains("Runs at", StringComparison.Ordinal), "that it runs");
+        Kill(process.Pid);
+        await move.WaitUntilAsync(() => move.HasExited || move.Errors.Contains("killed while it was moved", StringComparison.Ordinal), "that its memory is gone");
+        Assert.False(move.HasExited, move.Errors);
+        Assert.False(destination.HasExited);
+        Assert.Equal(0UL, process.Bad);
+    }
+
     [Theory]
     [InlineData("not a process id", "0", "--to", "127.0.0.1:4455")]
     [InlineData("choose one", "1", "--to", "127.0.0.1:4455", "--tcp-established", "--tcp-close")]
@@ -250,14 +469,25 @@ public sealed class CriuMoveTests : IDisposable
     private static int ChildOf(PageferryProcess namespaces) =>
         int.Parse(File.ReadAllText($"/proc/{namespaces.Pid}/task/{namespaces.Pid}/children").Trim(), CultureInfo.InvariantCulture);
 
+    /// <summary>The CRIU that keeps the process frozen.</summary>
+    private static int DumpOf(PageferryProcess move) => Directory.GetDirectories($"/proc/{move.Pid}/task")
+        .SelectMany(static task => File.ReadAllText($"{task}/children").Split(' ', StringSplitOptions.RemoveEmptyEntries))
+        .Select(static child => int.Parse(child, CultureInfo.InvariantCulture))
+        .Single(static child => File.ReadAllText($"/proc/{child}/cmdline").Split('\0').Contains("dump"));
+
+    private static string[] ImagesOf(int pid) => Directory.GetDirectories(System.IO.Path.GetTempPath(), $"pageferry-move-{pid}-*");
+
+    private static void Kill(int pid)
+    {
+        using Process kill = Process.Start("kill", ["-9", $"{pid}"]);
+        kill.WaitForExit();
+        Assert.Equal(0, kill.ExitCode);
+    }
+
     private static string EndpointOf(PageferryProcess destination) => destination.Output.Split('\n')[0].TrimEnd('.').Split(' ')[^1];
 
     /// <summary>The receiver alone: what it has restored, and CRIU, are killed with the namespace, since it is the first process there.</summary>
-    private static void KillReceiver(PageferryProcess destination)
-    {
-        using Process kill = Process.Start("kill", ["-9", $"{ChildOf(destination)}"]);
-        kill.WaitForExit();
-    }
+    private static void KillReceiver(PageferryProcess destination) => Kill(ChildOf(destination));
 
     private string Path(string name) => _directory.Path(name);
 
@@ -297,8 +527,15 @@ public sealed class CriuMoveTests : IDisposable
         "nsenter",
         [$"--net=/run/netns/{network}", "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Built, "criu", "receive", "--listen", listen, "--criu", _criu.Program, .. options])));
 
-    private PageferryProcess StartMove(int pid, PageferryProcess destination, params string[] options) =>
-        Start(PageferryProcess.Start(["criu", "move", $"{pid}", "--to", EndpointOf(destination), "--criu", _criu.Program, .. options]));
+    private Relay RelayTo(PageferryProcess destination) => Start(new Relay(IPEndPoint.Parse(EndpointOf(destination))));
+
+    private PageferryProcess StartMove(int pid, PageferryProcess destination, params string[] options) => StartMove(pid, EndpointOf(destination), options);
+
+    private PageferryProcess StartMove(int pid, string to, params string[] options)
+    {
+        _moved.Add(pid);
+        return Start(PageferryProcess.Start(["criu", "move", $"{pid}", "--to", to, "--criu", _criu.Program, .. options]));
+    }
 
     private PageferryProcess StartMoveFrom(string network, int pid, PageferryProcess destination, params string[] options) => Start(PageferryProcess.StartProgram(
         "nsenter", [$"--net=/run/netns/{network}", PageferryProcess.Built, "criu", "move", $"{pid}", "--to", EndpointOf(destination), "--criu", _criu.Program, .. options]));

@@ -35,6 +35,7 @@ internal static class FuzzTargets
         new("listener-tls", input => Strangers.Secured.Send(input)),
         new("page-server", input => CriuServers.Serve(input)),
         new("dump-receiver", input => CriuServers.Receive(input)),
+        new("page-server-answers", CriuAnswers.Take, typeof(PageServerException)),
         new("inventory", input => Inventory.Check(new ImageFile("fuzz", input, ImageFile.INVENTORY_MAGIC)), typeof(ImageException)),
         new("pstree", ReadProcesses, typeof(ImageException)),
         new("mm", ReadMemoryMap, typeof(ImageException)),

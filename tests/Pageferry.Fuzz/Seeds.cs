@@ -56,6 +56,7 @@ internal static class Seeds
         ],
         "page-server" => [PageRequests(PageServerForm.Header24), PageRequests(PageServerForm.Header32)],
         "dump-receiver" => [Dump(PageServerForm.Header24), Dump(PageServerForm.Header32)],
+        "page-server-answers" => [PageAnswers(0, mostPages: 3), PageAnswers(1, mostPages: 3), PageAnswers(1, mostPages: 2)],
         "inventory" => [TestImages.Image(ImageFile.INVENTORY_MAGIC, [TestImages.Message((1, 2), (4, 1))], isFirst: true), TestImages.Image(ImageFile.INVENTORY_MAGIC, [TestImages.Message((1, 1))])],
         "pstree" => [TestImages.Image(ImageFile.PSTREE_MAGIC, [TestImages.Message((1, 7), (2, 0), (3, 7), (4, 7), (5, 7)), TestImages.Message((1, 9), (2, 7)), TestImages.Message((1, 11), (2, 9))])],
         "mm" => [TestImages.Image(ImageFile.MM_MAGIC, [TestImages.Memory((0x1000, 0x3000), (0x3000, 0x4000), (0xffffffffff600000, 0xffffffffff601000))])],
@@ -102,6 +103,29 @@ internal static class Seeds
             .. PageServerFrame(form, new(PageServerCommand.AddWithFlags, PagemapFlags.Lazy, 7, CriuServers.Address + 0x10000, Id)),
             .. PageServerFrame(form, new(PageServerCommand.Close, PagemapFlags.None, 0, 0, 0)),
         ];
+    }
+
+    /// <summary>Answers to what a daemon asks for, each with so many pages at most: what is left of it is asked for again.</summary>
+    private static byte[] PageAnswers(byte form, int mostPages)
+    {
+        List<byte> input = [form];
+        var asked = new Queue<(ulong Page, int Count)>(CriuAnswers.Asked);
+        while (asked.TryDequeue(out (ulong Page, int Count) oldest))
+        {
+            int pages = Math.Min(oldest.Count, mostPages);
+            input.AddRange(PageServerFrame(CriuAnswers.FormOf(form), new(PageServerCommand.AddWithFlags, PagemapFlags.Present, (ulong)pages, oldest.Page * Page.Size, TestImages.Pid)));
+            for (int i = 0; i < pages; i++)
+            {
+                input.AddRange(Enumerable.Repeat((byte)(oldest.Page + (ulong)i + 1), Page.Size));
+            }
+
+            if (pages < oldest.Count)
+            {
+                asked.Enqueue((oldest.Page + (ulong)pages, oldest.Count - pages));
+            }
+        }
+
+        return [.. input];
     }
 
     private static byte[] PageServerFrame(PageServerForm form, in PageServerMessage message)

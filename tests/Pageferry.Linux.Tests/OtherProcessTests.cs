@@ -23,6 +23,15 @@ public sealed class OtherProcessTests : IDisposable
     }
 
     [Fact]
+    public async Task A_process_that_stands_still_is_ended()
+    {
+        OtherProcess.Stop(_sleeper.Id);
+        await AwaitStateAsync('T');
+        OtherProcess.Kill(_sleeper.Id);
+        await _sleeper.WaitForExitAsync(TestContext.Current.CancellationToken);
+    }
+
+    [Fact]
     public void A_process_that_is_not_there_is_said()
     {
         const int AbovePids = 1 << 22;

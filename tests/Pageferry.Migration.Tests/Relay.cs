@@ -17,6 +17,7 @@ internal sealed class Relay : IDisposable
     private long _untilDamage = long.MaxValue / 2;
     private long _untilHold = long.MaxValue / 2;
     private TimeSpan _hold;
+    private byte[]? _lost;
     private int _cuts;
     private volatile bool _isRefusing;
 
@@ -63,6 +64,9 @@ internal sealed class Relay : IDisposable
         Volatile.Write(ref _toDestination, toDestination);
         Volatile.Write(ref _toSource, toSource);
     }
+
+    /// <summary>Cuts all connections in place of letting a short message through to the destination, once.</summary>
+    internal void Lose(byte[] message) => _lost = message;
 
     /// <summary>Damages one byte that goes to the destination: that behind so many from now on, over all connections.</summary>
     internal void DamageAfter(long bytes) => Volatile.Write(ref _untilDamage, bytes);
@@ -146,6 +150,13 @@ internal sealed class Relay : IDisposable
             _flows.Wait();
             if (to.RemoteEndPoint!.Equals(_target))
             {
+                if (_lost is { } lost && received <= 8 * lost.Length && buffer.AsSpan(0, received).IndexOf(lost) >= 0)
+                {
+                    _lost = null;
+                    TakeAll().ForEach(socket => socket.Dispose());
+                    return;
+                }
+
                 long holdAt = Interlocked.Add(ref _untilHold, -received) + received;
                 if (holdAt >= 0 && holdAt < received)
                 {

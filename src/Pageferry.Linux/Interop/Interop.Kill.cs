@@ -4,6 +4,7 @@ namespace Pageferry.Linux;
 
 internal static partial class Interop
 {
+    internal const int SIGKILL = 9;
     internal const int SIGCONT = 18;
     internal const int SIGSTOP = 19;
 

@@ -8,6 +8,9 @@ namespace Pageferry.Testing;
 /// <summary>One of the CRIUs that eng/get-criu.sh gets.</summary>
 internal sealed class CriuRelease
 {
+    private static readonly Lazy<bool> s_isPrepared = new(Prepare);
+    private static readonly TimeSpan s_longestRun = TimeSpan.FromMinutes(2);
+
     private CriuRelease(string program) => Program = program;
 
     /// <summary>The command that starts it.</summary>
@@ -17,9 +20,9 @@ internal sealed class CriuRelease
     /// <param name="version">4.1 or 4.2.</param>
     internal static CriuRelease Of(string version)
     {
-        string cache = Environment.GetEnvironmentVariable("XDG_CACHE_HOME") is { Length: > 0 } folder ? folder : Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".cache");
-        string program = Path.Combine(cache, "pageferry", "criu", $"criu-{version}");
+        string program = PathOf(version);
         Assert.SkipUnless(File.Exists(program), $"There is no CRIU {version} in {program}: run eng/get-criu.sh.");
+        _ = s_isPrepared.Value;
         return new CriuRelease(program);
     }
 
@@ -52,30 +55,13 @@ internal sealed class CriuRelease
     /// <summary>Starts CRIU's own page server for lazy restores, and waits until it listens.</summary>
     /// <param name="images">The images that it serves.</param>
     /// <param name="port">Where.</param>
-    internal Task<Process> StartPageServerAsync(string images, out int port)
-    {
-        using (var probe = new TcpListener(IPAddress.Loopback, 0))
-        {
-            probe.Start();
-            port = ((IPEndPoint)probe.LocalEndpoint).Port;
-        }
+    internal Task<Process> StartPageServerAsync(string images, out int port) => StartServingAsync(images, out port, "page-server");
 
-        return StartAsync(port);
-
-        async Task<Process> StartAsync(int at)
-        {
-            string log = Path.Combine(images, "page-server.log");
-            var server = Process.Start(Program, ["page-server", "--lazy-pages", "-D", images, "--address", "127.0.0.1", "--port", $"{at}", "-v2", "-o", log]);
-            var clock = Stopwatch.StartNew();
-            while (!IPGlobalProperties.GetIPGlobalProperties().GetActiveTcpListeners().Any(listener => listener.Port == at))
-            {
-                Assert.True(clock.Elapsed < TimeSpan.FromSeconds(60) && !server.HasExited, $"CRIU's page server does not listen: {Log(log)}");
-                await Task.Delay(10);
-            }
-
-            return server;
-        }
-    }
+    /// <summary>Dumps a process without its memory, which CRIU keeps and serves; waits until it listens.</summary>
+    /// <param name="process">The process, which is frozen and ends with the dump.</param>
+    /// <param name="images">The directory of the images.</param>
+    /// <param name="port">Where it listens.</param>
+    internal Task<Process> StartLazyDumpAsync(MovingProcess process, string images, out int port) => StartServingAsync(images, out port, "dump", "-t", $"{process.Pid}");
 
     /// <summary>Begins to restore a process that may never be restored.</summary>
     internal RestoredProcess BeginRestore(string images, string work, params string[] options) =>
@@ -102,12 +88,70 @@ internal sealed class CriuRelease
         }
     }
 
+    private Task<Process> StartServingAsync(string images, out int port, params string[] command)
+    {
+        using (var probe = new TcpListener(IPAddress.Loopback, 0))
+        {
+            probe.Start();
+            port = ((IPEndPoint)probe.LocalEndpoint).Port;
+        }
+
+        return StartAsync(port);
+
+        async Task<Process> StartAsync(int at)
+        {
+            string log = Path.Combine(images, $"{command[0]}.log");
+            var server = Process.Start(Program, [.. command, "--lazy-pages", "-D", images, "--address", "127.0.0.1", "--port", $"{at}", "-v2", "-o", log]);
+            var clock = Stopwatch.StartNew();
+            while (!IPGlobalProperties.GetIPGlobalProperties().GetActiveTcpListeners().Any(listener => listener.Port == at))
+            {
+                Assert.True(clock.Elapsed < TimeSpan.FromSeconds(60) && !server.HasExited, $"CRIU's page server does not listen: {Log(log)}");
+                await Task.Delay(10);
+            }
+
+            return server;
+        }
+    }
+
     private static string Log(string file) => File.Exists(file) ? string.Join('\n', File.ReadLines(file).TakeLast(5)) : string.Empty;
+
+    private static string PathOf(string version)
+    {
+        string cache = Environment.GetEnvironmentVariable("XDG_CACHE_HOME") is { Length: > 0 } folder ? folder : Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".cache");
+        return Path.Combine(cache, "pageferry", "criu", $"criu-{version}");
+    }
+
+    /// <summary>Has CRIUs do without hardware breakpoints where these don't work, in some virtual machines: 4.2 finds out by itself, 4.1 waits for ever for one.</summary>
+    private static bool Prepare()
+    {
+        const string DoWithout = "130";
+        if (File.Exists(PathOf("4.2")))
+        {
+            using var check = Process.Start(PathOf("4.2"), ["check", "--feature", "breakpoints"]);
+            check.WaitForExit();
+            if (check.ExitCode != 0)
+            {
+                Environment.SetEnvironmentVariable("CRIU_FAULT", DoWithout);
+            }
+        }
+
+        return true;
+    }
 
     private static async Task<int> RunAsync(string program, string[] arguments)
     {
         using var process = Process.Start(program, arguments);
-        await process.WaitForExitAsync();
+        using var limit = new CancellationTokenSource(s_longestRun);
+        try
+        {
+            await process.WaitForExitAsync(limit.Token);
+        }
+        catch (OperationCanceledException)
+        {
+            process.Kill();
+            Assert.Fail($"'{program} {string.Join(' ', arguments)}' did not end within {s_longestRun}.");
+        }
+
         return process.ExitCode;
     }
 }

@@ -44,6 +44,9 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
     /// <returns>Whether they don't, and never will.</returns>
     internal bool TryEnd() => Interlocked.CompareExchange(ref _decision, Ends, 0) != Starts;
 
+    /// <summary>Whether the processes have not run here, and never will.</summary>
+    internal bool IsGivenUp => _stage == MoveStage.GivenUp;
+
     /// <summary>Takes a connection of the source's, and welcomes it.</summary>
     /// <returns>Whether it still was there.</returns>
     internal async Task<bool> AttachAsync(MoveConnection connection, bool forPages)
@@ -81,6 +84,12 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
         catch (Exception failure) when (failure is IOException or SocketException or CommandException or UnauthorizedAccessException or OperationCanceledException or TimeoutException)
         {
             string reason = failure is OperationCanceledException ? "the destination was ended" : failure.Message;
+            if (_stage != MoveStage.Started)
+            {
+                // Before it is told: a source that has said Start already comes back to ask.
+                _stage = MoveStage.GivenUp;
+            }
+
             Show("failed", _stage == MoveStage.Started ? reason : $"A move failed, and what was to be moved goes on at the source: {reason}");
             await control.TryPartAsync(reason);
             return false;
@@ -88,7 +97,7 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
         finally
         {
             control.Dispose();
-            while (_pages.Reader.TryRead(out MoveConnection? unused))
+            while (_pages.Reader.TryRead(out MoveConnection? unused) || _controls.Reader.TryRead(out unused))
             {
                 unused.Dispose();
             }
@@ -213,7 +222,10 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
                 // CRIU may end before what it said is read here.
                 if (await Task.WhenAny(hook.IsRunning, restore.WaitForExitAsync(CancellationToken.None)) != hook.IsRunning && restore.ExitCode != 0)
                 {
-                    await AwaitLostAsync(control, log);
+                    string reason = $"CRIU gave up after the processes were restored: {CriuAdvice.ExplainLog(log)}";
+                    Show("failed", reason);
+                    _stage = MoveStage.GivenUp;
+                    await control.TryPartAsync(reason);
                     return false;
                 }
 
@@ -271,26 +283,6 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
 
         arrived(_pid);
         Show("done", $"Process {_pid} runs here and has all its memory.");
-    }
-
-    /// <summary>CRIU gave the restore up after it was told to start: the processes have not run, and the source, which comes back to ask, may have them again.</summary>
-    private async Task AwaitLostAsync(MoveConnection control, string log)
-    {
-        string reason = $"CRIU gave up after the processes were restored: {CriuAdvice.ExplainLog(log)}";
-        Show("failed", reason);
-        _stage = MoveStage.GivenUp;
-        await control.TryPartAsync(reason);
-        control.Dispose();
-        try
-        {
-            using var deadline = new CancellationTokenSource(s_patience);
-            using MoveConnection told = await _controls.Reader.ReadAsync(deadline.Token);
-            await told.ReceiveAsync(deadline.Token);
-        }
-        catch (Exception failure) when (failure is OperationCanceledException or IOException or SocketException)
-        {
-            // It has read the stage, or it is gone.
-        }
     }
 
     private async Task ReceiveImagesAsync(MoveConnection control, string images, CancellationToken cancellation)

@@ -9,20 +9,25 @@ namespace Pageferry.Cli;
 internal sealed class LazyDump : IDisposable
 {
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
+    private static readonly TimeSpan s_betweenLooks = TimeSpan.FromMilliseconds(100);
 
     private readonly Process _criu;
+    private readonly Task _ended;
     private readonly Process _guard;
     private readonly UnixSocket _socket;
     private readonly string _log;
-    private readonly ProcessSurvey _survey;
+    private readonly int _root;
+    private readonly int[] _pids;
 
     private LazyDump(Process criu, Process guard, UnixSocket socket, string log, ProcessSurvey survey, long frozenAt)
     {
         _criu = criu;
+        _ended = criu.WaitForExitAsync();
         _guard = guard;
         _socket = socket;
         _log = log;
-        _survey = survey;
+        _root = survey.Root;
+        _pids = [.. survey.PidsByImage().Values];
         FrozenAt = frozenAt;
     }
 
@@ -89,14 +94,27 @@ internal sealed class LazyDump : IDisposable
         }
     }
 
-    /// <summary>From now on nothing lets the processes go on here: not the end of this command, nor of CRIU.</summary>
-    internal void Hold()
+    /// <summary>Waits for what comes of the destination, as long as CRIU keeps all processes frozen: whoever kills it frees them, and one that is killed has no memory to be fetched.</summary>
+    /// <param name="destination">What is waited for.</param>
+    /// <exception cref="CommandException">CRIU does not keep one of them frozen any more.</exception>
+    internal async Task WhileFrozenAsync(Task destination)
     {
-        foreach (int pid in _survey.PidsByImage().Values)
+        while (await Task.WhenAny(destination, _ended, Task.Delay(s_betweenLooks)) != destination)
         {
-            OtherProcess.Stop(pid);
+            HoldFrozen();
         }
 
+        await destination;
+    }
+
+    /// <summary>From now on nothing lets the processes go on here: not the end of this command, nor of CRIU.</summary>
+    /// <exception cref="CommandException">CRIU does not keep one of them frozen any more.</exception>
+    internal void Hold()
+    {
+        Array.ForEach(_pids, OtherProcess.Stop);
+
+        // What CRIU still traces has not run since it was dumped; and if CRIU ends from now on, it stops.
+        HoldFrozen();
         _guard.StandardInput.WriteLine();
     }
 
@@ -105,12 +123,14 @@ internal sealed class LazyDump : IDisposable
     /// <returns>Completes when they do.</returns>
     internal async Task GiveUpAsync(bool isHeld)
     {
-        int[] pids = [.. _survey.PidsByImage().Values];
-        LazyDumpEnd.GiveUp(_socket);
-        await AwaitCriuAsync();
+        if (!HasCriuEnded(LazyDumpEnd.GiveUp))
+        {
+            await AwaitCriuAsync();
+        }
+
         if (isHeld)
         {
-            Array.ForEach(pids, OtherProcess.Continue);
+            TellEach(OtherProcess.Continue);
         }
     }
 
@@ -118,11 +138,16 @@ internal sealed class LazyDump : IDisposable
     /// <exception cref="CommandException">CRIU did not end them.</exception>
     internal async Task FinishAsync()
     {
-        LazyDumpEnd.Finish(_socket);
+        if (HasCriuEnded(LazyDumpEnd.Finish))
+        {
+            TellEach(OtherProcess.Kill);
+            return;
+        }
+
         await AwaitCriuAsync();
         if (_criu.ExitCode != 0)
         {
-            throw new CommandException($"Process {_survey.Root} runs at the destination with all its memory, but CRIU did not end it here, where it stands still: kill it. {CriuAdvice.ExplainLog(_log)}");
+            throw new CommandException($"Process {_root} runs at the destination with all its memory, but CRIU did not end it here, where it stands still: kill it. {CriuAdvice.ExplainLog(_log)}");
         }
     }
 
@@ -157,16 +182,55 @@ internal sealed class LazyDump : IDisposable
         guard?.Dispose();
     }
 
-    private async Task AwaitCriuAsync()
+    /// <summary>Tells each of the processes something that still is there.</summary>
+    private void TellEach(Action<int> tell)
     {
-        using var limit = new CancellationTokenSource(s_patience);
+        foreach (int pid in _pids)
+        {
+            try
+            {
+                tell(pid);
+            }
+            catch (LinuxException failure) when (failure.Errno == Errno.ESRCH)
+            {
+                // Somebody has killed it.
+            }
+        }
+    }
+
+    private void HoldFrozen()
+    {
+        if (_ended.IsCompleted || !Array.TrueForAll(_pids, static pid => ProcFiles.Stat(pid) is ["t", ..]))
+        {
+            throw new CommandException(
+                $"CRIU, process {_criu.Id}, does not keep process {_root} and its descendants frozen any more: one of these was killed. What runs on may have lost connections, if CRIU held them for the dump.");
+        }
+    }
+
+    /// <summary>Tells CRIU how to end.</summary>
+    /// <returns>Whether it could not be told, since somebody has killed it: what it kept frozen runs on, or stands still if it is held.</returns>
+    private bool HasCriuEnded(Action<UnixSocket> tell)
+    {
         try
         {
-            await _criu.WaitForExitAsync(limit.Token);
+            tell(_socket);
+            return false;
         }
-        catch (OperationCanceledException)
+        catch (LinuxException failure) when (failure.Errno is Errno.EPIPE or Errno.ECONNRESET)
         {
-            throw new CommandException($"CRIU, process {_criu.Id}, has not ended within {s_patience.TotalSeconds:F0} s; process {_survey.Root} is still frozen by it. {CriuAdvice.ExplainLog(_log)}");
+            return true;
+        }
+    }
+
+    private async Task AwaitCriuAsync()
+    {
+        try
+        {
+            await _ended.WaitAsync(s_patience);
+        }
+        catch (TimeoutException)
+        {
+            throw new CommandException($"CRIU, process {_criu.Id}, has not ended within {s_patience.TotalSeconds:F0} s; process {_root} is still frozen by it. {CriuAdvice.ExplainLog(_log)}");
         }
     }
 }

@@ -250,24 +250,32 @@ internal sealed class MoveConnection : IDisposable
     }
 
     /// <summary>Tells the peer why this side parts, if it still listens.</summary>
-    internal async Task TryPartAsync(string reason)
+    internal Task TryPartAsync(string reason)
     {
         byte[] text = Encoding.UTF8.GetBytes(reason);
-        try
-        {
-            await SendAsync(MoveMessage.Failed, text.AsMemory(0, Math.Min(text.Length, MostBytes)), CancellationToken.None);
-        }
-        catch (Exception failure) when (failure is IOException or SocketException or ObjectDisposedException or InvalidOperationException)
-        {
-            // There is nobody to tell.
-        }
+        return TryAsync(SendAsync(MoveMessage.Failed, text.AsMemory(0, Math.Min(text.Length, MostBytes)), CancellationToken.None));
     }
+
+    /// <summary>Answers a hello, if the peer still listens.</summary>
+    internal Task TryWelcomeAsync(MoveWelcome welcome) => TryAsync(SendAsync(MoveMessage.Welcome, welcome, CliJson.Default.MoveWelcome, CancellationToken.None));
 
     /// <inheritdoc/>
     public void Dispose()
     {
         _alive.Dispose();
         Stream.Dispose();
+    }
+
+    private static async Task TryAsync(Task sending)
+    {
+        try
+        {
+            await sending;
+        }
+        catch (Exception failure) when (failure is IOException or SocketException or ObjectDisposedException or InvalidOperationException)
+        {
+            // There is nobody to tell.
+        }
     }
 
     private static void Hold(MoveMessage expected, MoveMessage type)

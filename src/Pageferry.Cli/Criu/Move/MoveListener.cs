@@ -10,11 +10,15 @@ internal sealed class MoveListener : IDisposable
     /// <summary>How many may be about to say what they want; the next one is closed at once.</summary>
     private const int MostStrangers = 32;
 
+    /// <summary>How many moves that were given up are remembered, for sources that come back to ask.</summary>
+    private const int MostGivenUp = 1024;
+
     private readonly Socket _socket;
     private readonly MigrationSecurity? _security;
     private readonly Func<ArrivingProcess> _prepare;
     private readonly Lock _lock = new();
     private readonly SemaphoreSlim _strangers = new(MostStrangers);
+    private readonly Queue<string> _givenUp = new();
     private ArrivingProcess? _current;
 
     /// <summary>Listens.</summary>
@@ -123,8 +127,10 @@ internal sealed class MoveListener : IDisposable
 
         bool isNew = hello is { Session: null, ForPages: false };
         ArrivingProcess? arriving;
+        bool isGivenUp;
         lock (_lock)
         {
+            isGivenUp = hello.Session is { } session && _givenUp.Contains(session);
             if (isNew && _current is null)
             {
                 _current = _prepare();
@@ -140,6 +146,12 @@ internal sealed class MoveListener : IDisposable
         {
             using (connection)
             {
+                if (isGivenUp)
+                {
+                    await connection.TryWelcomeAsync(new MoveWelcome(hello.Session!, MoveStage.GivenUp));
+                    return;
+                }
+
                 await connection.TryPartAsync(isNew ? "Another move is under way here." : "This destination knows nothing of that move: it was started anew, or has given it up.");
             }
 
@@ -164,6 +176,14 @@ internal sealed class MoveListener : IDisposable
             lock (_lock)
             {
                 _current = null;
+                if (arriving.IsGivenUp)
+                {
+                    _givenUp.Enqueue(arriving.Session);
+                    if (_givenUp.Count > MostGivenUp)
+                    {
+                        _ = _givenUp.Dequeue();
+                    }
+                }
             }
         }
     }

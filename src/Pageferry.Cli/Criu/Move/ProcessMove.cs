@@ -156,7 +156,7 @@ internal sealed class ProcessMove : IDisposable
                     ImagesMs = Stopwatch.GetElapsedTime(sendingAt).TotalMilliseconds,
                 };
                 _display.Show(status);
-                await control.ReceiveAsync(MoveMessage.Restored, cancellation);
+                await dump.WhileFrozenAsync(control.ReceiveAsync(MoveMessage.Restored, cancellation));
                 cancellation.ThrowIfCancellationRequested();
                 isHeld = true;
                 dump.Hold();
