@@ -122,6 +122,13 @@ public sealed class PageMap : IDisposable
             return found;
         }
 
+        if (Marshal.GetLastPInvokeError() == (int)Errno.ESRCH)
+        {
+            // What some kernels say of a process that is gone; others find nothing.
+            walkEnd = end;
+            return 0;
+        }
+
         string? advice = Marshal.GetLastPInvokeError() == (int)Errno.ENOTTY ? "Linux 6.7 or later is needed." : null;
         throw LinuxException.FromLastError($"scan the pages 0x{start:x} to 0x{end:x} of process {_processId}", advice);
     }
