@@ -29,10 +29,28 @@ internal sealed class RestoredProcess : IDisposable
         return await _namespaces.StandardOutput.ReadLineAsync(limit.Token) ?? "nothing";
     }
 
+    /// <summary>Ends all that runs there. When this returns nothing of it runs, which may write to what the next process writes to.</summary>
     public void Dispose()
     {
+        string[] first = _namespaces.HasExited
+            ? []
+            : File.ReadAllText($"/proc/{_namespaces.Id}/task/{_namespaces.Id}/children").Split(' ', StringSplitOptions.RemoveEmptyEntries);
         _namespaces.Kill();
         _namespaces.WaitForExit();
         _namespaces.Dispose();
+        Assert.True(SpinWait.SpinUntil(() => Array.TrueForAll(first, HasEnded), TimeSpan.FromSeconds(30)));
+    }
+
+    /// <summary>The first process of a pid namespace ends when all others there have.</summary>
+    private static bool HasEnded(string pid)
+    {
+        try
+        {
+            return File.ReadLines($"/proc/{pid}/status").Any(line => line.StartsWith("State:\tZ", StringComparison.Ordinal));
+        }
+        catch (IOException)
+        {
+            return true;
+        }
     }
 }
