@@ -117,7 +117,10 @@ internal sealed class UserfaultfdPlacer : IPagePlacer
 
         // There is no UFFDIO_ZEROPAGE for huge pages. Touched through the host view, the file gets one of zeros.
         _ = Volatile.Read(ref memory.HostViewOfPages(page, 1)[0]);
-        return userfaultfd.Continue(memory.GuestViewOfPage(page), memory.FaultSize, UserfaultfdCopyFlags.None, out _);
+        UserfaultfdResult result = userfaultfd.Continue(memory.GuestViewOfPage(page), memory.FaultSize, UserfaultfdCopyFlags.None, out _);
+
+        // Gone again: a removal that was told drops it only now.
+        return result == UserfaultfdResult.BadSource ? UserfaultfdResult.Retry : result;
     }
 
     /// <inheritdoc/>
