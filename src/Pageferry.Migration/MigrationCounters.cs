@@ -161,11 +161,14 @@ internal sealed class MigrationCounters
     {
         long background = Volatile.Read(ref _background);
         long ended = Volatile.Read(ref _ended);
+
+        // In this order: what a phase waits for is told before the phase.
+        MigrationPhase phase = Phase;
         string? waitsFor = Volatile.Read(ref _waitsFor);
         double seconds = Stopwatch.GetElapsedTime(Volatile.Read(ref _backgroundBegan), Volatile.Read(ref _backgroundEnded)).TotalSeconds;
         return new MigrationProgress
         {
-            Phase = Phase,
+            Phase = phase,
             PagesTotal = PagesTotal,
             PagesDemand = Volatile.Read(ref _demand),
             PagesPrecopy = Volatile.Read(ref _precopy),

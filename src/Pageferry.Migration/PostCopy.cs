@@ -169,8 +169,8 @@ internal sealed class PostCopy
 
     private OutgoingConnections Reconnect(Exception lost)
     {
-        _counters.Phase = MigrationPhase.Paused;
         _counters.WaitFor($"the destination: {MigrationSource.Describe(lost)}");
+        _counters.Phase = MigrationPhase.Paused;
         long began = Stopwatch.GetTimestamp();
         TimeSpan delay = TimeSpan.Zero;
         while (MayWait(delay, began))
