@@ -147,9 +147,7 @@ public sealed class CriuMoveTests : IDisposable
     public async Task A_receiver_that_is_killed_before_the_process_runs_there_leaves_it_running_here()
     {
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
-        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
-        PageferryProcess move = StartMove(process.Pid, destination);
-        await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
+        (PageferryProcess destination, PageferryProcess move) = await MoveUntilRestoringAsync(process);
         Assert.Equal('t', StateOf(process.Pid));
         KillReceiver(destination);
         await move.WaitForExitAsync();
@@ -163,9 +161,7 @@ public sealed class CriuMoveTests : IDisposable
     public async Task A_move_that_is_killed_before_the_process_runs_there_leaves_it_running_here()
     {
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
-        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
-        PageferryProcess move = StartMove(process.Pid, destination);
-        await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
+        (PageferryProcess destination, PageferryProcess move) = await MoveUntilRestoringAsync(process);
         Assert.Equal('t', StateOf(process.Pid));
         move.Kill();
         await process.MakePassesAsync(2);
@@ -180,9 +176,7 @@ public sealed class CriuMoveTests : IDisposable
     public async Task A_move_that_is_cancelled_before_the_process_runs_there_leaves_it_running_here()
     {
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
-        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
-        PageferryProcess move = StartMove(process.Pid, destination);
-        await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
+        (PageferryProcess destination, PageferryProcess move) = await MoveUntilRestoringAsync(process);
         move.Signal("INT");
         await move.WaitForExitAsync();
         Assert.Equal(130, move.ExitCode);
@@ -268,9 +262,7 @@ public sealed class CriuMoveTests : IDisposable
     public async Task A_dump_that_is_killed_before_the_process_runs_there_leaves_it_running_here()
     {
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
-        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
-        PageferryProcess move = StartMove(process.Pid, destination);
-        await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
+        (PageferryProcess destination, PageferryProcess move) = await MoveUntilRestoringAsync(process);
         Kill(DumpOf(move));
         await move.WaitForExitAsync();
         Assert.Equal(1, move.ExitCode);
@@ -287,9 +279,7 @@ public sealed class CriuMoveTests : IDisposable
     public async Task A_process_that_is_killed_while_it_is_frozen_is_not_started_there()
     {
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
-        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
-        PageferryProcess move = StartMove(process.Pid, destination);
-        await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
+        (PageferryProcess destination, PageferryProcess move) = await MoveUntilRestoringAsync(process);
         ulong passes = process.Passes;
         Kill(process.Pid);
         await File.WriteAllTextAsync(Path("go"), string.Empty);
@@ -496,6 +486,15 @@ public sealed class CriuMoveTests : IDisposable
     {
         _started.Add(started);
         return started;
+    }
+
+    /// <summary>Moves a process, until it is about to be restored: that goes on when there is a file called "go".</summary>
+    private async Task<(PageferryProcess Destination, PageferryProcess Move)> MoveUntilRestoringAsync(MovingProcess process)
+    {
+        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
+        PageferryProcess move = StartMove(process.Pid, destination);
+        await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
+        return (destination, move);
     }
 
     private NetworkPair Network() => Start(NetworkPair.MakeOrSkip());

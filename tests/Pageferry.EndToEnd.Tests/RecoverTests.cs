@@ -1,6 +1,7 @@
 using System.Net;
 using System.Text.Json;
 using Pageferry.Migration.Tests;
+using static Pageferry.EndToEnd.Tests.Command;
 
 namespace Pageferry.EndToEnd.Tests;
 
@@ -134,19 +135,6 @@ public sealed class RecoverTests : IDisposable
         await destination.WaitForStateAsync("fenced");
         await FailAsync("its source has taken it back", "vm", "resume", "--control", B);
         await source.MakePassesAsync(2);
-    }
-
-    private static async Task DoAsync(params string[] arguments)
-    {
-        using PageferryProcess done = await PageferryProcess.RunAsync(arguments);
-        Assert.True(done.ExitCode == 0, done.Errors);
-    }
-
-    private static async Task FailAsync(string why, params string[] arguments)
-    {
-        using PageferryProcess refused = await PageferryProcess.RunAsync(arguments);
-        Assert.Equal(1, refused.ExitCode);
-        Assert.Contains(why, refused.Errors, StringComparison.Ordinal);
     }
 
     /// <summary>Moves a guest, and cuts the link for good when some of its pages have followed it.</summary>

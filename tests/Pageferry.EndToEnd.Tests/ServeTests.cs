@@ -1,6 +1,7 @@
 using System.Net;
 using System.Text.Json;
 using Pageferry.Migration.Tests;
+using static Pageferry.EndToEnd.Tests.Command;
 
 namespace Pageferry.EndToEnd.Tests;
 
@@ -220,19 +221,6 @@ public sealed class ServeTests : IDisposable
         using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "16M", "--backing", "anonymous");
         await FailAsync("anonymous memory has none", "vm", "migrate", "--control", A, "--to", "127.0.0.1:1", "--holder", Holder);
         Assert.Equal("running", source.State);
-    }
-
-    private static async Task DoAsync(params string[] arguments)
-    {
-        using PageferryProcess done = await PageferryProcess.RunAsync(arguments);
-        Assert.True(done.ExitCode == 0, done.Errors);
-    }
-
-    private static async Task FailAsync(string why, params string[] arguments)
-    {
-        using PageferryProcess refused = await PageferryProcess.RunAsync(arguments);
-        Assert.Equal(1, refused.ExitCode);
-        Assert.Contains(why, refused.Errors, StringComparison.Ordinal);
     }
 
     private string[] Secrets() => Directory.GetFiles(Path.GetDirectoryName(Holder)!, "*.secret");
