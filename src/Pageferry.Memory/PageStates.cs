@@ -145,7 +145,14 @@ public sealed class PageStates : IDisposable
     /// <param name="to">The new state.</param>
     /// <returns>How many were changed.</returns>
     /// <exception cref="ArgumentOutOfRangeException">The run is not within the pages.</exception>
-    public ulong Replace(ulong page, ulong count, PageState from, PageState to)
+    public ulong Replace(ulong page, ulong count, PageState from, PageState to) => Replace(page, count, SetOf(from), to);
+
+    /// <summary>Changes every page of a run whose content is known, placed or not: <see cref="PageState.Present"/>, <see cref="PageState.Zero"/> and <see cref="PageState.Removed"/>.</summary>
+    /// <inheritdoc cref="Replace(ulong, ulong, PageState, PageState)"/>
+    internal ulong ReplaceKnown(ulong page, ulong count, PageState to) =>
+        Replace(page, count, SetOf(PageState.Present) | SetOf(PageState.Zero) | SetOf(PageState.Removed), to);
+
+    private ulong Replace(ulong page, ulong count, uint from, PageState to)
     {
         CheckRun(page, count);
         Span<ulong> words = Words;
@@ -159,7 +166,7 @@ public sealed class PageStates : IDisposable
             ulong seen = Volatile.Read(ref word);
             while (true)
             {
-                ulong mask = PagesIn(seen, from) & run;
+                ulong mask = PagesInAny(seen, from) & run;
                 ulong actual = mask == 0 ? seen : Interlocked.CompareExchange(ref word, (seen & ~mask) | ((EachPage * (ulong)to) & mask), seen);
                 if (actual == seen)
                 {
@@ -274,6 +281,20 @@ public sealed class PageStates : IDisposable
         different |= different >> 1;
         different |= different >> 2;
         return (~different & EachPage) * StateMask;
+    }
+
+    /// <summary>A set of states: a bit for each.</summary>
+    private static uint SetOf(PageState state) => 1U << (int)state;
+
+    private static ulong PagesInAny(ulong word, uint states)
+    {
+        ulong pages = 0;
+        for (uint rest = states; rest != 0; rest &= rest - 1)
+        {
+            pages |= PagesIn(word, (PageState)BitOperations.TrailingZeroCount(rest));
+        }
+
+        return pages;
     }
 
     /// <summary>How many pages of a word from a shift on are absent or requested: states whose upper bits are 0.</summary>

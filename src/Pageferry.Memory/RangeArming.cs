@@ -76,9 +76,7 @@ internal sealed class RangeArming(FaultEngine engine)
     {
         bool wasShown = !engine.IsArmedAt(huge);
         Clear(first, count);
-        ulong changed = engine.States.Replace(first, count, PageState.Present, PageState.Absent);
-        changed += engine.States.Replace(first, count, PageState.Zero, PageState.Absent);
-        changed += engine.States.Replace(first, count, PageState.Removed, PageState.Absent);
+        ulong changed = engine.States.ReplaceKnown(first, count, PageState.Absent);
         engine.AddKnown(-(long)changed);
         engine.Follow(first, count);
         if (wasShown)
@@ -140,9 +138,7 @@ internal sealed class RangeArming(FaultEngine engine)
             using (engine.Placing.EnterAll())
             {
                 // From here on nobody shows these pages, and who touches one that is hidden waits.
-                ulong arming = engine.States.Replace(page, pages, PageState.Present, PageState.Arming);
-                arming += engine.States.Replace(page, pages, PageState.Zero, PageState.Arming);
-                arming += engine.States.Replace(page, pages, PageState.Removed, PageState.Arming);
+                ulong arming = engine.States.ReplaceKnown(page, pages, PageState.Arming);
                 ulong spared = Spare(page, pages);
                 exempt += spared;
                 engine.AddKnown(-(long)(arming - spared));

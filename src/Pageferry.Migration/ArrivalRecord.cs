@@ -47,6 +47,9 @@ public sealed class ArrivalRecord
     /// <summary>Whether the guest is this side's alone: nothing is left to do.</summary>
     public bool IsReleased => Stage == DestinationStage.Released;
 
+    /// <summary>Whether the guest was taken out of this side, or is just being, and never runs here again.</summary>
+    public bool IsExported => Stage == DestinationStage.Exported;
+
     /// <summary>Whose the guest is.</summary>
     internal DestinationStage Stage
     {
@@ -155,6 +158,11 @@ public sealed class ArrivalRecord
     /// <summary>The page states in the buffer.</summary>
     /// <returns>The states.</returns>
     public PageStates States() => new(PageCount, _buffer, StatesAt);
+
+    /// <summary>What this side has of a guest that is taken out of it: <see cref="IsExported"/>.</summary>
+    /// <param name="state">Its machine state, saved since it was stopped.</param>
+    /// <returns>That, beside its memory; the page states are those in the buffer.</returns>
+    public GuestHalf Half(ReadOnlyMemory<byte> state) => new(Layout, Session.Digest, Generation, IsPaused, state, States());
 
     /// <summary>The digests of what arrived, in the buffer; null unless the source asked for them.</summary>
     internal ReceivedDigests? Digests() => Layout.Validate ? new ReceivedDigests(PageCount, _buffer, DigestsAt) : null;

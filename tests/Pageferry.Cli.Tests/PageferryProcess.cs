@@ -111,9 +111,12 @@ internal sealed class PageferryProcess : IDisposable
     public void CloseInput() => _process.StandardInput.Close();
 
     /// <summary>Sends a signal by its name: kill(1).</summary>
-    public void Signal(string name)
+    public void Signal(string name) => Signal(Pid, name);
+
+    /// <summary>Sends a process that this one started a signal by its name.</summary>
+    public static void Signal(int pid, string name)
     {
-        using Process kill = Process.Start("kill", [$"-{name}", $"{Pid}"]);
+        using Process kill = Process.Start("kill", [$"-{name}", $"{pid}"]);
         kill.WaitForExit();
     }
 

@@ -9,6 +9,15 @@ internal static class Command
         Assert.True(done.ExitCode == 0, done.Errors);
     }
 
+    /// <summary>Makes certificates for loopback.</summary>
+    /// <param name="directory">Where; it is not there yet.</param>
+    /// <returns>The options of a side that has one of them.</returns>
+    internal static async Task<string[]> MakeCertificatesAsync(string directory)
+    {
+        await DoAsync("tls", "init", directory, "--host", "127.0.0.1");
+        return ["--tls-cert", $"{directory}/127.0.0.1-cert.pem", "--tls-key", $"{directory}/127.0.0.1-key.pem", "--tls-ca", $"{directory}/ca-cert.pem"];
+    }
+
     /// <summary>Runs one that is to fail, and to say why.</summary>
     internal static async Task FailAsync(string why, params string[] arguments)
     {

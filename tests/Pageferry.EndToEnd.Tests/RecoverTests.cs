@@ -67,6 +67,44 @@ public sealed class RecoverTests : IDisposable
         await again.MakePassesAsync(3);
     }
 
+    [Theory]
+    [InlineData("inside")]
+    [InlineData("separate")]
+    public async Task A_guest_that_stands_still_is_taken_out_whatever_becomes_of_its_engine(string engine)
+    {
+        using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "64M", "--vcpus", "2");
+        using GuestProcess destination = await GuestProcess.ReceiveAsync(B, "--engine", engine);
+        using var relay = new Relay(IPEndPoint.Parse(destination.Endpoint));
+        await source.MakePassesAsync(2);
+        await DoAsync("vm", "pause", "--control", A);
+        using PageferryProcess migrate = source.BeginMigration($"{relay.EndPoint}", "--mode", "postcopy", "--max-postcopy-bandwidth", "2M");
+        await destination.WaitAsync(
+            status => status.GetProperty("state").GetString() == "arriving" && status.GetProperty("migration").GetProperty("pages_done").GetUInt64() > 500, "some pages");
+        await FailAsync("Its link to the source is there", "recover", "export", "--control", B, "-o", _directory.Path("early.half"), "--yes");
+        await CutAsync(source, destination, relay);
+        string destinationHalf = _directory.Path("b.half");
+        string sourceHalf = _directory.Path("a.half");
+        await DoAsync("recover", "export", "--control", B, "-o", destinationHalf, "--yes");
+        await DoAsync("recover", "export", "--control", A, "-o", sourceHalf);
+        Assert.Equal("exported", destination.State);
+        if (engine == "separate")
+        {
+            // What it told a source that came back, the next one tells.
+            PageferryProcess.Signal(destination.Status().GetProperty("engine").GetProperty("pid").GetInt32(), "KILL");
+            await destination.WaitAsync(status => status.GetProperty("engine").GetProperty("restarts").GetInt32() == 1, "another engine");
+        }
+
+        relay.IsRefusing = false;
+        await source.WaitAsync(status => status.GetProperty("migration").GetProperty("phase").GetString() == "exported", "the source to hear of it");
+        Assert.Equal("exported", destination.State);
+        string whole = _directory.Path("whole");
+        await DoAsync("recover", "merge", destinationHalf, sourceHalf, "-o", whole);
+        using GuestProcess again = await GuestProcess.RunFromAsync(whole, C);
+        Assert.Equal("paused", again.State);
+        await DoAsync("vm", "resume", "--control", C);
+        await again.MakePassesAsync(3);
+    }
+
     [Fact]
     public async Task A_guest_whose_destination_died_goes_back_to_the_switchover_when_a_person_vouches_for_it()
     {
@@ -102,11 +140,6 @@ public sealed class RecoverTests : IDisposable
         using var relay = new Relay(IPEndPoint.Parse(destination.Endpoint));
         using PageferryProcess migrate = await CutAfterSwitchoverAsync(source, destination, relay, "--reconnect-for", "500ms");
         await source.WaitForStateAsync("stalled");
-        if (engine == "separate")
-        {
-            await FailAsync("can't be exported", "recover", "export", "--control", B, "-o", _directory.Path("b.half"), "--yes");
-        }
-
         relay.IsRefusing = false;
         await DoAsync("recover", "rollback", "--control", A, "--yes");
         await destination.WaitForStateAsync("fenced");
@@ -144,10 +177,15 @@ public sealed class RecoverTests : IDisposable
         PageferryProcess migrate = source.BeginMigration($"{relay.EndPoint}", ["--mode", "postcopy", "--max-postcopy-bandwidth", "2M", .. options]);
         await destination.WaitAsync(
             status => status.GetProperty("state").GetString() == "arriving" && status.GetProperty("migration").GetProperty("pages_done").GetUInt64() > 500, "some pages");
+        await CutAsync(source, destination, relay);
+        return migrate;
+    }
+
+    private static async Task CutAsync(GuestProcess source, GuestProcess destination, Relay relay)
+    {
         relay.IsRefusing = true;
         relay.Cut();
         await source.WaitAsync(status => status.GetProperty("migration").GetProperty("phase").GetString() is "postcopy_paused" or "stalled", "the source to notice");
         await destination.WaitAsync(status => status.GetProperty("migration").GetProperty("phase").GetString() == "postcopy_paused", "the destination to notice");
-        return migrate;
     }
 }

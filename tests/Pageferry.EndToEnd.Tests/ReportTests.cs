@@ -17,13 +17,15 @@ public sealed class ReportTests : IDisposable
     public void Dispose() => _directory.Dispose();
 
     [Theory]
-    [InlineData("auto")]
-    [InlineData("precopy")]
-    [InlineData("postcopy")]
-    public async Task Both_sides_write_what_moved_and_agree_on_it(string mode)
+    [InlineData("auto", "inside")]
+    [InlineData("precopy", "inside")]
+    [InlineData("postcopy", "inside")]
+    [InlineData("auto", "separate")]
+    [InlineData("postcopy", "separate")]
+    public async Task Both_sides_write_what_moved_and_agree_on_it(string mode, string engine)
     {
         using GuestProcess source = await GuestProcess.RunAsync(_directory.Path("a.sock"), "--memory", "64M");
-        using GuestProcess destination = await ReceiveAsync();
+        using GuestProcess destination = await ReceiveAsync("--engine", engine);
         await source.MakePassesAsync(1);
         using PageferryProcess migrate = await MigrateAsync(destination, "--mode", mode, "--downtime-limit", "2s", "--validate");
         Assert.True(migrate.ExitCode == 0, migrate.Errors);
@@ -57,11 +59,13 @@ public sealed class ReportTests : IDisposable
         Assert.Equal(2, Directory.GetFiles(_directory.Path(string.Empty), "*.html*").Length);
     }
 
-    [Fact]
-    public async Task A_cancelled_migration_has_reports_and_the_next_one_replaces_them()
+    [Theory]
+    [InlineData("inside")]
+    [InlineData("separate")]
+    public async Task A_cancelled_migration_has_reports_and_the_next_one_replaces_them(string engine)
     {
         using GuestProcess source = await GuestProcess.RunAsync(_directory.Path("a.sock"), "--memory", "64M");
-        using GuestProcess destination = await ReceiveAsync();
+        using GuestProcess destination = await ReceiveAsync("--engine", engine);
         await source.MakePassesAsync(1);
         using (PageferryProcess migrate = PageferryProcess.Start([.. Migrate(destination), "--max-bandwidth", "4M"]))
         {
@@ -119,7 +123,7 @@ public sealed class ReportTests : IDisposable
         return JsonDocument.Parse(XDocument.Load(reader).Descendants().Single(element => element.Name.LocalName == "script").Value);
     }
 
-    private Task<GuestProcess> ReceiveAsync() => GuestProcess.ReceiveAsync(_directory.Path("b.sock"), "--report", Destination);
+    private Task<GuestProcess> ReceiveAsync(params string[] options) => GuestProcess.ReceiveAsync(_directory.Path("b.sock"), ["--report", Destination, .. options]);
 
     private string[] Migrate(GuestProcess to) => ["vm", "migrate", "--control", _directory.Path("a.sock"), "--to", to.Endpoint, "--report", Source];
 

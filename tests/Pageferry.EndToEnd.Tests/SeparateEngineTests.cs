@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Text.Json;
+using static Pageferry.EndToEnd.Tests.Command;
 
 namespace Pageferry.EndToEnd.Tests;
 
@@ -72,6 +73,25 @@ public sealed class SeparateEngineTests : IDisposable
     }
 
     [Fact]
+    public async Task An_engine_that_is_stopped_is_replaced_and_never_comes_back()
+    {
+        using GuestProcess source = await GuestProcess.RunGuestAsync("random", A, "--memory", "128M", "--vcpus", "2");
+        using GuestProcess destination = await GuestProcess.ReceiveAsync(B, "--engine", "separate", "--link-timeout", "2s");
+        await source.MakePassesAsync(2);
+        using PageferryProcess migrate = source.BeginMigration(destination.Endpoint, "--mode", "postcopy", "--max-postcopy-bandwidth", "16M", "--link-timeout", "2s", "--validate");
+        JsonElement status = await destination.WaitForStateAsync("arriving");
+        int engine = EnginePid(status);
+        PageferryProcess.Signal(engine, "STOP");
+        status = await destination.WaitAsync(now => Restarts(now) == 1 && EngineVersion(now) is not null, "another engine");
+        Assert.NotEqual(engine, EnginePid(status));
+        Assert.False(Directory.Exists($"/proc/{engine}"));
+        await migrate.WaitForExitAsync();
+        Assert.True(migrate.ExitCode == 0, migrate.Errors);
+        await destination.WaitForStateAsync("running");
+        await destination.MakePassesAsync(3);
+    }
+
+    [Fact]
     public async Task An_engine_that_is_killed_before_the_switchover_leaves_the_guest_at_its_source()
     {
         using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "128M");
@@ -122,12 +142,7 @@ public sealed class SeparateEngineTests : IDisposable
     [Fact]
     public async Task An_engine_that_takes_over_speaks_tls_too()
     {
-        using (PageferryProcess init = await PageferryProcess.RunAsync("tls", "init", _directory.Path("tls"), "--host", "127.0.0.1"))
-        {
-            Assert.True(init.ExitCode == 0, init.Errors);
-        }
-
-        string[] tls = ["--tls-cert", _directory.Path("tls/127.0.0.1-cert.pem"), "--tls-key", _directory.Path("tls/127.0.0.1-key.pem"), "--tls-ca", _directory.Path("tls/ca-cert.pem")];
+        string[] tls = await MakeCertificatesAsync(_directory.Path("tls"));
         using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "64M");
         using GuestProcess destination = await GuestProcess.ReceiveAsync(B, ["--engine", "separate", .. tls]);
         await source.MakePassesAsync(2);

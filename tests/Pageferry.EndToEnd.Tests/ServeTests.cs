@@ -115,6 +115,47 @@ public sealed class ServeTests : IDisposable
     }
 
     [Fact]
+    public async Task A_holder_that_is_stopped_before_the_switchover_leaves_the_guest_at_the_source()
+    {
+        using PageferryProcess holder = await HoldAsync();
+        using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "64M");
+        using GuestProcess destination = await GuestProcess.ReceiveAsync(B);
+        await source.MakePassesAsync(1);
+        using PageferryProcess migrate = source.BeginMigration(destination.Endpoint, "--holder", Holder, "--mode", "auto", "--max-bandwidth", "16M");
+        await source.WaitAsync(status => status.TryGetProperty("migration", out JsonElement moving) && moving.GetProperty("phase").GetString() == "pre_copy", "pre-copy");
+        holder.Signal("STOP");
+        await migrate.WaitForExitAsync();
+        Assert.Equal(1, migrate.ExitCode);
+        await source.MakePassesAsync(2);
+        Assert.Equal("waiting", destination.State);
+
+        // What it finds in its socket when it goes on is nothing that anybody could serve.
+        holder.Signal("CONT");
+        source.Process.Kill();
+        await FailAsync("no source that is gone has left anything", "vm", "serve", "--holder", Holder, "--control", C);
+    }
+
+    [Fact]
+    public async Task Who_serves_is_under_tls_as_the_source_was()
+    {
+        string[] tls = await MakeCertificatesAsync(_directory.Path("tls"));
+        using PageferryProcess holder = await HoldAsync();
+        using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "64M");
+        using GuestProcess destination = await GuestProcess.ReceiveAsync(B, tls);
+        using PageferryProcess migrate = await MoveInPartAsync(source, destination, destination.Endpoint, tls);
+        await DoAsync("vm", "pause", "--control", B);
+        source.Process.Kill();
+        using GuestProcess serving = await GuestProcess.ServeAsync(C, Holder);
+        await serving.WaitAsync(status => status.GetProperty("migration").GetProperty("phase").GetString() == "post_copy", "the source's successor to serve");
+        Assert.True(serving.Status().GetProperty("migration").GetProperty("tls").GetBoolean());
+        await DoAsync("vm", "resume", "--control", B);
+        await destination.WaitForStateAsync("running");
+        await destination.MakePassesAsync(3);
+        await serving.Process.WaitForExitAsync();
+        Assert.Equal(0, serving.Process.ExitCode);
+    }
+
+    [Fact]
     public async Task A_holder_that_dies_after_the_switchover_is_missed_by_nobody_until_the_source_dies_too()
     {
         using PageferryProcess holder = await HoldAsync();
@@ -234,10 +275,10 @@ public sealed class ServeTests : IDisposable
     }
 
     /// <summary>Moves a guest, until some of its pages have followed it.</summary>
-    private async Task<PageferryProcess> MoveInPartAsync(GuestProcess source, GuestProcess destination, string to)
+    private async Task<PageferryProcess> MoveInPartAsync(GuestProcess source, GuestProcess destination, string to, params string[] options)
     {
         await source.MakePassesAsync(2);
-        PageferryProcess migrate = source.BeginMigration(to, "--holder", Holder, "--mode", "postcopy", "--max-postcopy-bandwidth", "2M");
+        PageferryProcess migrate = source.BeginMigration(to, ["--holder", Holder, "--mode", "postcopy", "--max-postcopy-bandwidth", "2M", .. options]);
         await destination.WaitAsync(
             status => status.GetProperty("state").GetString() == "arriving" && status.GetProperty("migration").GetProperty("pages_done").GetUInt64() > 500,
             "some pages");

@@ -53,7 +53,7 @@ internal static class VmReceiveCommand
             // A word that is none has no value here, and is complained about elsewhere.
             if (result.GetResult(engine) is { Tokens: [{ Value: EngineWord.Separate }] })
             {
-                CheckSeparate(result, delivery, report);
+                CheckSeparate(result, delivery);
             }
         });
         examples[command] =
@@ -92,16 +92,11 @@ internal static class VmReceiveCommand
         return command;
     }
 
-    private static void CheckSeparate(CommandResult result, Option<string> delivery, Option<string?> report)
+    private static void CheckSeparate(CommandResult result, Option<string> delivery)
     {
         if (result.GetResult(delivery) is { Tokens: [{ Value: DeliveryWord.Exit }] })
         {
             result.AddError("--engine separate answers userfaults from the queue: exits are resolved by the vCPUs' own threads, in the guest's process. Leave --delivery out.");
-        }
-
-        if (result.GetValue(report) is not null)
-        {
-            result.AddError("--report is written by an engine inside the guest's process. Leave it out, or --engine separate; the source writes one too.");
         }
     }
 

@@ -12,6 +12,7 @@ namespace Pageferry.Cli;
 [JsonSerializable(typeof(ArmingReport))]
 [JsonSerializable(typeof(VmEvent))]
 [JsonSerializable(typeof(MigrationReport))]
+[JsonSerializable(typeof(RecordedMigration))]
 [JsonSerializable(typeof(DemoReport))]
 [JsonSerializable(typeof(DoctorReport))]
 [JsonSerializable(typeof(ConformanceReport))]

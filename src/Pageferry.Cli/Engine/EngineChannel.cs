@@ -32,7 +32,12 @@ internal sealed class EngineChannel(UnixSocket socket) : IDisposable
     /// <exception cref="TimeoutException">It did not answer in time.</exception>
     internal EngineMessage Ask(EngineMessage question, TimeSpan longest, out FileDescriptor[] received, params ReadOnlySpan<FileDescriptor> descriptors)
     {
-        lock (_asking)
+        if (!_asking.TryEnter(longest))
+        {
+            throw new TimeoutException("The other process does not answer what it was asked before.");
+        }
+
+        try
         {
             _number++;
             Send(question with { Number = _number }, descriptors);
@@ -53,6 +58,10 @@ internal sealed class EngineChannel(UnixSocket socket) : IDisposable
                 // Of a question that was not waited for any longer.
                 Array.ForEach(received, descriptor => descriptor.Dispose());
             }
+        }
+        finally
+        {
+            _asking.Exit();
         }
     }
 

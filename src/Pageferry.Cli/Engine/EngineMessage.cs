@@ -27,7 +27,7 @@ internal sealed record EngineMessage
     /// <summary>Lets the vCPUs run, unless <see cref="IsPaused"/> or they do. Answered with whether it is known that they have.</summary>
     internal const string Start = "start";
 
-    /// <summary>The source has taken the guest back: it is stopped for good.</summary>
+    /// <summary>The source has taken the guest back: it is stopped for good. So it is when it is taken out, but then who orders that stops it.</summary>
     internal const string Stop = "stop";
 
     /// <summary>Unmaps <see cref="Count"/> pages from <see cref="Page"/> on from the guest view.</summary>
@@ -42,13 +42,13 @@ internal sealed record EngineMessage
     /// <summary>The guest does not run here, and is given up.</summary>
     internal const string Drop = "drop";
 
-    /// <summary>A source failed before the switchover: <see cref="Text"/> says how.</summary>
+    /// <summary>A source failed before the switchover: <see cref="Text"/> says how. What there is to report comes along, if that is wanted.</summary>
     internal const string TurnedAway = "turned-away";
 
-    /// <summary>The arrival is over: <see cref="Status"/> is how.</summary>
+    /// <summary>The arrival is over: <see cref="Status"/> is how. What there is to report comes along, if that is wanted.</summary>
     internal const string Arrived = "arrived";
 
-    /// <summary>The source was given up after the switchover: <see cref="Text"/> says why. The engine waits for <see cref="Resume"/>.</summary>
+    /// <summary>The source was given up after the switchover: <see cref="Text"/> says why. The engine waits for <see cref="Resume"/>. What there is to report comes along, if that is wanted.</summary>
     internal const string Failed = "failed";
 
     /// <summary>The engine logs <see cref="Text"/>.</summary>
@@ -62,6 +62,9 @@ internal sealed record EngineMessage
 
     /// <summary>An order: the source is to be waited for again.</summary>
     internal const string Resume = "resume";
+
+    /// <summary>An order: the guest, whose link is lost, is taken out. A source that comes back hears so from now on.</summary>
+    internal const string Export = "export";
 
     /// <summary>What it is: one of the constants of this type.</summary>
     public required string What { get; init; }

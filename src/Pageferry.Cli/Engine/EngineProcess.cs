@@ -12,6 +12,9 @@ internal sealed class EngineProcess : IDisposable
 
     private readonly Process _process;
     private readonly long _began = Environment.TickCount64;
+    private readonly Lock _looking = new();
+    private UnixSocket? _ordersOfEngine;
+    private long _heard = Environment.TickCount64;
 
     private EngineProcess(Process process, EngineChannel calls)
     {
@@ -19,7 +22,7 @@ internal sealed class EngineProcess : IDisposable
         Calls = calls;
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.CreatePair(UnixSocketType.SequencedPackets);
         Orders = new EngineChannel(ours);
-        OrdersOfEngine = theirs;
+        _ordersOfEngine = theirs;
     }
 
     /// <summary>Its id.</summary>
@@ -45,9 +48,6 @@ internal sealed class EngineProcess : IDisposable
 
     /// <summary>What it is ordered.</summary>
     internal EngineChannel Orders { get; }
-
-    /// <summary>The engine's end of that, which goes along with the answer to its hello.</summary>
-    internal UnixSocket OrdersOfEngine { get; }
 
     /// <summary>Starts an engine.</summary>
     /// <param name="program">The program; null for this one.</param>
@@ -78,6 +78,50 @@ internal sealed class EngineProcess : IDisposable
                 throw new CommandException($"Could not start an engine from {info.FileName}: {e.Message}. Give the path of a pageferry program that this user may run.");
             }
         }
+    }
+
+    /// <summary>Gives the engine's end of <see cref="Orders"/> away, once: only the engine has it then, so that its end is seen there.</summary>
+    /// <returns>The descriptor, which the caller disposes.</returns>
+    /// <exception cref="InvalidDataException">The engine has got it.</exception>
+    internal FileDescriptor TakeItsOrders()
+    {
+        using UnixSocket theirs = Interlocked.Exchange(ref _ordersOfEngine, null) ?? throw new InvalidDataException("The engine said hello twice.");
+        return theirs.Descriptor.Duplicate();
+    }
+
+    /// <summary>Looks whether it answers.</summary>
+    /// <param name="patience">How long to wait for that.</param>
+    /// <returns>How long it has not; null if it does, has ended, or is looked at just now.</returns>
+    internal TimeSpan? Silence(TimeSpan patience)
+    {
+        if (!_looking.TryEnter())
+        {
+            return null;
+        }
+
+        try
+        {
+            if (IsReady)
+            {
+                _ = Orders.Ask(new EngineMessage { What = EngineMessage.Ask }, patience, out _);
+                _heard = Environment.TickCount64;
+                return null;
+            }
+        }
+        catch (TimeoutException)
+        {
+            // It is to have answered for once.
+        }
+        catch (Exception e) when (e is IOException or ObjectDisposedException or CommandException)
+        {
+            return null;
+        }
+        finally
+        {
+            _looking.Exit();
+        }
+
+        return TimeSpan.FromMilliseconds(Environment.TickCount64 - _heard);
     }
 
     /// <summary>Kills it, unless it has ended.</summary>
@@ -115,6 +159,6 @@ internal sealed class EngineProcess : IDisposable
         _process.Dispose();
         Calls.Dispose();
         Orders.Dispose();
-        OrdersOfEngine.Dispose();
+        _ordersOfEngine?.Dispose();
     }
 }

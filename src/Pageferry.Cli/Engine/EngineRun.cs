@@ -1,4 +1,5 @@
 using System.Net.Sockets;
+using System.Text.Json;
 using Pageferry.Linux;
 using Pageferry.Migration;
 
@@ -64,7 +65,7 @@ internal sealed class EngineRun
             TimeSpan.FromMilliseconds(settings.LinkTimeoutMs),
             TimeSpan.FromMilliseconds(settings.StallWarningMs),
             Report: null);
-        using var arrival = Arrival.Over(listening, layout => RemoteGuest.Prepare(_calls, layout, Adopt, logger), held, options, logger);
+        using var arrival = Arrival.Over(listening, layout => RemoteGuest.Prepare(_calls, layout, Adopt, logger), held, options, settings.IsReported, logger);
         _arrival = arrival;
         _ = _calls.Ask(new EngineMessage { What = EngineMessage.Ready });
         while (!TryReceive(arrival))
@@ -80,15 +81,30 @@ internal sealed class EngineRun
     {
         try
         {
-            arrival.ReceiveAsync(static _ => { }, reason => _calls.Ask(new EngineMessage { What = EngineMessage.TurnedAway, Text = reason }), static () => { }).GetAwaiter().GetResult();
-            _ = _calls.Ask(new EngineMessage { What = EngineMessage.Arrived, Status = arrival.Status });
+            arrival.ReceiveAsync(
+                static _ => { }, reason => Tell(arrival, new EngineMessage { What = EngineMessage.TurnedAway, Text = reason }), static () => { }).GetAwaiter().GetResult();
+            Tell(arrival, new EngineMessage { What = EngineMessage.Arrived, Status = arrival.Status });
             return true;
         }
         catch (MigrationException e)
         {
-            _ = _calls.Ask(new EngineMessage { What = EngineMessage.Failed, Text = e.Message, Status = arrival.Status });
+            Tell(arrival, new EngineMessage { What = EngineMessage.Failed, Text = e.Message, Status = arrival.Status });
             return false;
         }
+    }
+
+    /// <summary>Says how it came out, with what there is to report.</summary>
+    private void Tell(Arrival arrival, EngineMessage message)
+    {
+        if (arrival.Recorded is not { } recorded)
+        {
+            _ = _calls.Ask(message);
+            return;
+        }
+
+        byte[] bytes = JsonSerializer.SerializeToUtf8Bytes(recorded, CliJson.Default.RecordedMigration);
+        using MemoryFile file = BytesFile.Write("report", bytes);
+        _ = _calls.Ask(message with { Count = (ulong)bytes.Length }, file.Descriptor);
     }
 
     private void AwaitResume()
@@ -138,6 +154,9 @@ internal sealed class EngineRun
                     Monitor.PulseAll(_gate);
                 }
 
+                return EngineAnswer.Done;
+            case EngineMessage.Export:
+                _ = (_arrival ?? throw new InvalidOperationException("The engine takes over just now.")).Export();
                 return EngineAnswer.Done;
             default:
                 throw new InvalidDataException($"'{order.What}' is no order that this build knows.");

@@ -1,5 +1,4 @@
 using Microsoft.Extensions.Logging;
-using Microsoft.Win32.SafeHandles;
 using Pageferry.Linux;
 using Pageferry.Memory;
 using Pageferry.Migration;
@@ -68,12 +67,7 @@ internal sealed class RemoteGuest : IArrivingGuest, IGuestViewOwner
     /// <inheritdoc/>
     public void LoadState(ReadOnlySpan<byte> state)
     {
-        using var file = MemoryFile.Create("machine state", (ulong)state.Length);
-        using (var handle = new SafeFileHandle(file.Descriptor.Number, ownsHandle: false))
-        {
-            RandomAccess.Write(handle, state, 0);
-        }
-
+        using MemoryFile file = BytesFile.Write("machine-state", state);
         _ = _calls.Ask(new EngineMessage { What = EngineMessage.Load, Count = (ulong)state.Length }, file.Descriptor);
     }
 
@@ -91,9 +85,9 @@ internal sealed class RemoteGuest : IArrivingGuest, IGuestViewOwner
     /// <inheritdoc/>
     public void Stop() => _ = _calls.Ask(new EngineMessage { What = EngineMessage.Stop });
 
-    /// <summary>A guest whose engine is a process of its own is not taken out of it.</summary>
-    /// <exception cref="NotSupportedException">Always.</exception>
-    public byte[] SaveState() => throw new NotSupportedException("The machine is in another process.");
+    /// <summary>Nothing: the machine is in the process that takes the guest out, which saves it itself.</summary>
+    /// <returns>No bytes.</returns>
+    public byte[] SaveState() => [];
 
     /// <summary>The guest is known to have executed.</summary>
     internal void TellExecuted() => Interlocked.Exchange(ref _executed, null)?.Invoke();

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
+using System.Text.Json;
 using Pageferry.Linux;
 using Pageferry.Migration;
 
@@ -15,6 +16,7 @@ internal sealed class SeparateArrival : IArrival
     private static readonly TimeSpan s_answerPatience = TimeSpan.FromMilliseconds(500);
     private static readonly TimeSpan s_glance = TimeSpan.FromMilliseconds(20);
     private static readonly TimeSpan s_helloPatience = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan s_lookInterval = TimeSpan.FromSeconds(1);
 
     /// <summary>An engine that lived for so long did not die of what it found.</summary>
     private static readonly TimeSpan s_longLife = TimeSpan.FromSeconds(5);
@@ -27,6 +29,9 @@ internal sealed class SeparateArrival : IArrival
     private readonly EngineSettings _settings;
     private readonly VmOutput _output;
 
+    /// <summary>How long an engine may be silent. However long a link may: what it is asked meanwhile waits in a socket.</summary>
+    private readonly TimeSpan _longestSilence;
+
     /// <summary>Guards what follows; pulsed when it changes. Never held while the engine is asked something.</summary>
     private readonly object _gate = new();
     private TaskCompletionSource? _received;
@@ -38,6 +43,7 @@ internal sealed class SeparateArrival : IArrival
     private EngineProcess? _engine;
     private SharedGuest? _guest;
     private MigrationStatus? _last;
+    private RecordedMigration? _recorded;
     private string? _program;
     private string? _programBefore;
     private bool _isReplacement;
@@ -56,6 +62,7 @@ internal sealed class SeparateArrival : IArrival
         _options = options;
         _settings = settings;
         _output = output;
+        _longestSilence = options.LinkTimeout < s_helloPatience ? options.LinkTimeout : s_helloPatience;
         Endpoint = (IPEndPoint)listening.LocalEndPoint!;
     }
 
@@ -66,7 +73,9 @@ internal sealed class SeparateArrival : IArrival
     public bool IsListening => !Volatile.Read(ref _isOver);
 
     /// <inheritdoc/>
-    public MigrationStatus? Status
+    public MigrationStatus? Status => StatusNow is { } status ? status with { Report = _options.Report?.WrittenTo, ReportError = _options.Report?.Error } : null;
+
+    private MigrationStatus? StatusNow
     {
         get
         {
@@ -125,7 +134,8 @@ internal sealed class SeparateArrival : IArrival
             security,
             options.ReconnectFor == Timeout.InfiniteTimeSpan ? null : options.ReconnectFor.TotalMilliseconds,
             options.LinkTimeout.TotalMilliseconds,
-            options.StallWarning.TotalMilliseconds);
+            options.StallWarning.TotalMilliseconds,
+            IsReported: options.Report is not null);
         Socket listening = Arrival.OnPort(listen, options, local => MigrationDestination.Listen(local, options.Security is not null, options.InsecureNetwork));
         return new SeparateArrival(listening, options, settings, output);
     }
@@ -164,11 +174,44 @@ internal sealed class SeparateArrival : IArrival
     }
 
     /// <inheritdoc/>
-    public GuestHalf Export() =>
-        throw new CommandException("A guest whose engine is a process of its own can't be exported. Only its source's half can: 'recover export' there, or 'recover rollback'.");
+    public GuestHalf Export()
+    {
+        SharedGuest guest;
+        EngineProcess? engine;
+        lock (_gate)
+        {
+            guest = _guest ?? throw new InvalidOperationException("There is no guest here.");
+            engine = _engine;
+        }
+
+        try
+        {
+            _ = engine?.Orders.Ask(new EngineMessage { What = EngineMessage.Export }, _options.LinkTimeout, out _);
+        }
+        catch (CommandException refusal)
+        {
+            throw new InvalidOperationException(refusal.Message, refusal);
+        }
+        catch (Exception e) when (e is IOException or TimeoutException or ObjectDisposedException)
+        {
+            // What it did before it went is in the record.
+        }
+
+        return guest.Record.IsExported ? guest.TakeHalf() : throw new InvalidOperationException("There is no engine just now that could tell its source. Another one is started; ask again.");
+    }
 
     /// <inheritdoc/>
-    public string? WriteReport(VmStatus status, Guid guest, string? error) => null;
+    public string? WriteReport(VmStatus status, Guid guest, string? error)
+    {
+        RecordedMigration? recorded;
+        lock (_gate)
+        {
+            recorded = _recorded;
+            _recorded = null;
+        }
+
+        return recorded is null ? null : _options.Report?.Write(() => MigrationReport.Of(status, guest, recorded, error));
+    }
 
     /// <inheritdoc/>
     public async Task ReplaceEngineAsync(string? program)
@@ -289,7 +332,7 @@ internal sealed class SeparateArrival : IArrival
             }
         }
 
-        using var silence = new Timer(_ => EndIfSilent(engine), null, s_helloPatience, Timeout.InfiniteTimeSpan);
+        using var watch = new Timer(_ => EndIfSilent(engine), null, s_lookInterval, s_lookInterval);
         try
         {
             engine.Calls.Serve((call, received) => Answer(engine, call, received));
@@ -310,10 +353,13 @@ internal sealed class SeparateArrival : IArrival
         return string.Create(CultureInfo.InvariantCulture, $"The engine (pid {engine.Pid}, {engine.Build ?? "which had not said its version"}) {how} after {age.TotalSeconds:F1} s{(engine.Refusal is null ? "." : $": {engine.Refusal}")}");
     }
 
-    private static void EndIfSilent(EngineProcess engine)
+    /// <summary>Ends an engine that does not come up, is stopped, or hangs: it must not go on when another one has taken its place.</summary>
+    private void EndIfSilent(EngineProcess engine)
     {
-        if (!engine.IsReady)
+        TimeSpan longest = engine.IsReady ? _longestSilence : s_helloPatience;
+        if (engine.Silence(s_answerPatience) is { } silence && silence >= longest)
         {
+            _output.Write("log", string.Create(CultureInfo.InvariantCulture, $"The engine (pid {engine.Pid}) has not answered for {silence.TotalSeconds:F1} s and is ended."));
             engine.Kill();
         }
     }
@@ -396,8 +442,7 @@ internal sealed class SeparateArrival : IArrival
             case EngineMessage.Start:
                 return Start(call);
             case EngineMessage.Stop:
-                Guest(call).Hosted.Pause.Hold();
-                _fenced?.Invoke();
+                Stop(Guest(call));
                 return EngineAnswer.Done;
             case EngineMessage.Unmap:
                 Unmap(engine, Guest(call), call);
@@ -412,12 +457,14 @@ internal sealed class SeparateArrival : IArrival
                 Drop();
                 return EngineAnswer.Done;
             case EngineMessage.TurnedAway:
+                Keep(call, received);
                 _turnedAway?.Invoke(call.Text ?? string.Empty);
                 return EngineAnswer.Done;
             case EngineMessage.Log:
                 _output.Write("log", call.Text ?? string.Empty);
                 return EngineAnswer.Done;
             case EngineMessage.Arrived:
+                Keep(call, received);
                 lock (_gate)
                 {
                     Finish(call.Status);
@@ -425,6 +472,7 @@ internal sealed class SeparateArrival : IArrival
 
                 return EngineAnswer.Done;
             case EngineMessage.Failed:
+                Keep(call, received);
                 Fail(call);
                 return EngineAnswer.Done;
             default:
@@ -447,7 +495,7 @@ internal sealed class SeparateArrival : IArrival
         }
 
         using var listening = new FileDescriptor((int)_listening.Handle, ownsHandle: false);
-        FileDescriptor[] along = [engine.OrdersOfEngine.Descriptor.Duplicate(), listening.Duplicate(), .. guest?.Duplicate() ?? []];
+        FileDescriptor[] along = [engine.TakeItsOrders(), listening.Duplicate(), .. guest?.Duplicate() ?? []];
         return new EngineAnswer(new EngineMessage { What = call.What, Settings = _settings, View = guest?.View }, along);
     }
 
@@ -506,6 +554,28 @@ internal sealed class SeparateArrival : IArrival
         }
 
         return new EngineAnswer(new EngineMessage { What = call.What, View = guest.View }, guest.Duplicate());
+    }
+
+    private void Stop(SharedGuest guest)
+    {
+        // Whoever takes it out stops it when the engine has answered.
+        if (!guest.Record.IsExported)
+        {
+            guest.Hosted.Pause.Hold();
+            _fenced?.Invoke();
+        }
+    }
+
+    /// <summary>Keeps what an engine has to report.</summary>
+    private void Keep(EngineMessage call, FileDescriptor[] received)
+    {
+        RecordedMigration? recorded = received.Length == 0
+            ? null
+            : JsonSerializer.Deserialize(BytesFile.Read(Along(call, received), call.Count ?? 0, RecordedMigration.MostBytes, "A report"), CliJson.Default.RecordedMigration);
+        lock (_gate)
+        {
+            _recorded = recorded;
+        }
     }
 
     private EngineAnswer Start(EngineMessage call)

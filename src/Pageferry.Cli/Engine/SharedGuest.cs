@@ -1,4 +1,3 @@
-using Microsoft.Win32.SafeHandles;
 using Pageferry.Linux;
 using Pageferry.Memory;
 using Pageferry.Migration;
@@ -13,7 +12,7 @@ namespace Pageferry.Cli;
 internal sealed class SharedGuest : IDisposable
 {
     /// <summary>The largest machine state that the protocol has.</summary>
-    private const int MostState = 16 << 20;
+    private const ulong MostState = 16 << 20;
 
     private readonly MemoryFile _recordFile;
     private readonly NativeBuffer _buffer;
@@ -82,20 +81,14 @@ internal sealed class SharedGuest : IDisposable
     /// <param name="length">How many bytes it has.</param>
     internal void Load(FileDescriptor file, ulong length)
     {
-        if (length > MostState)
-        {
-            throw new InvalidDataException($"A machine state has up to {MostState} bytes, not {length}.");
-        }
+        Hosted.Machine.LoadState(BytesFile.Read(file, length, MostState, "A machine state"));
+    }
 
-        var state = new byte[length];
-        using var handle = new SafeFileHandle(file.Number, ownsHandle: false);
-        for (int read = 0; read < state.Length;)
-        {
-            int bytes = RandomAccess.Read(handle, state.AsSpan(read), read);
-            read += bytes > 0 ? bytes : throw new InvalidDataException($"The machine state has {read} of {length} bytes.");
-        }
-
-        Hosted.Machine.LoadState(state);
+    /// <summary>Stops the guest, which was taken out, and saves what is here of it.</summary>
+    internal GuestHalf TakeHalf()
+    {
+        Hosted.Pause.Hold();
+        return Record.Half(Hosted.Machine.SaveState());
     }
 
     /// <summary>Lets the vCPUs run, if they weren't let before.</summary>

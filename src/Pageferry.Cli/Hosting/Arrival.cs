@@ -54,6 +54,9 @@ internal sealed class Arrival : IArrival
         }
     }
 
+    /// <summary>What there is to report of what came last; null if nothing is recorded.</summary>
+    internal RecordedMigration? Recorded => _destination.Recording is { } recording ? RecordedMigration.Of(recording, _destination.Engine?.Statistics) : null;
+
     /// <inheritdoc/>
     EngineStatus? IArrival.Engine => null;
 
@@ -80,12 +83,15 @@ internal sealed class Arrival : IArrival
     /// <param name="prepare">Has that process make room for a guest.</param>
     /// <param name="held">A guest that is there already; null if there is none.</param>
     /// <param name="options">How to take a guest in.</param>
+    /// <param name="isRecorded">Whether there is to be anything to report.</param>
     /// <param name="logger">Hears of sources that were turned away.</param>
     /// <returns>The place.</returns>
-    internal static Arrival Over(Socket listening, Func<MigrationLayout, IArrivingGuest> prepare, IArrivingGuest? held, ArrivalOptions options, ILogger logger)
+    internal static Arrival Over(
+        Socket listening, Func<MigrationLayout, IArrivingGuest> prepare, IArrivingGuest? held, ArrivalOptions options, bool isRecorded, ILogger logger)
     {
         var destination = new MigrationDestination(listening, prepare, held, logger, options.Security)
         {
+            IsRecorded = isRecorded,
             ReconnectFor = options.ReconnectFor,
             LinkTimeout = options.LinkTimeout,
         };
@@ -145,12 +151,8 @@ internal sealed class Arrival : IArrival
     public GuestHalf Export() => _destination.Export();
 
     /// <inheritdoc/>
-    public string? WriteReport(VmStatus status, Guid guest, string? error) => _destination.Recording is { } recording
-        ? _options.Report?.Write(() => MigrationReport.Of(status, guest, recording, error) with
-        {
-            Faults = _destination.Engine is { } engine ? MigrationReport.FaultsOf(engine.Statistics) : [],
-        })
-        : null;
+    public string? WriteReport(VmStatus status, Guid guest, string? error) =>
+        Recorded is { } recorded ? _options.Report?.Write(() => MigrationReport.Of(status, guest, recorded, error)) : null;
 
     /// <inheritdoc/>
     Task IArrival.ReplaceEngineAsync(string? program) =>

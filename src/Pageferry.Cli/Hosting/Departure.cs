@@ -97,7 +97,7 @@ internal sealed class Departure(
     /// <param name="error">Why it failed; null if it didn't.</param>
     /// <returns>Where it is, or why it isn't, for a reader; null if none is wanted.</returns>
     internal string? WriteReport(VmStatus status, string? error) => _source.Recording is { } recording
-        ? report?.Write(() => MigrationReport.Of(status, guest.Id, recording, error) with { Options = settings })
+        ? report?.Write(() => MigrationReport.Of(status, guest.Id, RecordedMigration.Of(recording, faults: null), error) with { Options = settings })
         : null;
 
     /// <summary>Moves the guest.</summary>

@@ -28,7 +28,6 @@ internal interface IArrival : IDisposable
     /// <summary>Takes the guest out: it is stopped, and never runs here again.</summary>
     /// <returns>What is here of it, beside its memory.</returns>
     /// <exception cref="InvalidOperationException">Its link is there, or all of it is here.</exception>
-    /// <exception cref="CommandException">Its engine is a process of its own.</exception>
     GuestHalf Export();
 
     /// <summary>Writes the report of what came last, if one is wanted.</summary>

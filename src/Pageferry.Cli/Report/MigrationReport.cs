@@ -1,6 +1,3 @@
-using Pageferry.Memory;
-using Pageferry.Migration;
-
 namespace Pageferry.Cli;
 
 /// <summary>All that a report's page shows, as its JSON block has it. docs/cli.md explains each field.</summary>
@@ -51,30 +48,22 @@ internal sealed record MigrationReport
     /// <summary>Makes a report of a migration that has ended.</summary>
     /// <param name="status">The guest and its migration.</param>
     /// <param name="guest">The guest's id; empty if none came.</param>
-    /// <param name="recording">What was recorded.</param>
+    /// <param name="recorded">What was recorded.</param>
     /// <param name="error">Why it failed; null if it didn't.</param>
-    internal static MigrationReport Of(VmStatus status, Guid guest, MigrationRecording recording, string? error)
+    internal static MigrationReport Of(VmStatus status, Guid guest, RecordedMigration recorded, string? error) => new()
     {
-        IReadOnlyList<MigrationProgress> samples = recording.Samples;
-        return new MigrationReport
-        {
-            WrittenAt = DateTimeOffset.UtcNow.ToString("yyyy-MM-dd'T'HH:mm:ss'Z'"),
-            Version = BuildVersion.Text,
-            ProtocolVersion = recording.Moments is [.., { Progress.ProtocolVersion: > 0 and var version }] ? version : null,
-            Machine = Environment.MachineName,
-            Kernel = File.ReadAllText("/proc/sys/kernel/osrelease").Trim(),
-            Guest = guest == Guid.Empty ? null : guest,
-            Status = status,
-            Error = error,
-            Samples = ReportSamples.Of(samples),
-            Moments = [.. recording.Moments.Select(ReportMoment.Of)],
-            MomentsLeftOut = recording.MomentsLeftOut > 0 ? recording.MomentsLeftOut : null,
-            Faults = [],
-            Map = recording.Map is { } map && samples.Count > 0 ? ReportMap.Of(map) : null,
-        };
-    }
-
-    /// <summary>The faults that an engine has answered, by cause.</summary>
-    internal static IReadOnlyList<ReportFaults> FaultsOf(FaultStatistics statistics) =>
-        [.. Enum.GetValues<FaultCause>().Where(cause => statistics.FaultsBy(cause) > 0).Select(cause => ReportFaults.Of(cause, statistics.Latencies(cause)))];
+        WrittenAt = DateTimeOffset.UtcNow.ToString("yyyy-MM-dd'T'HH:mm:ss'Z'"),
+        Version = BuildVersion.Text,
+        ProtocolVersion = recorded.ProtocolVersion,
+        Machine = Environment.MachineName,
+        Kernel = File.ReadAllText("/proc/sys/kernel/osrelease").Trim(),
+        Guest = guest == Guid.Empty ? null : guest,
+        Status = status,
+        Error = error,
+        Samples = recorded.Samples,
+        Moments = recorded.Moments,
+        MomentsLeftOut = recorded.MomentsLeftOut,
+        Faults = recorded.Faults,
+        Map = recorded.Map,
+    };
 }
