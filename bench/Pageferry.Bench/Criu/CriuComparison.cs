@@ -13,6 +13,7 @@ internal sealed class CriuComparison
 
     private readonly string _pageferry;
     private readonly string _criu;
+    private readonly string _folder;
     private readonly int _mebibytes;
     private readonly Comparison _comparison;
     private readonly ComparisonTable _table = new();
@@ -26,9 +27,11 @@ internal sealed class CriuComparison
         _comparison = new Comparison("criu", rounds);
         _comparison.Add("criu", JsonValue.Create(Comparison.Run([criu, "--version"]).Split('\n')[0]));
         _comparison.Add("mebibytes", JsonValue.Create(mebibytes));
-        _process = MovedProcess.Dump(criu, folder, mebibytes);
-        _run = new CriuRun(criu, folder, mebibytes);
+        _folder = folder;
         _images = Path.Combine(folder, "images");
+        _process = MovedProcess.Start(folder, mebibytes);
+        _process.Dump(criu, _images);
+        _run = new CriuRun(criu, folder, _images, mebibytes);
     }
 
     /// <summary>Measures, prints a table and stores the results.</summary>
@@ -45,7 +48,19 @@ internal sealed class CriuComparison
             var comparison = new CriuComparison(pageferry, criu, folder, rounds, mebibytes);
             using MovedProcess process = comparison._process;
             comparison.Local(rounds);
-            comparison.Remote(remoteRounds);
+            string pipes = File.ReadAllText(PipeMaxSize);
+            try
+            {
+                // CRIU's servers can't send what doesn't fit into a pipe.
+                File.WriteAllText(PipeMaxSize, "4194304");
+                comparison.Remote(remoteRounds);
+                comparison.Live(remoteRounds);
+            }
+            finally
+            {
+                File.WriteAllText(PipeMaxSize, pipes);
+            }
+
             comparison._table.Print(Console.Out);
             comparison._comparison.Add("table", comparison._table.ToJson());
             comparison._comparison.Store();
@@ -71,24 +86,14 @@ internal sealed class CriuComparison
     /// <summary>Each daemon with the page server of its own kind, as they are used, and CRIU's with ours besides: there the daemons alone differ.</summary>
     private void Remote(int rounds)
     {
-        string pipes = File.ReadAllText(PipeMaxSize);
         string[] server = [_pageferry, "criu", "page-server", "--lazy-pages", "-D", _images];
         (Series ours, Series theirs, Series mixed) = (new Series(), new Series(), new Series());
-        try
+        for (int round = 0; round < rounds; round++)
         {
-            // CRIU's server sends what it can't splice otherwise.
-            File.WriteAllText(PipeMaxSize, "4194304");
-            for (int round = 0; round < rounds; round++)
-            {
-                ours.Add(MeasureRemote(server, _pageferry, "criu"));
-                theirs.Add(MeasureRemote([_criu, "page-server", "--lazy-pages", "-D", _images, "-v2", "-o", "page-server.log", "--address", "127.0.0.1"], _criu));
-                mixed.Add(MeasureRemote(server, _criu));
-                Console.Error.Write('.');
-            }
-        }
-        finally
-        {
-            File.WriteAllText(PipeMaxSize, pipes);
+            ours.Add(MeasureRemote(server, _pageferry, "criu"));
+            theirs.Add(MeasureRemote([_criu, "page-server", "--lazy-pages", "-D", _images, "-v2", "-o", "page-server.log", "--address", "127.0.0.1"], _criu));
+            mixed.Add(MeasureRemote(server, _criu));
+            Console.Error.Write('.');
         }
 
         Console.Error.WriteLine(" remote");
@@ -101,27 +106,70 @@ internal sealed class CriuComparison
         AddCommon("remote", ours, theirs);
     }
 
-    private JsonObject MeasureRemote(string[] serverCommand, params string[] daemon)
+    /// <summary>Each daemon with CRIU's own way of moving a process that runs: a dump that serves what it left in the process.</summary>
+    private void Live(int rounds)
     {
-        int port;
-        using (var probe = new TcpListener(IPAddress.Loopback, 0))
+        (Series ours, Series theirs) = (new Series(), new Series());
+        for (int round = 0; round < rounds; round++)
         {
-            probe.Start();
-            port = ((IPEndPoint)probe.LocalEndpoint).Port;
+            ours.Add(MeasureLive(_pageferry, "criu"));
+            theirs.Add(MeasureLive(_criu));
+            Console.Error.Write('.');
         }
 
+        Console.Error.WriteLine(" live");
+        _comparison.Add("live", new JsonObject { ["rounds"] = rounds, ["pageferry"] = ours.ToJson(), ["criu"] = theirs.ToJson() });
+        const string AllIn = "all_in_ms";
+        _table.Add("from criu dump --lazy-pages: all pages in, random access, ms", ours.Median(AllIn), theirs.Median(AllIn), "x faster", theirs.Median(AllIn) / ours.Median(AllIn), atLeast: 20);
+        AddCommon("from criu dump --lazy-pages", ours, theirs);
+    }
+
+    private JsonObject MeasureRemote(string[] serverCommand, params string[] daemon)
+    {
         Comparison.Populate(Populated);
-        using Process server = CriuRun.Start([.. serverCommand, "--port", $"{port}"]);
+        int port = FreePort();
+        return Measure(_run, _process, CriuRun.Start([.. serverCommand, "--port", $"{port}"]), port, daemon);
+    }
+
+    private JsonObject MeasureLive(params string[] daemon)
+    {
+        string folder = Directory.CreateDirectory(Path.Combine(_folder, "live")).FullName;
         try
         {
-            CriuRun.Await(() => server.HasExited || IPGlobalProperties.GetIPGlobalProperties().GetActiveTcpListeners().Any(listener => listener.Port == port), "the page server to listen");
-            return _run.Measure(_process, [.. daemon, "lazy-pages", "--page-server", "--address", "127.0.0.1", "--port", $"{port}"]);
+            Comparison.Populate(Populated);
+            using MovedProcess process = MovedProcess.Start(folder, _mebibytes);
+            string images = Path.Combine(folder, "images");
+            int port = FreePort();
+            return Measure(new CriuRun(_criu, folder, images, _mebibytes), process, process.DumpLazily(_criu, images, port), port, daemon);
         }
         finally
         {
-            server.Kill();
-            server.WaitForExit();
+            Directory.Delete(folder, recursive: true);
         }
+    }
+
+    private static JsonObject Measure(CriuRun run, MovedProcess process, Process server, int port, string[] daemon)
+    {
+        using (server)
+        {
+            try
+            {
+                CriuRun.Await(() => server.HasExited || IPGlobalProperties.GetIPGlobalProperties().GetActiveTcpListeners().Any(listener => listener.Port == port), "the page server to listen");
+                return run.Measure(process, [.. daemon, "lazy-pages", "--page-server", "--address", "127.0.0.1", "--port", $"{port}"]);
+            }
+            finally
+            {
+                server.Kill();
+                server.WaitForExit();
+            }
+        }
+    }
+
+    private static int FreePort()
+    {
+        using var probe = new TcpListener(IPAddress.Loopback, 0);
+        probe.Start();
+        return ((IPEndPoint)probe.LocalEndpoint).Port;
     }
 
     private void AddCommon(string where, Series ours, Series theirs)

@@ -6,9 +6,10 @@ namespace Pageferry.Bench;
 
 /// <summary>One lazy restore, with one or the other daemon, and what was seen of it from outside and by the process.</summary>
 /// <param name="criu">Who restores.</param>
-/// <param name="folder">Has the images.</param>
+/// <param name="folder">Where to work.</param>
+/// <param name="images">Where the images are.</param>
 /// <param name="mebibytes">The process's memory.</param>
-internal sealed class CriuRun(string criu, string folder, int mebibytes)
+internal sealed class CriuRun(string criu, string folder, string images, int mebibytes)
 {
     private const ulong PagesPerMebibyte = 256;
 
@@ -38,7 +39,6 @@ internal sealed class CriuRun(string criu, string folder, int mebibytes)
     {
         string work = Directory.CreateDirectory(Path.Combine(folder, "work")).FullName;
         string socket = Path.Combine(work, "lazy-pages.socket");
-        string images = Path.Combine(folder, "images");
         File.Delete(socket);
         process.Forget();
         long started = Stopwatch.GetTimestamp();

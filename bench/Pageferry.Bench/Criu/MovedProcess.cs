@@ -16,12 +16,14 @@ internal sealed class MovedProcess : IDisposable
     private const int BucketsPerPower = 8;
     private const long ReportBytes = (Stalls + StallBuckets) * sizeof(ulong);
 
+    private readonly Process _process;
     private readonly MemoryMappedFile _file;
     private readonly MemoryMappedViewAccessor _report;
     private readonly ulong[] _stalls = new ulong[StallBuckets];
 
-    private MovedProcess(string report)
+    private MovedProcess(Process process, string report)
     {
+        _process = process;
         _file = MemoryMappedFile.CreateFromFile(report);
         _report = _file.CreateViewAccessor(0, ReportBytes);
     }
@@ -35,33 +37,47 @@ internal sealed class MovedProcess : IDisposable
     /// <summary>How many pages it has gone over since <see cref="Forget"/>.</summary>
     public ulong PagesChecked => ReadStalls().Aggregate(0UL, (sum, count) => sum + count);
 
-    /// <summary>Has a process fill memory and go over it in pseudo-random order, and dumps it when it has done so once.</summary>
-    /// <param name="criu">Who dumps it.</param>
-    /// <param name="folder">Where the program, its report and the images go.</param>
+    /// <summary>Has a process fill memory and go over it in pseudo-random order; returns when it has done so once.</summary>
+    /// <param name="folder">Where the program and its report go.</param>
     /// <param name="mebibytes">How much memory.</param>
-    public static MovedProcess Dump(string criu, string folder, int mebibytes)
+    public static MovedProcess Start(string folder, int mebibytes)
     {
         string program = Path.Combine(folder, "fill_and_check");
         string report = Path.Combine(folder, "report");
         string source = Path.Combine(Comparison.Folder, "..", "tests", "Shared", "Criu", "fill_and_check.c");
         _ = Comparison.Run(["gcc", "-O2", "-Wall", "-pthread", "-o", program, source]);
-        using Process process = Process.Start(program, [report, $"{mebibytes}", "random"]);
+        Process process = Process.Start(program, [report, $"{mebibytes}", "random"]);
         try
         {
             CriuRun.Await(() => File.Exists(report) && new FileInfo(report).Length >= ReportBytes, "the process to start");
-            var moved = new MovedProcess(report);
+            var moved = new MovedProcess(process, report);
             CriuRun.Await(() => moved.Word(Passes) > 0, "the process to fill its memory");
-            string images = Directory.CreateDirectory(Path.Combine(folder, "images")).FullName;
-            _ = Comparison.Run([criu, "dump", "-t", $"{process.Id}", "-D", images, "-v2", "-o", Path.Combine(folder, "dump.log")]);
-            process.WaitForExit();
             return moved;
         }
         catch
         {
             process.Kill();
+            process.Dispose();
             throw;
         }
     }
+
+    /// <summary>Dumps it, which ends it.</summary>
+    /// <param name="criu">Who dumps it.</param>
+    /// <param name="images">Where the images go.</param>
+    public void Dump(string criu, string images)
+    {
+        _ = Comparison.Run([.. DumpCommand(criu, images)]);
+        _process.WaitForExit();
+    }
+
+    /// <summary>Dumps it without its memory.</summary>
+    /// <param name="criu">Who dumps it.</param>
+    /// <param name="images">Where the images go.</param>
+    /// <param name="port">Where to serve the memory, on loopback.</param>
+    /// <returns>CRIU, which serves it when the port is open, and ends the process when all of it was served.</returns>
+    public Process DumpLazily(string criu, string images, int port) =>
+        CriuRun.Start([.. DumpCommand(criu, images), "--lazy-pages", "--address", "127.0.0.1", "--port", $"{port}"]);
 
     /// <summary>Forgets what was measured.</summary>
     public void Forget()
@@ -92,9 +108,15 @@ internal sealed class MovedProcess : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
+        _process.Kill();
+        _process.WaitForExit();
+        _process.Dispose();
         _report.Dispose();
         _file.Dispose();
     }
+
+    private string[] DumpCommand(string criu, string images) =>
+        [criu, "dump", "-t", $"{_process.Id}", "-D", Directory.CreateDirectory(images).FullName, "-v2", "-o", "dump.log"];
 
     private ulong Word(int number) => _report.ReadUInt64(number * sizeof(ulong));
 
