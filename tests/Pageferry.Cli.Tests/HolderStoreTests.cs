@@ -186,18 +186,21 @@ public sealed class HolderStoreTests : IDisposable
             first.Put("whole", s_secret, HoldStage.LetGo, [], one.Descriptor);
             first.Put("part", s_secret, HoldStage.LetGo, [], one.Descriptor);
             first.Put("headless", s_secret, HoldStage.LetGo, [], one.Descriptor);
+            first.Put("twice", s_secret, HoldStage.LetGo, []);
         }
 
         Stop();
         List<(string Name, FileDescriptor Descriptor)> left = _manager.Hand();
         left.RemoveAll(one => one.Name is "part.1" or "headless.0");
         left.Add((string.Empty, one.Descriptor.Duplicate()));
+        left.AddRange(_manager.Hand().FindAll(one => one.Name == "twice.0"));
         List<string> refused = [.. Start(left).Order(StringComparer.Ordinal)];
-        Assert.Equal(3, refused.Count);
+        Assert.Equal(4, refused.Count);
         Assert.Contains("'' was not taken back: the file that says what it is is missing", refused[0], StringComparison.Ordinal);
         Assert.Contains("'headless' was not taken back: the file that says what it is is missing", refused[1], StringComparison.Ordinal);
         Assert.Contains("'part' was not taken back: it has 1 descriptors, and 0 are there", refused[2], StringComparison.Ordinal);
-        AwaitStored("headless.0", "headless.1", "part.0", "part.1", "whole.0", "whole.1");
+        Assert.Contains("'twice' was not taken back: more than one is stored", refused[3], StringComparison.Ordinal);
+        AwaitStored("headless.0", "headless.1", "part.0", "part.1", "twice.0", "whole.0", "whole.1");
         Assert.All(left, one => Assert.Equal(!one.Name.StartsWith("whole.", StringComparison.Ordinal), one.Descriptor.IsClosed));
         using var second = HolderClient.Connect(SocketPath);
         Assert.Equal(HoldAnswer.Unknown, Refusal(() => second.Take("part", s_secret)));

@@ -105,6 +105,7 @@ public sealed class HolderTests : IDisposable
         wrong[^1] ^= 1;
         Assert.Equal(HoldAnswer.Unknown, Refusal(() => client.Take("guest", wrong)));
         Assert.Equal(HoldAnswer.Unknown, Refusal(() => client.Take("other", s_secret)));
+        _ = Assert.Throws<IOException>(() => client.Burn("guest"));
         _ = client.Take("guest", s_secret);
         Assert.Equal(HoldAnswer.Backwards, Refusal(() => client.Advance("guest", s_secret, HoldStage.Offered)));
         client.Advance("guest", s_secret, HoldStage.Burnt);

@@ -82,18 +82,20 @@ internal sealed class Holder : IDisposable
         var refused = new List<string>();
         foreach (IGrouping<string, (string Name, FileDescriptor Descriptor)> of in stored.GroupBy(static one => RecordOf(one.Name), StringComparer.Ordinal))
         {
-            Dictionary<string, FileDescriptor> parts = new(StringComparer.Ordinal);
+            var parts = new Dictionary<string, FileDescriptor>(StringComparer.Ordinal);
+            bool isDouble = false;
             foreach ((string part, FileDescriptor descriptor) in of)
             {
                 if (!parts.TryAdd(part, descriptor))
                 {
+                    isDouble = true;
                     descriptor.Dispose();
                 }
             }
 
             try
             {
-                TakeBack(of.Key, parts);
+                TakeBack(of.Key, isDouble ? throw new InvalidDataException("more than one is stored under that name.") : parts);
             }
             catch (InvalidDataException e)
             {

@@ -92,10 +92,7 @@ internal sealed class HolderClient : IDisposable
     {
         lock (_asking)
         {
-            if (_claims.TryGetValue(name, out FileDescriptor? claim))
-            {
-                HeldFile.Burn(claim);
-            }
+            HeldFile.Burn(_claims.TryGetValue(name, out FileDescriptor? claim) ? claim : throw new IOException($"Could not burn '{name}': this connection does not have it."));
         }
     }
 
