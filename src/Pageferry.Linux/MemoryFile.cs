@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.InteropServices;
 
 namespace Pageferry.Linux;
@@ -6,6 +7,8 @@ namespace Pageferry.Linux;
 public sealed class MemoryFile : IDisposable
 {
     internal const string HugePageAdvice = "Reserve 2 MiB pages first: echo N > /proc/sys/vm/nr_hugepages.";
+
+    private const int FixedLength = Interop.F_SEAL_SHRINK | Interop.F_SEAL_GROW;
 
     private MemoryFile(FileDescriptor descriptor, string name, ulong length)
     {
@@ -23,6 +26,9 @@ public sealed class MemoryFile : IDisposable
     /// <summary>The length in bytes.</summary>
     public ulong Length { get; }
 
+    /// <summary>Whether nobody can change the length (<c>F_GET_SEALS</c>); false of what is no memory file.</summary>
+    public bool IsFixed => Interop.Fcntl(Descriptor.Number, Interop.F_GET_SEALS, 0) is >= 0 and int seals && (seals & FixedLength) == FixedLength;
+
     /// <summary>Makes a memory file that is one hole.</summary>
     /// <param name="name">The name shown in /proc/PID/maps.</param>
     /// <param name="length">Bytes; a multiple of the page size used.</param>
@@ -32,21 +38,25 @@ public sealed class MemoryFile : IDisposable
     public static MemoryFile Create(string name, ulong length, bool hugePages = false)
     {
         uint flags = Interop.MFD_CLOEXEC | (hugePages ? Interop.MFD_HUGETLB | Interop.MFD_HUGE_2MB : 0);
-        int fd = Interop.MemfdCreate(name, flags);
-        if (fd < 0)
+        return Create(name, length, flags, hugePages ? HugePageAdvice : null);
+    }
+
+    /// <summary>Makes a memory file whose length nobody can change, whoever has it (<c>F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL</c>).</summary>
+    /// <param name="name">The name shown in /proc/PID/maps.</param>
+    /// <param name="length">Bytes.</param>
+    /// <returns>The file, which the caller disposes.</returns>
+    /// <exception cref="LinuxException">No memory.</exception>
+    public static MemoryFile CreateFixed(string name, ulong length)
+    {
+        MemoryFile file = Create(name, length, Interop.MFD_CLOEXEC | Interop.MFD_ALLOW_SEALING, advice: null);
+        if (Interop.Fcntl(file.Descriptor.Number, Interop.F_ADD_SEALS, FixedLength | Interop.F_SEAL_SEAL) == 0)
         {
-            throw LinuxException.FromLastError($"create memfd {name}", hugePages ? HugePageAdvice : null);
+            return file;
         }
 
-        var descriptor = new FileDescriptor(fd);
-        if (Interop.Ftruncate(fd, checked((long)length)) != 0)
-        {
-            LinuxException failure = LinuxException.FromLastError($"set memfd {name} to {length} bytes");
-            descriptor.Dispose();
-            throw failure;
-        }
-
-        return new MemoryFile(descriptor, name, length);
+        LinuxException failure = LinuxException.FromLastError($"seal memfd {name}");
+        file.Dispose();
+        throw failure;
     }
 
     /// <summary>Takes over a memory file that another process handed us; its length is asked of the kernel.</summary>
@@ -94,8 +104,52 @@ public sealed class MemoryFile : IDisposable
     /// <exception cref="LinuxException">The file can't tell.</exception>
     public ulong NextHole(ulong offset) => Seek(offset, Interop.SEEK_HOLE);
 
+    /// <summary>
+    /// Opens the file once more, and locks it for this opening alone (flock(2)). The lock goes where the descriptor is sent, and is gone when no process has it open any more,
+    /// by whatever means.
+    /// </summary>
+    /// <returns>The descriptor, which the caller disposes; null if another opening has the lock.</returns>
+    /// <exception cref="LinuxException">There is no /proc, or there are too many open files (EMFILE).</exception>
+    public FileDescriptor? TryOpenLocked()
+    {
+        int fd = Interop.Open(string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{Descriptor.Number}"), Interop.O_RDWR | Interop.O_CLOEXEC);
+        if (fd < 0)
+        {
+            throw LinuxException.FromLastError($"open memfd {Name} once more");
+        }
+
+        var opened = new FileDescriptor(fd);
+        if (Interop.Flock(fd, Interop.LOCK_EX | Interop.LOCK_NB) == 0)
+        {
+            return opened;
+        }
+
+        LinuxException failure = LinuxException.FromLastError($"lock memfd {Name}");
+        opened.Dispose();
+        return failure.Errno == Errno.EAGAIN ? null : throw failure;
+    }
+
     /// <summary>Closes the descriptor; mappings keep the content alive.</summary>
     public void Dispose() => Descriptor.Dispose();
+
+    private static MemoryFile Create(string name, ulong length, uint flags, string? advice)
+    {
+        int fd = Interop.MemfdCreate(name, flags);
+        if (fd < 0)
+        {
+            throw LinuxException.FromLastError($"create memfd {name}", advice);
+        }
+
+        var descriptor = new FileDescriptor(fd);
+        if (Interop.Ftruncate(fd, checked((long)length)) != 0)
+        {
+            LinuxException failure = LinuxException.FromLastError($"set memfd {name} to {length} bytes");
+            descriptor.Dispose();
+            throw failure;
+        }
+
+        return new MemoryFile(descriptor, name, length);
+    }
 
     private ulong Seek(ulong offset, int whence)
     {

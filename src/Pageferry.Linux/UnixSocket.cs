@@ -31,7 +31,7 @@ public sealed class UnixSocket : IDisposable
     public static UnixSocket Listen(string path, UnixSocketType type)
     {
         const int Backlog = 128;
-        UnixSocket socket = Create(path, type, out Interop.sockaddr_un address);
+        UnixSocket socket = Create(path, (int)type, out Interop.sockaddr_un address);
 
         // SAFETY: the kernel reads the structure whose length it is told.
         unsafe
@@ -57,27 +57,34 @@ public sealed class UnixSocket : IDisposable
     /// <exception cref="LinuxException">ENOENT: no such file. ECONNREFUSED: nobody listens. EPROTOTYPE: another type. EACCES: not permitted.</exception>
     public static UnixSocket Connect(string path, UnixSocketType type)
     {
-        UnixSocket socket = Create(path, type, out Interop.sockaddr_un address);
-        int result;
+        UnixSocket socket = Create(path, (int)type, out Interop.sockaddr_un address);
+        Connect(socket, in address, (uint)Unsafe.SizeOf<Interop.sockaddr_un>(), path);
+        return socket;
+    }
 
-        // SAFETY: the kernel reads the structure whose length it is told.
-        unsafe
+    /// <summary>Connects to a socket that takes datagrams, such as a service manager's (sd_notify(3)).</summary>
+    /// <param name="address">The socket file, or behind an '@' a name of the abstract namespace; at most 107 bytes.</param>
+    /// <returns>The socket, which the caller disposes. Each packet that is sent is a datagram.</returns>
+    /// <exception cref="ArgumentException">The address is empty, too long or has a zero in it.</exception>
+    /// <exception cref="LinuxException">As for <see cref="Connect(string, UnixSocketType)"/>.</exception>
+    public static UnixSocket ConnectDatagrams(string address)
+    {
+        UnixSocket socket = Create(address, Interop.SOCK_DGRAM, out Interop.sockaddr_un place);
+        uint length = (uint)Unsafe.SizeOf<Interop.sockaddr_un>();
+        if (address[0] == '@')
         {
-            do
+            // An abstract name begins with a zero and has no end but the address's: unix(7).
+            length = (uint)(sizeof(ushort) + Encoding.UTF8.GetByteCount(address));
+
+            // SAFETY: the array has a first byte.
+            unsafe
             {
-                result = Interop.Connect(socket.Descriptor.Number, &address, (uint)sizeof(Interop.sockaddr_un));
+                place.sun_path[0] = 0;
             }
-            while (result != 0 && IsInterrupted);
         }
 
-        if (result == 0)
-        {
-            return socket;
-        }
-
-        LinuxException failure = LinuxException.FromLastError($"connect to {path}");
-        socket.Dispose();
-        throw failure;
+        Connect(socket, in place, length, address);
+        return socket;
     }
 
     /// <summary>Makes two sockets connected to each other (socketpair(2)).</summary>
@@ -258,7 +265,32 @@ public sealed class UnixSocket : IDisposable
         }
     }
 
-    private static UnixSocket Create(string path, UnixSocketType type, out Interop.sockaddr_un address)
+    private static void Connect(UnixSocket socket, in Interop.sockaddr_un address, uint length, string name)
+    {
+        int result;
+
+        // SAFETY: the kernel reads of the structure, which is pinned, the length that it is told and that is no longer.
+        unsafe
+        {
+            fixed (Interop.sockaddr_un* place = &address)
+            {
+                do
+                {
+                    result = Interop.Connect(socket.Descriptor.Number, place, length);
+                }
+                while (result != 0 && IsInterrupted);
+            }
+        }
+
+        if (result != 0)
+        {
+            LinuxException failure = LinuxException.FromLastError($"connect to {name}");
+            socket.Dispose();
+            throw failure;
+        }
+    }
+
+    private static UnixSocket Create(string path, int type, out Interop.sockaddr_un address)
     {
         byte[] name = Encoding.UTF8.GetBytes(path);
         if (name.Length is 0 or >= Interop.sockaddr_un.PathLength || name.Contains((byte)0))
@@ -277,7 +309,7 @@ public sealed class UnixSocket : IDisposable
             }
         }
 
-        int fd = Interop.Socket(Interop.AF_UNIX, (int)type | Interop.SOCK_CLOEXEC, 0);
+        int fd = Interop.Socket(Interop.AF_UNIX, type | Interop.SOCK_CLOEXEC, 0);
         return fd >= 0 ? new UnixSocket(fd) : throw LinuxException.FromLastError($"make a Unix socket for {path}");
     }
 

@@ -100,32 +100,62 @@ public sealed class HolderTests : IDisposable
 
         Await(() => Refusal(() => client.Advance("guest", s_secret, HoldStage.LetGo)) == HoldAnswer.NotTaken ? true : throw new HolderException(HoldAnswer.Taken, "not parted yet"));
         Assert.Equal(HoldAnswer.NotTaken, Refusal(() => client.Drop("guest", s_secret)));
-        Assert.Equal(HoldAnswer.NotTaken, Refusal(() => client.Put("guest", s_secret, HoldStage.LetGo, [])));
+        Assert.Equal(HoldAnswer.Taken, Refusal(() => client.Put("guest", s_secret, HoldStage.LetGo, [])));
         byte[] wrong = [.. s_secret];
         wrong[^1] ^= 1;
         Assert.Equal(HoldAnswer.Unknown, Refusal(() => client.Take("guest", wrong)));
         Assert.Equal(HoldAnswer.Unknown, Refusal(() => client.Take("other", s_secret)));
+        _ = Assert.Throws<IOException>(() => client.Burn("guest"));
         _ = client.Take("guest", s_secret);
         Assert.Equal(HoldAnswer.Backwards, Refusal(() => client.Advance("guest", s_secret, HoldStage.Offered)));
         client.Advance("guest", s_secret, HoldStage.Burnt);
         Assert.Equal(HoldAnswer.Backwards, Refusal(() => client.Advance("guest", s_secret, HoldStage.LetGo)));
-        Assert.Equal(HoldAnswer.Backwards, Refusal(() => client.Put("guest", s_secret, HoldStage.LetGo, [])));
     }
 
     [Fact]
-    public void What_a_connection_has_it_can_replace()
+    public void What_is_kept_is_not_replaced_and_its_connection_has_it_already()
     {
         Start();
         using var first = HolderClient.Connect(SocketPath);
         using var one = new EventFd();
         using var two = MemoryFile.Create("test", 4096);
         first.Put("guest", s_secret, HoldStage.LetGo, "one"u8, one.Descriptor);
-        first.Put("guest", s_secret, HoldStage.LetGo, "two"u8, two.Descriptor, one.Descriptor);
-        HeldRecord record = first.Take("guest", s_secret);
-        Assert.Equal("two"u8, record.Blob);
-        Assert.Equal(2, record.Descriptors.Length);
-        Assert.Equal(Inode(two.Descriptor), Inode(record.Descriptors[0]));
-        Array.ForEach(record.Descriptors, descriptor => descriptor.Dispose());
+        Assert.Equal(HoldAnswer.Taken, Refusal(() => first.Put("guest", s_secret, HoldStage.LetGo, "two"u8, two.Descriptor, one.Descriptor)));
+        Assert.Equal(HoldAnswer.Taken, Refusal(() => first.Take("guest", s_secret)));
+        first.Dispose();
+        using var second = HolderClient.Connect(SocketPath);
+        HeldRecord record = Await(() => second.Take("guest", s_secret));
+        Assert.Equal("one"u8, record.Blob);
+        Assert.Single(record.Descriptors).Dispose();
+    }
+
+    [Fact]
+    public async Task What_is_burnt_is_burnt_though_the_holder_stands_still_or_does_not_know_yet_that_it_was_let_go_of()
+    {
+        using PageferryProcess hold = PageferryProcess.Start("hold", "--socket", SocketPath);
+        await hold.WaitUntilAsync(() => hold.Output.Length > 0, "the holder listens");
+        using (var first = HolderClient.Connect(SocketPath))
+        {
+            first.Put("guest", s_secret, HoldStage.Offered, []);
+            OtherProcess.Stop(hold.Pid);
+            first.Burn("guest");
+            OtherProcess.Continue(hold.Pid);
+            Assert.Equal(HoldAnswer.Backwards, Refusal(() => first.Advance("guest", s_secret, HoldStage.LetGo)));
+        }
+
+        using (var first = HolderClient.Connect(SocketPath))
+        {
+            first.Put("other", s_secret, HoldStage.LetGo, []);
+            OtherProcess.Stop(hold.Pid);
+            first.Burn("other");
+        }
+
+        OtherProcess.Continue(hold.Pid);
+        using var second = HolderClient.Connect(SocketPath);
+        foreach (string name in (string[])["guest", "other"])
+        {
+            Assert.True(Await(() => Refusal(() => second.Take(name, s_secret)) == HoldAnswer.Unknown ? true : throw new HolderException(HoldAnswer.Taken, "not parted yet")));
+        }
     }
 
     [Fact]
@@ -141,6 +171,7 @@ public sealed class HolderTests : IDisposable
         }
 
         Assert.Equal(HoldAnswer.Full, Refusal(() => client.Put("one-more", s_secret, HoldStage.Offered, [], counter.Descriptor)));
+        client.Drop("many0", s_secret);
         client.Put("many0", s_secret, HoldStage.Offered, []);
         client.Put("one-more", s_secret, HoldStage.Offered, [], counter.Descriptor);
         client.Drop("one-more", s_secret);
@@ -223,7 +254,9 @@ public sealed class HolderTests : IDisposable
                 stranger.Send(packet.Length == 0 ? [0] : packet);
                 Assert.Equal(1, new Poll(stranger.Descriptor).Wait(10_000));
                 var answer = new byte[64];
-                Assert.True(stranger.Receive(answer, [], out _) is 0 or HoldPacket.HeaderBytes);
+                var claim = new FileDescriptor?[1];
+                Assert.True(stranger.Receive(answer, claim, out _) is 0 or HoldPacket.HeaderBytes);
+                claim[0]?.Dispose();
             },
             iter: 500,
             threads: 1);

@@ -1,5 +1,6 @@
 using System.Net;
 using System.Text.Json;
+using Pageferry.Linux;
 using Pageferry.Migration.Tests;
 using static Pageferry.EndToEnd.Tests.Command;
 
@@ -255,6 +256,60 @@ public sealed class ServeTests : IDisposable
         await again.MakePassesAsync(3);
     }
 
+    [Theory]
+    [InlineData("restart")]
+    [InlineData("kill")]
+    public async Task What_a_holder_kept_is_served_though_it_was_started_anew_by_systemd(string verb)
+    {
+        using Systemd systemd = await HoldUnderSystemdAsync();
+        using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "64M");
+        using GuestProcess destination = await GuestProcess.ReceiveAsync(B);
+        using PageferryProcess migrate = await MoveInPartAsync(source, destination, destination.Endpoint);
+        await DoAsync("vm", "pause", "--control", B);
+        await RestartAsync(systemd, verb);
+
+        // The source's connection is gone with the holder that it was to; the source lives.
+        await FailAsync("served already", "vm", "serve", "--holder", Holder, "--control", C);
+        source.Process.Kill();
+        using GuestProcess serving = await GuestProcess.ServeAsync(C, Holder);
+        await RestartAsync(systemd, verb);
+        await FailAsync("served already", "vm", "serve", "--holder", Holder, "--control", D);
+        await DoAsync("vm", "resume", "--control", B);
+        await destination.WaitForStateAsync("running");
+        await destination.MakePassesAsync(3);
+        await serving.Process.WaitForExitAsync();
+        Assert.Equal(0, serving.Process.ExitCode);
+        Assert.Empty(Secrets());
+        await AwaitStoredAsync(systemd, 0);
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task A_guest_that_its_source_took_back_is_served_by_no_holder_that_is_started_anew(bool wasStartedAnew)
+    {
+        using Systemd systemd = await HoldUnderSystemdAsync();
+        using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "64M");
+        using GuestProcess destination = await GuestProcess.ReceiveAsync(B);
+        using PageferryProcess migrate = await MoveInPartAsync(source, destination, destination.Endpoint);
+        await AwaitStoredAsync(systemd, 3);
+        if (wasStartedAnew)
+        {
+            await RestartAsync(systemd, "restart");
+        }
+
+        // Stopped, it answers nobody, and the guest does not wait for it.
+        OtherProcess.Stop(systemd.MainPid);
+        destination.Process.Kill();
+        await source.WaitAsync(status => status.GetProperty("migration").GetProperty("phase").GetString() == "postcopy_paused", "the source to notice");
+        await DoAsync("recover", "rollback", "--control", A, "--destination-is-fenced", "--yes");
+        await source.MakePassesAsync(1);
+        source.Process.Kill();
+        await RestartAsync(systemd, "kill");
+        await FailAsync("no source that is gone has left anything", "vm", "serve", "--holder", Holder, "--control", C);
+        await AwaitStoredAsync(systemd, 0);
+    }
+
     [Fact]
     public async Task Memory_without_a_file_is_refused_before_anything_is_done()
     {
@@ -273,6 +328,32 @@ public sealed class ServeTests : IDisposable
         Assert.False(holder.HasExited, holder.Errors);
         return holder;
     }
+
+    private async Task<Systemd> HoldUnderSystemdAsync()
+    {
+        Systemd systemd = await Systemd.StartOrSkipAsync(
+            _directory, $"Type=notify\nExecStart={PageferryProcess.Built} hold --socket {Holder}\nFileDescriptorStoreMax=64\nRestart=always\nRestartSec=50ms\nStandardOutput=append:{_directory.Path("holder.log")}");
+        Assert.True(systemd.Show("ActiveState") == "active", File.ReadAllText(_directory.Path("holder.log")));
+        return systemd;
+    }
+
+    /// <summary>Has systemd start the holder anew, or kills it and has systemd notice.</summary>
+    private async Task RestartAsync(Systemd systemd, string verb)
+    {
+        int before = systemd.MainPid;
+        if (verb == "kill")
+        {
+            OtherProcess.Kill(before);
+        }
+        else
+        {
+            systemd.Do(verb);
+        }
+
+        await systemd.WaitUntilAsync(() => systemd.Show("ActiveState") == "active" && systemd.MainPid is > 0 and int now && now != before, "the holder's next process");
+    }
+
+    private static Task AwaitStoredAsync(Systemd systemd, int count) => systemd.WaitUntilAsync(() => systemd.Show("NFileDescriptorStore") == $"{count}", $"{count} descriptors in the store");
 
     /// <summary>Moves a guest, until some of its pages have followed it.</summary>
     private async Task<PageferryProcess> MoveInPartAsync(GuestProcess source, GuestProcess destination, string to, params string[] options)

@@ -18,6 +18,7 @@ internal static class KernelHeaders
         #include <time.h>
         #include <unistd.h>
         #include <sys/eventfd.h>
+        #include <sys/file.h>
         #include <sys/mman.h>
         #include <sys/socket.h>
         #include <sys/syscall.h>

@@ -81,4 +81,43 @@ public class MemoryFileTests
         Assert.Equal(Errno.EINVAL, Assert.Throws<LinuxException>(() => MappedRegion.MapShared(file.Descriptor, 1, s_page)).Errno);
         Assert.Equal(Errno.EINVAL, Assert.Throws<LinuxException>(() => MemoryFile.Create(new string('x', 300), s_page)).Errno);
     }
+
+    [Fact]
+    public void One_opening_at_a_time_is_locked_and_the_lock_goes_where_it_is_sent()
+    {
+        using var file = MemoryFile.Create("test", s_page);
+        (UnixSocket mine, UnixSocket other) = UnixSocket.CreatePair(UnixSocketType.SequencedPackets);
+        using (mine)
+        using (other)
+        {
+            using (FileDescriptor locked = file.TryOpenLocked()!)
+            {
+                Assert.Null(file.TryOpenLocked());
+                mine.Send("x"u8, locked);
+            }
+
+            Assert.Null(file.TryOpenLocked());
+            var received = new FileDescriptor?[1];
+            Assert.Equal(1, other.Receive(new byte[1], received, out _));
+            Assert.Null(file.TryOpenLocked());
+            received[0]!.Dispose();
+        }
+
+        using FileDescriptor? again = file.TryOpenLocked();
+        Assert.NotNull(again);
+    }
+
+    [Fact]
+    public void A_fixed_file_keeps_its_length()
+    {
+        using var file = MemoryFile.CreateFixed("test", 100);
+        Assert.True(file.IsFixed);
+        Assert.NotEqual(0, Interop.Ftruncate(file.Descriptor.Number, 99));
+        Assert.NotEqual(0, Interop.Ftruncate(file.Descriptor.Number, 101));
+        using var taken = MemoryFile.FromDescriptor(file.Descriptor.Duplicate(), "taken");
+        Assert.True(taken.IsFixed);
+        Assert.Equal(100UL, taken.Length);
+        using var changing = MemoryFile.Create("test", 100);
+        Assert.False(changing.IsFixed);
+    }
 }

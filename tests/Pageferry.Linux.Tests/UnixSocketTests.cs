@@ -242,4 +242,26 @@ public sealed class UnixSocketTests : IDisposable
     private static uint EffectiveId(string line) => uint.Parse(
         File.ReadLines("/proc/self/status").Single(status => status.StartsWith(line, StringComparison.Ordinal)).Split('\t')[2],
         CultureInfo.InvariantCulture);
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Datagrams_go_to_a_path_and_to_an_abstract_name(bool isAbstract)
+    {
+        string address = isAbstract ? $"@{SocketPath}" : SocketPath;
+        Assert.Equal(isAbstract ? Errno.ECONNREFUSED : Errno.ENOENT, Assert.Throws<LinuxException>(() => UnixSocket.ConnectDatagrams(address)).Errno);
+        using var receiving = new System.Net.Sockets.Socket(System.Net.Sockets.AddressFamily.Unix, System.Net.Sockets.SocketType.Dgram, System.Net.Sockets.ProtocolType.Unspecified);
+        receiving.Bind(new System.Net.Sockets.UnixDomainSocketEndPoint(isAbstract ? $"\0{SocketPath}" : SocketPath));
+        using (var sending = UnixSocket.ConnectDatagrams(address))
+        {
+            Assert.True(sending.TrySendPacket("one"u8));
+            Assert.True(sending.TrySendPacket("two"u8));
+        }
+
+        var bytes = new byte[64];
+        Assert.Equal(3, receiving.Receive(bytes));
+        Assert.Equal("one"u8, bytes.AsSpan(0, 3));
+        Assert.Equal(3, receiving.Receive(bytes));
+        Assert.Equal("two"u8, bytes.AsSpan(0, 3));
+    }
 }

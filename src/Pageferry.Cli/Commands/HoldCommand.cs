@@ -34,13 +34,23 @@ internal static class HoldCommand
     {
         using var end = new EventFd();
         using CancellationTokenRegistration registration = cancellation.Register(end.Signal);
-        using (var holder = Holder.Listen(path))
+        var manager = ServiceManager.FromEnvironment();
+        List<(string Name, FileDescriptor Descriptor)> stored = manager is null ? [] : ServiceManager.TakeStored(Holder.MostStored);
+        bool hasStore = manager?.TryStore() == true;
+        using (var holder = Holder.Listen(path, manager: hasStore ? manager : null))
         {
-            output.Write("listening", $"Keeps what it is given at {path}, until it is ended: then that is gone");
+            foreach (string refused in holder.TakeBack(stored))
+            {
+                output.Write("refused", refused);
+            }
+
+            output.Write("listening", $"Keeps what it is given at {path}, {(hasStore ? "until its service is stopped: the service manager stores it while it is started anew" : "until it is ended: then that is gone")}");
+            manager?.Tell("READY=1");
 
             // What the command line took is not needed any more; this process may wait for months.
             GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
             holder.Run(end.Descriptor);
+            manager?.Tell("STOPPING=1");
         }
 
         cancellation.ThrowIfCancellationRequested();

@@ -23,4 +23,7 @@ internal enum HoldAnswer : byte
 
     /// <summary>The packet is none that a holder knows.</summary>
     Malformed,
+
+    /// <summary>The service manager does not store it: it would be lost with the holder's process.</summary>
+    NotStored,
 }

@@ -4,12 +4,12 @@ namespace Pageferry.Cli;
 
 /// <summary>
 /// A packet to a holder or from it. To it: version, verb, stage and the name's length, a byte each; the secret; the name; the blob. From it: version, answer, stage and 0; the
-/// blob. Descriptors come along.
+/// blob. Descriptors come along; to who puts or takes a record also, as the last one, the opening of its file (<see cref="HeldFile"/>) that makes it be its process's.
 /// </summary>
 internal static class HoldPacket
 {
     /// <summary>The version of what is said.</summary>
-    internal const byte Version = 1;
+    internal const byte Version = 2;
 
     /// <summary>Bytes of a secret.</summary>
     internal const int SecretBytes = 32;

@@ -9,6 +9,6 @@ internal enum HoldStage : byte
     /// <summary>It is kept until it is dropped. When the connection that has it ends, another one may take it.</summary>
     LetGo,
 
-    /// <summary>Nobody gets it any more: it goes with the connection.</summary>
+    /// <summary>Nobody gets it any more: it goes with the connection. Who has it may say so without the holder (<see cref="HeldFile.Burn"/>).</summary>
     Burnt,
 }

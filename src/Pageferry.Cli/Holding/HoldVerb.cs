@@ -3,7 +3,7 @@ namespace Pageferry.Cli;
 /// <summary>What a holder is asked.</summary>
 internal enum HoldVerb : byte
 {
-    /// <summary>Keeps a blob and descriptors under a name. What this connection has under it already is replaced.</summary>
+    /// <summary>Keeps a blob and descriptors under a name that nothing is kept under, and has them be this connection's.</summary>
     Put = 1,
 
     /// <summary>Hands them out, and has them be this connection's.</summary>

@@ -1,3 +1,4 @@
+using System.Globalization;
 using Pageferry.Linux;
 
 namespace Pageferry.Cli;
@@ -17,22 +18,27 @@ internal sealed class Holder : IDisposable
     /// <summary>The most descriptors under all names: as many files as a process may have open by default, less those of its own and of one packet.</summary>
     internal const int MostDescriptors = 768;
 
+    /// <summary>The most descriptors that a holder stores: those of its records, and of each the file that says what it is.</summary>
+    internal const int MostStored = MostDescriptors + MostEntries;
+
     private readonly UnixSocket _listening;
     private readonly string _path;
     private readonly TimeSpan _patience;
     private readonly uint _user;
     private readonly Dictionary<string, HeldEntry> _entries = new(MostEntries, StringComparer.Ordinal);
     private readonly List<HoldClient> _clients = new(MostClients);
+    private readonly ServiceManager? _manager;
     private readonly byte[] _packet = new byte[HoldPacket.MostBytes + 1];
     private readonly FileDescriptor?[] _received = new FileDescriptor?[HoldPacket.MostDescriptors];
     private int _descriptors;
 
-    private Holder(UnixSocket listening, string path, TimeSpan patience, uint user)
+    private Holder(UnixSocket listening, string path, TimeSpan patience, uint user, ServiceManager? manager)
     {
         _listening = listening;
         _path = path;
         _patience = patience;
         _user = user;
+        _manager = manager;
     }
 
     /// <summary>How long a connection that has nothing may be silent.</summary>
@@ -41,9 +47,10 @@ internal sealed class Holder : IDisposable
     /// <summary>Begins to listen.</summary>
     /// <param name="path">The socket's path. A socket left by a process that died is replaced; nothing else is.</param>
     /// <param name="patience">How long a connection that has nothing may be silent; null for <see cref="Patience"/>.</param>
+    /// <param name="manager">Stores what is kept, for the holder that comes after this one; null if nobody does.</param>
     /// <returns>The holder, which the caller disposes.</returns>
     /// <exception cref="CommandException">The path is taken or can't be made.</exception>
-    internal static Holder Listen(string path, TimeSpan? patience = null)
+    internal static Holder Listen(string path, TimeSpan? patience = null, ServiceManager? manager = null)
     {
         Clear(path);
         UnixSocket? listening = null;
@@ -57,7 +64,7 @@ internal sealed class Holder : IDisposable
             using (mine)
             using (other)
             {
-                return new Holder(listening, path, patience ?? Patience, mine.GetPeer().UserId);
+                return new Holder(listening, path, patience ?? Patience, mine.GetPeer().UserId, manager);
             }
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
@@ -65,6 +72,42 @@ internal sealed class Holder : IDisposable
             listening?.Dispose();
             throw new CommandException($"Could not make the holder's socket {path}: {e.Message} Choose a path in a directory that exists and that you may write, such as /tmp/holder.sock.");
         }
+    }
+
+    /// <summary>Takes back what a holder before this one had stored. Called before <see cref="Run"/>.</summary>
+    /// <param name="stored">Descriptors by their names; owned by the holder.</param>
+    /// <returns>For each record that is there and was not taken back, why. It is left in the store, for a build that knows it.</returns>
+    internal List<string> TakeBack(IEnumerable<(string Name, FileDescriptor Descriptor)> stored)
+    {
+        var refused = new List<string>();
+        foreach (IGrouping<string, (string Name, FileDescriptor Descriptor)> of in stored.GroupBy(static one => RecordOf(one.Name), StringComparer.Ordinal))
+        {
+            var parts = new Dictionary<string, FileDescriptor>(StringComparer.Ordinal);
+            bool isDouble = false;
+            foreach ((string part, FileDescriptor descriptor) in of)
+            {
+                if (!parts.TryAdd(part, descriptor))
+                {
+                    isDouble = true;
+                    descriptor.Dispose();
+                }
+            }
+
+            try
+            {
+                TakeBack(of.Key, isDouble ? throw new InvalidDataException("more than one is stored under that name.") : parts);
+            }
+            catch (InvalidDataException e)
+            {
+                refused.Add($"'{of.Key}' was not taken back: {e.Message}");
+                foreach (FileDescriptor descriptor in parts.Values)
+                {
+                    descriptor.Dispose();
+                }
+            }
+        }
+
+        return refused;
     }
 
     /// <summary>Serves until it is told to end.</summary>
@@ -108,7 +151,7 @@ internal sealed class Holder : IDisposable
         }
     }
 
-    /// <summary>Closes all connections and all that is kept, and removes the socket.</summary>
+    /// <summary>Closes all connections and all that is kept, and removes the socket. What is stored stays stored.</summary>
     public void Dispose()
     {
         File.Delete(_path);
@@ -144,6 +187,11 @@ internal sealed class Holder : IDisposable
         throw new CommandException($"Could not make the holder's socket {path}: a holder listens there already. Use that one, or choose another path.");
     }
 
+    /// <summary>What a descriptor is stored as: the record's name, and its position in it; 0 is the record's file.</summary>
+    private static string PartOf(string name, int position) => string.Create(CultureInfo.InvariantCulture, $"{name}.{position}");
+
+    private static string RecordOf(string part) => part[..Math.Max(0, part.LastIndexOf('.'))];
+
     /// <returns>Milliseconds until the first connection has been silent for too long; -1 if none can be.</returns>
     private int Timeout()
     {
@@ -169,6 +217,8 @@ internal sealed class Holder : IDisposable
             uint user = socket.GetPeer().UserId;
             if (_clients.Count < MostClients && (user == _user || user == 0))
             {
+                // Who has a record may have burnt it, and have no connection: that of a holder before this one.
+                Forget();
                 _clients.Add(new HoldClient(socket, Environment.TickCount64));
             }
             else
@@ -187,21 +237,90 @@ internal sealed class Holder : IDisposable
     private void Part(HoldClient client)
     {
         client.Dispose();
-        foreach ((string name, HeldEntry entry) in _entries.Where(entry => entry.Value.Owner == client).ToArray())
+        foreach (HeldEntry entry in _entries.Values)
         {
-            entry.Owner = null;
-            if (entry.Stage != HoldStage.LetGo)
-            {
-                Remove(name, entry);
-            }
+            entry.Owner = entry.Owner == client ? null : entry.Owner;
+        }
+
+        Forget();
+    }
+
+    /// <summary>Forgets what no connection has and nobody may get.</summary>
+    private void Forget()
+    {
+        foreach (HeldEntry entry in _entries.Values.Where(static entry => entry.Owner is null && entry.File.Stage != HoldStage.LetGo).ToArray())
+        {
+            Remove(entry);
         }
     }
 
-    private void Remove(string name, HeldEntry entry)
+    private void Remove(HeldEntry entry)
     {
-        _ = _entries.Remove(name);
+        // First, so that it is not taken back if the store still has it.
+        entry.File.Advance(HoldStage.Burnt);
+        RemoveStored(entry.File);
+        _ = _entries.Remove(entry.File.Name);
         _descriptors -= entry.Descriptors.Length;
         entry.Dispose();
+    }
+
+    private void RemoveStored(HeldFile file)
+    {
+        for (int part = file.Descriptors; part >= 0; part--)
+        {
+            _manager?.Remove(PartOf(file.Name, part));
+        }
+    }
+
+    private void TakeBack(string name, Dictionary<string, FileDescriptor> parts)
+    {
+        if (!parts.Remove(PartOf(name, 0), out FileDescriptor? first))
+        {
+            throw new InvalidDataException("the file that says what it is is missing.");
+        }
+
+        HeldFile? file = null;
+        try
+        {
+            file = HeldFile.Open(first);
+            if (file.Name != name)
+            {
+                throw new InvalidDataException($"it is '{file.Name}'.");
+            }
+
+            if (file.Stage != HoldStage.LetGo)
+            {
+                // As when its connection ends.
+                file.Advance(HoldStage.Burnt);
+                RemoveStored(file);
+                file.Dispose();
+                foreach (FileDescriptor descriptor in parts.Values)
+                {
+                    descriptor.Dispose();
+                }
+
+                return;
+            }
+
+            if (parts.Count != file.Descriptors || !Enumerable.Range(1, file.Descriptors).All(i => parts.ContainsKey(PartOf(name, i))))
+            {
+                throw new InvalidDataException($"it has {file.Descriptors} descriptors, and {parts.Count} are there.");
+            }
+
+            if (_entries.Count == MostEntries || _descriptors + file.Descriptors > MostDescriptors)
+            {
+                throw new InvalidDataException("there is no room for it.");
+            }
+        }
+        catch
+        {
+            file?.Dispose();
+            first.Dispose();
+            throw;
+        }
+
+        _entries.Add(name, new HeldEntry(file, [.. Enumerable.Range(1, file.Descriptors).Select(i => parts[PartOf(name, i)])]));
+        _descriptors += file.Descriptors;
     }
 
     /// <returns>Whether the connection goes on.</returns>
@@ -226,56 +345,77 @@ internal sealed class Holder : IDisposable
         client.Spoke = Environment.TickCount64;
         FileDescriptor[] descriptors = [.. _received.AsSpan(0, count)!];
         HeldEntry? handedOut = null;
-        HoldAnswer answer = HoldPacket.TryRead(_packet.AsSpan(0, length), out HoldQuestion question) && (count == 0 || question.Verb == HoldVerb.Put)
-            ? Obey(client, question, descriptors, out handedOut)
-            : HoldAnswer.Malformed;
+        FileDescriptor? claim = null;
+        HoldAnswer answer = HoldAnswer.Malformed;
+        if (HoldPacket.TryRead(_packet.AsSpan(0, length), out HoldQuestion question) && (count == 0 || question.Verb == HoldVerb.Put))
+        {
+            try
+            {
+                answer = Obey(client, question, descriptors, out handedOut, out claim);
+            }
+            catch (IOException)
+            {
+                // Too many open files, or no memory.
+                answer = HoldAnswer.Full;
+            }
+        }
+
         if (answer != HoldAnswer.Done || question.Verb != HoldVerb.Put)
         {
             Array.ForEach(descriptors, static descriptor => descriptor.Dispose());
         }
 
-        byte[] header = [HoldPacket.Version, (byte)answer, (byte)(handedOut?.Stage ?? default), 0];
-        try
+        byte[] header = [HoldPacket.Version, (byte)answer, (byte)(handedOut is null ? default : HoldStage.LetGo), 0];
+        using (claim)
         {
-            return client.Socket.TrySendPacket(handedOut is null ? header : [.. header, .. handedOut.Blob], handedOut?.Descriptors) && answer != HoldAnswer.Malformed;
-        }
-        catch (LinuxException)
-        {
-            return false;
+            try
+            {
+                return client.Socket.TrySendPacket(handedOut is null ? header : [.. header, .. handedOut.File.ReadBlob()], [.. handedOut?.Descriptors ?? [], .. claim is null ? [] : new[] { claim }])
+                    && answer != HoldAnswer.Malformed;
+            }
+            catch (LinuxException)
+            {
+                return false;
+            }
         }
     }
 
-    private HoldAnswer Obey(HoldClient client, HoldQuestion question, FileDescriptor[] descriptors, out HeldEntry? handedOut)
+    private HoldAnswer Obey(HoldClient client, HoldQuestion question, FileDescriptor[] descriptors, out HeldEntry? handedOut, out FileDescriptor? claim)
     {
         handedOut = null;
+        claim = null;
         bool exists = _entries.TryGetValue(question.Name, out HeldEntry? entry);
-        if (question.Verb == HoldVerb.Put && !exists)
+        if (question.Verb == HoldVerb.Put)
         {
-            if (_entries.Count == MostEntries || _descriptors + descriptors.Length > MostDescriptors)
-            {
-                return HoldAnswer.Full;
-            }
-
-            entry = new HeldEntry(question.Secret.ToArray()) { Stage = question.Stage, Owner = client };
-            _entries.Add(question.Name, entry);
-            client.Entries++;
-            Fill(entry, question, descriptors);
-            return HoldAnswer.Done;
+            return exists ? HoldAnswer.Taken : Put(client, question, descriptors, out claim);
         }
 
         if (!exists || !entry!.Knows(question.Secret))
         {
-            return question.Verb == HoldVerb.Put ? HoldAnswer.Taken : HoldAnswer.Unknown;
+            return HoldAnswer.Unknown;
         }
 
-        if (entry.Owner is { } owner && owner != client)
+        if (entry.Owner is { } owner && (owner != client || question.Verb == HoldVerb.Take))
         {
             return HoldAnswer.Taken;
         }
 
+        HoldStage stage = entry.File.Stage;
+        if (entry.Owner is null && stage != HoldStage.LetGo)
+        {
+            Remove(entry);
+            return HoldAnswer.Unknown;
+        }
+
         if (question.Verb == HoldVerb.Take)
         {
-            client.Entries += entry.Owner is null ? 1 : 0;
+            claim = entry.File.TryClaim();
+            if (claim is null)
+            {
+                return HoldAnswer.Taken;
+            }
+
+            client.Entries++;
             entry.Owner = client;
             handedOut = entry;
             return HoldAnswer.Done;
@@ -289,32 +429,51 @@ internal sealed class Holder : IDisposable
         if (question.Verb == HoldVerb.Drop)
         {
             client.Entries--;
-            Remove(question.Name, entry);
+            Remove(entry);
             return HoldAnswer.Done;
         }
 
-        if (question.Stage < entry.Stage)
+        if (question.Stage < stage)
         {
             return HoldAnswer.Backwards;
         }
 
-        if (question.Verb == HoldVerb.Put)
-        {
-            if (_descriptors - entry.Descriptors.Length + descriptors.Length > MostDescriptors)
-            {
-                return HoldAnswer.Full;
-            }
-
-            Fill(entry, question, descriptors);
-        }
-
-        entry.Stage = question.Stage;
+        entry.File.Advance(question.Stage);
         return HoldAnswer.Done;
     }
 
-    private void Fill(HeldEntry entry, HoldQuestion question, FileDescriptor[] descriptors)
+    private HoldAnswer Put(HoldClient client, HoldQuestion question, FileDescriptor[] descriptors, out FileDescriptor? claim)
     {
-        _descriptors += descriptors.Length - entry.Descriptors.Length;
-        entry.Fill(question.Blob.ToArray(), descriptors);
+        claim = null;
+        if (_entries.Count == MostEntries || _descriptors + descriptors.Length > MostDescriptors)
+        {
+            return HoldAnswer.Full;
+        }
+
+        string name = question.Name;
+        var file = HeldFile.Create(name, question.Secret, question.Blob, descriptors.Length);
+        try
+        {
+            file.Advance(question.Stage);
+            claim = file.TryClaim();
+        }
+        catch (IOException)
+        {
+            file.Dispose();
+            throw;
+        }
+
+        if (_manager?.TryStore([(PartOf(name, 0), file.Descriptor), .. descriptors.Select((descriptor, i) => (PartOf(name, i + 1), descriptor))]) == false)
+        {
+            claim!.Dispose();
+            claim = null;
+            file.Dispose();
+            return HoldAnswer.NotStored;
+        }
+
+        _entries.Add(name, new HeldEntry(file, descriptors) { Owner = client });
+        _descriptors += descriptors.Length;
+        client.Entries++;
+        return HoldAnswer.Done;
     }
 }

@@ -3,8 +3,8 @@ using Pageferry.Linux;
 namespace Pageferry.Cli;
 
 /// <summary>
-/// A connection to a holder. What is put or taken through it is its, and nobody else's, as long as it lives; when it ends, by its disposal or with its process, what was let go of
-/// may be taken by another, and the rest is gone. From any thread.
+/// A connection to a holder. What is put or taken through it is its, and nobody else's, until it is disposed or its process ends, be the holder's process another one by then:
+/// what was let go of may then be taken by another, and the rest is gone. From any thread.
 /// </summary>
 internal sealed class HolderClient : IDisposable
 {
@@ -14,7 +14,10 @@ internal sealed class HolderClient : IDisposable
     private readonly UnixSocket _socket;
     private readonly Lock _asking = new();
     private readonly byte[] _packet = new byte[HoldPacket.MostBytes];
-    private readonly FileDescriptor?[] _descriptors = new FileDescriptor?[HoldPacket.MostDescriptors];
+    private readonly FileDescriptor?[] _descriptors = new FileDescriptor?[HoldPacket.MostDescriptors + 1];
+
+    /// <summary>Of each record that this connection has, the opening of its file that makes it so (<see cref="HeldFile"/>).</summary>
+    private readonly Dictionary<string, FileDescriptor> _claims = new(StringComparer.Ordinal);
     private bool _isLost;
 
     private HolderClient(UnixSocket socket, string path)
@@ -26,8 +29,8 @@ internal sealed class HolderClient : IDisposable
     /// <summary>Where the holder listens.</summary>
     internal string Path { get; }
 
-    /// <summary>The holder's process; 0 where this process can't see it.</summary>
-    internal int HolderPid => _socket.GetPeer().ProcessId;
+    /// <summary>Whether the holder's process that this connects to has ended.</summary>
+    internal bool IsEnded => new Poll(_socket.Descriptor).Wait(0) > 0;
 
     /// <summary>Connects.</summary>
     /// <param name="path">Where the holder listens.</param>
@@ -56,7 +59,7 @@ internal sealed class HolderClient : IDisposable
     }
 
     /// <summary>Has descriptors kept. When this returns, they are.</summary>
-    /// <param name="name">Under which name (<see cref="HoldPacket.IsName"/>); what this connection has under it is replaced.</param>
+    /// <param name="name">Under which name (<see cref="HoldPacket.IsName"/>).</param>
     /// <param name="secret">What is to prove that somebody may have them: <see cref="HoldPacket.SecretBytes"/> bytes.</param>
     /// <param name="stage">How far they have been let go of.</param>
     /// <param name="blob">What to keep beside them: up to <see cref="HoldPacket.MostBlob"/> bytes.</param>
@@ -82,6 +85,17 @@ internal sealed class HolderClient : IDisposable
     /// <exception cref="HolderException">It is not, or the holder did not answer, and it may be.</exception>
     internal void Advance(string name, ReadOnlySpan<byte> secret, HoldStage stage) => _ = Ask(HoldVerb.Advance, name, secret, stage, [], []);
 
+    /// <summary>Has nobody get any more what this connection has. That is so when this returns, and needs no holder: none hears of it before it looks.</summary>
+    /// <param name="name">Under which name.</param>
+    /// <exception cref="IOException">It is not known to be so.</exception>
+    internal void Burn(string name)
+    {
+        lock (_asking)
+        {
+            HeldFile.Burn(_claims.TryGetValue(name, out FileDescriptor? claim) ? claim : throw new IOException($"Could not burn '{name}': this connection does not have it."));
+        }
+    }
+
     /// <summary>Has the holder close and forget what this connection has.</summary>
     /// <param name="name">Under which name.</param>
     /// <param name="secret">Its secret.</param>
@@ -89,7 +103,19 @@ internal sealed class HolderClient : IDisposable
     internal void Drop(string name, ReadOnlySpan<byte> secret) => _ = Ask(HoldVerb.Drop, name, secret, default, [], []);
 
     /// <summary>Closes the connection.</summary>
-    public void Dispose() => _socket.Dispose();
+    public void Dispose()
+    {
+        lock (_asking)
+        {
+            foreach (FileDescriptor claim in _claims.Values)
+            {
+                claim.Dispose();
+            }
+
+            _claims.Clear();
+            _socket.Dispose();
+        }
+    }
 
     private HeldRecord Ask(HoldVerb verb, string name, ReadOnlySpan<byte> secret, HoldStage stage, ReadOnlySpan<byte> blob, ReadOnlySpan<FileDescriptor> descriptors)
     {
@@ -123,17 +149,32 @@ internal sealed class HolderClient : IDisposable
             }
 
             FileDescriptor[] received = [.. _descriptors.AsSpan(0, count)!];
-            if (length < HoldPacket.HeaderBytes || _packet[0] != HoldPacket.Version || !Enum.IsDefined((HoldStage)_packet[2]))
+            var answer = (HoldAnswer)_packet[1];
+            bool isClaim = answer == HoldAnswer.Done && verb is HoldVerb.Put or HoldVerb.Take;
+            if (length < HoldPacket.HeaderBytes || _packet[0] != HoldPacket.Version || !Enum.IsDefined((HoldStage)_packet[2]) || (isClaim && count == 0))
             {
                 _isLost = true;
                 Array.ForEach(received, static descriptor => descriptor.Dispose());
                 throw Lost(what, inner: null);
             }
 
-            var answer = (HoldAnswer)_packet[1];
-            return answer == HoldAnswer.Done
-                ? new HeldRecord((HoldStage)_packet[2], _packet[HoldPacket.HeaderBytes..length], received)
-                : throw new HolderException(answer, $"The holder at {Path} did not {what}: {Explain(answer)}");
+            if (answer != HoldAnswer.Done)
+            {
+                throw new HolderException(answer, $"The holder at {Path} did not {what}: {Explain(answer)}");
+            }
+
+            if (verb == HoldVerb.Drop && _claims.Remove(name, out FileDescriptor? dropped))
+            {
+                dropped.Dispose();
+            }
+
+            if (isClaim)
+            {
+                _claims.Add(name, received[^1]);
+                received = received[..^1];
+            }
+
+            return new HeldRecord((HoldStage)_packet[2], _packet[HoldPacket.HeaderBytes..length], received);
         }
     }
 
@@ -147,6 +188,7 @@ internal sealed class HolderClient : IDisposable
         HoldAnswer.Full => $"it has no room for more than {Holder.MostEntries} names and {Holder.MostDescriptors} descriptors. Start another one, at another path.",
         HoldAnswer.NotTaken => "this process has not taken it.",
         HoldAnswer.Backwards => "it has gone further already.",
+        HoldAnswer.NotStored => "its service manager has no room for it, or does not answer. Give its unit a larger FileDescriptorStoreMax=, or none at all.",
         HoldAnswer.Malformed => "it does not know such a question. It may be of another version of pageferry.",
         _ => $"it answered {(byte)answer}, which this build does not know.",
     };

@@ -15,8 +15,6 @@ internal sealed class HolderKeeper : ISourceKeeper, IDisposable
     private readonly string _name;
     private readonly byte[] _secret;
     private HolderClient? _client;
-    private int _holder;
-    private bool _isLetGo;
 
     /// <summary>Makes a keeper for a guest that leaves.</summary>
     /// <param name="path">The holder's socket.</param>
@@ -61,8 +59,6 @@ internal sealed class HolderKeeper : ISourceKeeper, IDisposable
         _name = name;
         _secret = secret;
         _client = client;
-        _holder = client.HolderPid;
-        _isLetGo = true;
     }
 
     /// <inheritdoc/>
@@ -75,7 +71,6 @@ internal sealed class HolderKeeper : ISourceKeeper, IDisposable
         }
 
         _client = HolderClient.Connect(_path);
-        _holder = _client.HolderPid;
         using MemoryFile state = WriteState(record.State.Span);
         using FileDescriptor memory = _memory.DuplicateFile();
         _client.Put(_name, _secret, HoldStage.Offered, blob, memory, state.Descriptor);
@@ -83,28 +78,20 @@ internal sealed class HolderKeeper : ISourceKeeper, IDisposable
     }
 
     /// <inheritdoc/>
-    public void LetGo()
-    {
-        _isLetGo = true;
-        _client!.Advance(_name, _secret, HoldStage.LetGo);
-    }
+    public void LetGo() => _client!.Advance(_name, _secret, HoldStage.LetGo);
 
     /// <inheritdoc/>
     public void Burn()
     {
-        // What was never let go of goes with its connection, and nobody gets it before.
-        if (_isLetGo && !TryBurn())
-        {
-            throw new IOException($"The holder at {_path} (process {_holder}) does not say that nobody can serve the guest any more. Have it go on, or end it.");
-        }
-
+        // Whatever the holder does meanwhile, be it stopped, gone or started anew: it finds it burnt.
+        _client!.Burn(_name);
         End();
     }
 
     /// <inheritdoc/>
     public void Drop()
     {
-        _client!.Drop(_name, _secret);
+        _client!.Burn(_name);
         End();
     }
 
@@ -121,57 +108,20 @@ internal sealed class HolderKeeper : ISourceKeeper, IDisposable
 
     private void End()
     {
+        bool isOther = _client!.IsEnded;
         Dispose();
         HoldSecret.Remove(_path, _name);
-    }
-
-    /// <returns>Whether nobody can serve the guest any more: the holder said so, or is gone with all that it kept.</returns>
-    private bool TryBurn()
-    {
-        try
+        if (isOther)
         {
-            _client!.Advance(_name, _secret, HoldStage.Burnt);
-            return true;
-        }
-        catch (HolderException)
-        {
-            // This connection says nothing any more; another one may.
-            _client!.Dispose();
-        }
-
-        try
-        {
-            _client = HolderClient.Connect(_path);
-            if (_client.HolderPid == _holder)
+            try
             {
-                Array.ForEach(_client.Take(_name, _secret).Descriptors, static descriptor => descriptor.Dispose());
-                _client.Advance(_name, _secret, HoldStage.Burnt);
-                return true;
+                // A holder that came after the one it was put at knows of no connection that has ended; one that comes has it look.
+                HolderClient.Connect(_path).Dispose();
             }
-        }
-        catch (HolderException e) when (e.Answer == HoldAnswer.Unknown)
-        {
-            return true;
-        }
-        catch (HolderException)
-        {
-            // It is not there, or does not answer.
-        }
-
-        return HasEnded(_holder);
-    }
-
-    /// <summary>Whether a process has certainly ended: its descriptors are closed then.</summary>
-    private static bool HasEnded(int pid)
-    {
-        try
-        {
-            return pid > 0 && (!Directory.Exists($"/proc/{pid}") || File.ReadLines($"/proc/{pid}/status").Any(static line => line.StartsWith("State:\tZ", StringComparison.Ordinal)));
-        }
-        catch (IOException)
-        {
-            // It ended while it was looked at; the next look tells.
-            return false;
+            catch (HolderException)
+            {
+                // One that comes later looks when it takes back.
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ namespace Pageferry.Linux;
 internal static partial class Interop
 {
     internal const uint MFD_CLOEXEC = 1;
+    internal const uint MFD_ALLOW_SEALING = 2;
     internal const uint MFD_HUGETLB = 4;
     internal const uint MFD_HUGE_2MB = 21u << 26;
 

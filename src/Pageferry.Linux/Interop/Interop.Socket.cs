@@ -6,6 +6,7 @@ internal static partial class Interop
 {
     internal const int AF_UNIX = 1;
     internal const int SOCK_STREAM = 1;
+    internal const int SOCK_DGRAM = 2;
     internal const int SOCK_SEQPACKET = 5;
 
     /// <summary>The same value on x86-64 and arm64.</summary>
