@@ -571,7 +571,7 @@ internal sealed class SeparateArrival : IArrival
     {
         RecordedMigration? recorded = received.Length == 0
             ? null
-            : JsonSerializer.Deserialize(BytesFile.Read(Along(call, received), call.Count ?? 0, RecordedMigration.MostBytes, "A report"), CliJson.Default.RecordedMigration);
+            : JsonSerializer.Deserialize(BytesFile.Read(Along(call, received), call.Count ?? 0, RecordedMigration.MostBytes, "the report"), CliJson.Default.RecordedMigration);
         lock (_gate)
         {
             _recorded = recorded;

@@ -11,9 +11,6 @@ namespace Pageferry.Cli;
 /// </summary>
 internal sealed class SharedGuest : IDisposable
 {
-    /// <summary>The largest machine state that the protocol has.</summary>
-    private const ulong MostState = 16 << 20;
-
     private readonly MemoryFile _recordFile;
     private readonly NativeBuffer _buffer;
     private readonly GuestViewShare _share;
@@ -81,7 +78,7 @@ internal sealed class SharedGuest : IDisposable
     /// <param name="length">How many bytes it has.</param>
     internal void Load(FileDescriptor file, ulong length)
     {
-        Hosted.Machine.LoadState(BytesFile.Read(file, length, MostState, "A machine state"));
+        Hosted.Machine.LoadState(BytesFile.Read(file, length, MigrationSource.MostStateBytes, "the machine state"));
     }
 
     /// <summary>Stops the guest, which was taken out, and saves what is here of it.</summary>

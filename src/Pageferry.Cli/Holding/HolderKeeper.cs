@@ -1,5 +1,4 @@
 using System.Text.Json;
-using Microsoft.Win32.SafeHandles;
 using Pageferry.Linux;
 using Pageferry.Memory;
 using Pageferry.Migration;
@@ -71,7 +70,7 @@ internal sealed class HolderKeeper : ISourceKeeper, IDisposable
         }
 
         _client = HolderClient.Connect(_path);
-        using MemoryFile state = WriteState(record.State.Span);
+        using MemoryFile state = BytesFile.Write("machine-state", record.State.Span);
         using FileDescriptor memory = _memory.DuplicateFile();
         _client.Put(_name, _secret, HoldStage.Offered, blob, memory, state.Descriptor);
         HoldSecret.Write(_path, _name, _secret);
@@ -97,14 +96,6 @@ internal sealed class HolderKeeper : ISourceKeeper, IDisposable
 
     /// <summary>Closes the connection: what was let go of may then be taken by another process.</summary>
     public void Dispose() => _client?.Dispose();
-
-    private static MemoryFile WriteState(ReadOnlySpan<byte> state)
-    {
-        var file = MemoryFile.Create("machine-state", (ulong)state.Length);
-        using var handle = new SafeFileHandle(file.Descriptor.Number, ownsHandle: false);
-        RandomAccess.Write(handle, state, fileOffset: 0);
-        return file;
-    }
 
     private void End()
     {

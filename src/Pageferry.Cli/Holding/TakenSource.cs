@@ -1,5 +1,4 @@
 using System.Text.Json;
-using Microsoft.Win32.SafeHandles;
 using Pageferry.Linux;
 using Pageferry.Memory;
 using Pageferry.Migration;
@@ -106,7 +105,8 @@ internal sealed record TakenSource(HolderClient Client, string Name, byte[] Secr
                 throw new InvalidDataException($"it is of version {source.Version}; this build knows version {HeldSource.CurrentVersion}. Use the build that wrote it.");
             }
 
-            var record = SourceRecord.Parse(source.Record, ReadState(rest));
+            byte[] state = BytesFile.Read(rest, MemoryFile.FromDescriptor(rest, "machine-state").Length, MigrationSource.MostStateBytes, "its machine state");
+            var record = SourceRecord.Parse(source.Record, state);
             return new TakenSource(client, name, secret, source, record, GuestMemory.Create(record.Layout.Regions, record.Layout.Backing, MemoryFile.FromDescriptor(memory, "guest")));
         }
         catch (Exception e) when (e is JsonException or InvalidDataException or ArgumentException or IOException)
@@ -118,24 +118,5 @@ internal sealed record TakenSource(HolderClient Client, string Name, byte[] Secr
         {
             rest?.Dispose();
         }
-    }
-
-    private static byte[] ReadState(FileDescriptor file)
-    {
-        using var handle = new SafeFileHandle(file.Number, ownsHandle: false);
-        long length = RandomAccess.GetLength(handle);
-        if (length > MigrationSource.MostStateBytes)
-        {
-            throw new InvalidDataException($"its machine state has {length} bytes, of {MigrationSource.MostStateBytes} that one has at most.");
-        }
-
-        var state = new byte[length];
-        for (int read = 0; read < state.Length;)
-        {
-            int bytes = RandomAccess.Read(handle, state.AsSpan(read), read);
-            read += bytes > 0 ? bytes : throw new InvalidDataException($"its machine state has {read} of {length} bytes.");
-        }
-
-        return state;
     }
 }

@@ -28,7 +28,7 @@ internal static class BytesFile
     {
         if (length > most)
         {
-            throw new InvalidDataException($"{what} has up to {most} bytes, not {length}.");
+            throw new InvalidDataException($"{what} has {length} bytes, of {most} that it has at most.");
         }
 
         var bytes = new byte[length];
