@@ -67,6 +67,20 @@ public sealed class HolderStoreTests : IDisposable
         AwaitStored();
     }
 
+    [Fact]
+    public void What_is_stored_is_not_replaced()
+    {
+        _ = Start();
+        using var client = HolderClient.Connect(SocketPath);
+        client.Put("guest", s_secret, HoldStage.LetGo, "one"u8);
+        Assert.Equal(HoldAnswer.NotReplaced, Refusal(() => client.Put("guest", s_secret, HoldStage.LetGo, "two"u8)));
+        client.Dispose();
+        Stop();
+        Assert.Empty(Start());
+        using var next = HolderClient.Connect(SocketPath);
+        Assert.Equal("one"u8, next.Take("guest", s_secret).Blob);
+    }
+
     [Theory]
     [InlineData(false)]
     [InlineData(true)]

@@ -8,6 +8,7 @@ public sealed class HolderTests : IDisposable
 {
     private static readonly byte[] s_secret = HolderClient.CreateSecret();
 
+    private readonly string _counted = $"counted-{Guid.NewGuid():N}";
     private readonly TemporaryDirectory _directory = new();
     private readonly List<(EventFd End, Thread Thread)> _running = [];
 
@@ -51,7 +52,7 @@ public sealed class HolderTests : IDisposable
     public void What_was_not_let_go_of_or_is_burnt_goes_with_its_connection_and_is_closed(int stage)
     {
         Start();
-        using var counter = new EventFd();
+        using var counter = MemoryFile.Create(_counted, (ulong)Environment.SystemPageSize);
         int before = OpenFiles();
         using (var first = HolderClient.Connect(SocketPath))
         {
@@ -113,20 +114,25 @@ public sealed class HolderTests : IDisposable
     }
 
     [Fact]
-    public void What_is_kept_is_not_replaced_and_its_connection_has_it_already()
+    public void What_is_kept_is_replaced_by_the_connection_that_has_it()
     {
         Start();
         using var first = HolderClient.Connect(SocketPath);
         using var one = new EventFd();
         using var two = MemoryFile.Create("test", 4096);
         first.Put("guest", s_secret, HoldStage.LetGo, "one"u8, one.Descriptor);
-        Assert.Equal(HoldAnswer.Taken, Refusal(() => first.Put("guest", s_secret, HoldStage.LetGo, "two"u8, two.Descriptor, one.Descriptor)));
+        first.Put("guest", s_secret, HoldStage.LetGo, "two"u8, two.Descriptor, one.Descriptor);
+        Assert.Equal(HoldAnswer.Backwards, Refusal(() => first.Put("guest", s_secret, HoldStage.Offered, "three"u8)));
+        Assert.Equal(HoldAnswer.Taken, Refusal(() => first.Put("guest", HolderClient.CreateSecret(), HoldStage.LetGo, "four"u8)));
         Assert.Equal(HoldAnswer.Taken, Refusal(() => first.Take("guest", s_secret)));
-        first.Dispose();
         using var second = HolderClient.Connect(SocketPath);
+        Assert.Equal(HoldAnswer.Taken, Refusal(() => second.Take("guest", s_secret)));
+        first.Dispose();
         HeldRecord record = Await(() => second.Take("guest", s_secret));
-        Assert.Equal("one"u8, record.Blob);
-        Assert.Single(record.Descriptors).Dispose();
+        Assert.Equal("two"u8, record.Blob);
+        Assert.Equal(2, record.Descriptors.Length);
+        Assert.Equal(Inode(two.Descriptor), Inode(record.Descriptors[0]));
+        Array.ForEach(record.Descriptors, descriptor => descriptor.Dispose());
     }
 
     [Fact]
@@ -268,7 +274,7 @@ public sealed class HolderTests : IDisposable
     public void Descriptors_that_come_with_a_wrong_packet_are_closed()
     {
         Start();
-        using var counter = new EventFd();
+        using var counter = MemoryFile.Create(_counted, (ulong)Environment.SystemPageSize);
         byte[] put = HoldPacket.Ask(HoldVerb.Put, "guest", s_secret, HoldStage.LetGo, []);
         byte[] take = HoldPacket.Ask(HoldVerb.Take, "guest", s_secret, default, []);
         byte[] tooLong = [.. put, .. new byte[HoldPacket.MostBlob + 1]];
@@ -374,8 +380,8 @@ public sealed class HolderTests : IDisposable
     private static string Inode(FileDescriptor descriptor) =>
         File.ReadLines(string.Create(CultureInfo.InvariantCulture, $"/proc/self/fdinfo/{descriptor.Number}")).Single(line => line.StartsWith("ino:", StringComparison.Ordinal));
 
-    /// <summary>Open files of this process, which the holder's thread is in, too.</summary>
-    private static int OpenFiles() => Directory.GetFiles("/proc/self/fd").Count(file => new FileInfo(file).LinkTarget?.Contains("eventfd", StringComparison.Ordinal) == true);
+    /// <summary>How often this process, which the holder's thread is in, has the counted file open.</summary>
+    private int OpenFiles() => Directory.GetFiles("/proc/self/fd").Count(file => new FileInfo(file).LinkTarget?.Contains(_counted, StringComparison.Ordinal) == true);
 
     /// <summary>The holder learns of an end when the kernel tells it.</summary>
     private static T Await<T>(Func<T> ask)

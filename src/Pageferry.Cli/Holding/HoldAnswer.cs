@@ -26,4 +26,7 @@ internal enum HoldAnswer : byte
 
     /// <summary>The service manager does not store it: it would be lost with the holder's process.</summary>
     NotStored,
+
+    /// <summary>The service manager stores what is there, which can't be replaced in one step.</summary>
+    NotReplaced,
 }

@@ -387,7 +387,7 @@ internal sealed class Holder : IDisposable
         bool exists = _entries.TryGetValue(question.Name, out HeldEntry? entry);
         if (question.Verb == HoldVerb.Put)
         {
-            return exists ? HoldAnswer.Taken : Put(client, question, descriptors, out claim);
+            return exists && (entry!.Owner != client || !entry.Knows(question.Secret)) ? HoldAnswer.Taken : Put(client, question, descriptors, entry, out claim);
         }
 
         if (!exists || !entry!.Knows(question.Secret))
@@ -442,12 +442,23 @@ internal sealed class Holder : IDisposable
         return HoldAnswer.Done;
     }
 
-    private HoldAnswer Put(HoldClient client, HoldQuestion question, FileDescriptor[] descriptors, out FileDescriptor? claim)
+    private HoldAnswer Put(HoldClient client, HoldQuestion question, FileDescriptor[] descriptors, HeldEntry? replaced, out FileDescriptor? claim)
     {
         claim = null;
-        if (_entries.Count == MostEntries || _descriptors + descriptors.Length > MostDescriptors)
+        if (replaced is null ? _entries.Count == MostEntries : question.Stage < replaced.File.Stage)
+        {
+            return replaced is null ? HoldAnswer.Full : HoldAnswer.Backwards;
+        }
+
+        if (_descriptors - (replaced?.Descriptors.Length ?? 0) + descriptors.Length > MostDescriptors)
         {
             return HoldAnswer.Full;
+        }
+
+        if (replaced is not null && _manager is not null)
+        {
+            // The store has a descriptor once, under one name: there would be a moment in which it has neither of the two records whole.
+            return HoldAnswer.NotReplaced;
         }
 
         string name = question.Name;
@@ -469,6 +480,12 @@ internal sealed class Holder : IDisposable
             claim = null;
             file.Dispose();
             return HoldAnswer.NotStored;
+        }
+
+        if (replaced is not null)
+        {
+            client.Entries--;
+            Remove(replaced);
         }
 
         _entries.Add(name, new HeldEntry(file, descriptors) { Owner = client });

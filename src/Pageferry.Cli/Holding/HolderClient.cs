@@ -58,7 +58,7 @@ internal sealed class HolderClient : IDisposable
         return secret;
     }
 
-    /// <summary>Has descriptors kept. When this returns, they are.</summary>
+    /// <summary>Has descriptors kept, in place of what this connection had kept there before. When this returns, they are.</summary>
     /// <param name="name">Under which name (<see cref="HoldPacket.IsName"/>).</param>
     /// <param name="secret">What is to prove that somebody may have them: <see cref="HoldPacket.SecretBytes"/> bytes.</param>
     /// <param name="stage">How far they have been let go of.</param>
@@ -170,6 +170,11 @@ internal sealed class HolderClient : IDisposable
 
             if (isClaim)
             {
+                if (_claims.Remove(name, out FileDescriptor? replaced))
+                {
+                    replaced.Dispose();
+                }
+
                 _claims.Add(name, received[^1]);
                 received = received[..^1];
             }
@@ -189,6 +194,7 @@ internal sealed class HolderClient : IDisposable
         HoldAnswer.NotTaken => "this process has not taken it.",
         HoldAnswer.Backwards => "it has gone further already.",
         HoldAnswer.NotStored => "its service manager has no room for it, or does not answer. Give its unit a larger FileDescriptorStoreMax=, or none at all.",
+        HoldAnswer.NotReplaced => "its service manager stores what it keeps, and can't store anything else in its place. Start a holder that is no service with a store, at another path.",
         HoldAnswer.Malformed => "it does not know such a question. It may be of another version of pageferry.",
         _ => $"it answered {(byte)answer}, which this build does not know.",
     };
