@@ -18,6 +18,10 @@ namespace Pageferry.Memory;
 /// There are two slots. Each is a view, and the messages that were read since. A change of the view is written to the other slot, which then becomes the current one: at any
 /// instant one slot is whole. To apply a removal again changes nothing, since a page that was removed stays so.
 /// </para>
+/// <para>
+/// The record of a child that the process forks is kept, together with its userfaultfd, before it is filled: nothing else changes of the parent's record until it is, so that who takes
+/// over can fill it too.
+/// </para>
 /// </remarks>
 public sealed class ForeignRecord : IDisposable
 {
@@ -42,10 +46,11 @@ public sealed class ForeignRecord : IDisposable
     private const int ChildNumberAt = 64;
     private const int HeadDigestAt = 72;
 
-    /// <summary>What changes: which slot is the current one, how many children were handed over, whether the view was too much for its slot.</summary>
+    /// <summary>What changes: which slot is the current one, how many children were kept, whether the view was too much for its slot, whether all is there.</summary>
     private const int CurrentAt = 80;
     private const int ChildrenAt = 84;
     private const int IsOutgrownAt = 88;
+    private const int IsFilledAt = 92;
 
     /// <summary>Within a slot.</summary>
     private const int ChildrenBeforeAt = 0;
@@ -86,6 +91,15 @@ public sealed class ForeignRecord : IDisposable
     /// <summary>The file that it lies in, for who keeps it.</summary>
     public FileDescriptor Descriptor => _file.Descriptor;
 
+    /// <summary>
+    /// Has the records of children kept that the process forks, each with its userfaultfd, and of theirs: called by who reads of it, at once, since the child has nothing but that
+    /// descriptor. Null if nobody keeps them.
+    /// </summary>
+    public Action<ForeignRecord, Userfaultfd>? Forking { get; set; }
+
+    /// <summary>Whether all is there; otherwise it is a child's, to be filled from its parent's (<see cref="FillFrom"/>).</summary>
+    public bool IsFilled => Volatile.Read(ref Word(IsFilledAt)) != 0;
+
     /// <summary>What was read and not acted upon, and what is read next.</summary>
     internal UserfaultfdEventBuffer Unapplied => _events[Current];
 
@@ -107,7 +121,14 @@ public sealed class ForeignRecord : IDisposable
     /// <returns>The record, which the caller disposes, or the memory that is made with it.</returns>
     /// <exception cref="ArgumentException">The process has more memory than a record is for.</exception>
     /// <exception cref="LinuxException">No memory, or too many open files.</exception>
-    public static ForeignRecord Begin(int pid, IReadOnlyList<GuestRegion> ranges) => Begin(pid, [.. ranges], new ForeignView(new GuestAddresses(ranges, Page.Size)), Guid.Empty, 0);
+    public static ForeignRecord Begin(int pid, IReadOnlyList<GuestRegion> ranges)
+    {
+        var view = new ForeignView(new GuestAddresses(ranges, Page.Size));
+        ForeignRecord record = Begin(pid, [.. ranges], Guid.Empty, 0);
+        record.Write(0, view);
+        Volatile.Write(ref record.Word(IsFilledAt), 1);
+        return record;
+    }
 
     /// <summary>Reads what was recorded, by this build or another.</summary>
     /// <param name="file">The file that it lies in; owned by the record, also when this fails.</param>
@@ -185,15 +206,42 @@ public sealed class ForeignRecord : IDisposable
         // The one after those that were counted may have been kept just before the engine died.
         if (kept.Any(other => other.ChildNumber == Word(ChildrenAt) + 1 && other.Parent == Id))
         {
-            CountChild();
+            Word(ChildrenAt)++;
         }
 
         _forked = Word(ChildrenAt);
         return Math.Max(0, told - (_forked - Word(SlotAt(Current) + ChildrenBeforeAt)));
     }
 
-    /// <summary>A child that the process has forked is kept: its record and its userfaultfd outlive this process.</summary>
-    public void CountChild() => Word(ChildrenAt)++;
+    /// <summary>Fills the record of a child whose parent's engine died before it had: as the parent was when it forked.</summary>
+    /// <param name="kept">The records that are kept, before anybody has taken over.</param>
+    /// <exception cref="InvalidDataException">The parent's is not among them, or tells of no such child.</exception>
+    public void FillFrom(IEnumerable<ForeignRecord> kept)
+    {
+        ForeignRecord parent = kept.FirstOrDefault(other => other.IsFilled && other.Id == Parent)
+            ?? throw new InvalidDataException($"It is of a child of process {Pid} that had just been forked, and nothing is kept of its parent. What it lacks can't be brought any more: end it.");
+        ForeignView view = parent.ReadView();
+        int number = parent.Word(parent.SlotAt(parent.Current) + ChildrenBeforeAt);
+        for (int i = 0; i < Events; i++)
+        {
+            UserfaultfdEvent read = parent.Unapplied[i];
+            if (read.Kind == UserfaultfdEventKind.Unmap)
+            {
+                view.Unmap(read.Start, read.End);
+            }
+            else if (read.Kind == UserfaultfdEventKind.Remap)
+            {
+                view.Move(read.RemapFrom, read.RemapTo, read.RemapLength);
+            }
+            else if (read.Kind == UserfaultfdEventKind.Fork && ++number == ChildNumber)
+            {
+                Fill(parent.States, view);
+                return;
+            }
+        }
+
+        throw Damaged($"its parent tells of no child {ChildNumber}");
+    }
 
     /// <summary>Unmaps the record. Who keeps its file keeps it.</summary>
     public void Dispose()
@@ -220,10 +268,18 @@ public sealed class ForeignRecord : IDisposable
         _events[slot].Clear(events);
     }
 
-    /// <summary>Begins the record of a process that this one forks now.</summary>
-    internal ForeignRecord Fork(ForeignView view) => Begin(Pid, _ranges, view, Id, ++_forked);
+    /// <summary>Makes the record of a process that this one forks now, whose pages nobody places or removes meanwhile.</summary>
+    internal ForeignRecord Fork(Userfaultfd userfaultfd, ForeignView view)
+    {
+        ForeignRecord child = Begin(Pid, _ranges, Id, ++_forked);
+        child.Forking = Forking;
+        Forking?.Invoke(child, userfaultfd);
+        Word(ChildrenAt)++;
+        child.Fill(States, view);
+        return child;
+    }
 
-    private static ForeignRecord Begin(int pid, GuestRegion[] ranges, ForeignView view, Guid parent, int childNumber)
+    private static ForeignRecord Begin(int pid, GuestRegion[] ranges, Guid parent, int childNumber)
     {
         ulong bytes = BytesFor(ranges);
         if (bytes > int.MaxValue)
@@ -247,7 +303,6 @@ public sealed class ForeignRecord : IDisposable
             BinaryPrimitives.WriteInt32LittleEndian(head[ChildNumberAt..], childNumber);
             BinaryPrimitives.WriteUInt32LittleEndian(head[HeadDigestAt..], DigestOf(head[..HeadDigestAt]));
             var record = new ForeignRecord(file, buffer, ranges);
-            record.Write(0, view);
 
             // So that the kernel finds the pages there that it writes messages to.
             Array.ForEach(record._events, static events => events.Clear(events.Capacity));
@@ -271,6 +326,11 @@ public sealed class ForeignRecord : IDisposable
         record._events[1 - record.Current].Clear(Events);
         int slot = SlotAt(record.Current, record._ranges);
         int segments = record.Word(slot + SegmentsAt);
+        if (!record.IsFilled)
+        {
+            return record;
+        }
+
         if (segments < 0 || segments > record.MostSegments || (uint)record.Word(slot + ViewDigestAt) != DigestOf(record.SegmentBytes(record.Current)))
         {
             throw Damaged($"its view of {segments} pieces has another digest");
@@ -348,6 +408,13 @@ public sealed class ForeignRecord : IDisposable
         Span<byte> segments = SegmentBytes(slot);
         view.Write(segments);
         Word(at + ViewDigestAt) = (int)DigestOf(segments);
+    }
+
+    private void Fill(PageStates parent, ForeignView view)
+    {
+        _ = States.CopyForked(parent);
+        Write(0, view);
+        Volatile.Write(ref Word(IsFilledAt), 1);
     }
 
     private ref int Word(int offset) => ref MemoryMarshal.AsRef<int>(_buffer.Span(offset, sizeof(int)));

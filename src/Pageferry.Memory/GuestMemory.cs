@@ -225,13 +225,6 @@ public sealed class GuestMemory : IDisposable
     public static GuestMemory OfProcess(ForeignRecord record, Userfaultfd userfaultfd) =>
         new(new GuestAddresses(record.Ranges, Page.Size), record.ReadView(), userfaultfd, record);
 
-    /// <summary>The userfaultfd, for who keeps it: as long as it is open anywhere, what has not arrived stalls and reads as no zeros.</summary>
-    /// <returns>A duplicate, which the caller disposes.</returns>
-    /// <exception cref="InvalidOperationException">The memory is not registered, or guarded without one.</exception>
-    /// <exception cref="LinuxException">The process has too many open files.</exception>
-    public FileDescriptor DuplicateUserfaultfd() =>
-        (Placer.Userfaultfd ?? throw new InvalidOperationException("The memory is guarded without a userfaultfd: there is none to share.")).Descriptor.Duplicate();
-
     /// <summary>Makes this process's side of memory that another process's guest runs on: a host view of its file, and its userfaultfd.</summary>
     /// <remarks>
     /// Pages are placed in that process's guest view. It keeps its own descriptors, so that the guest stalls and reads no zeros when this process ends. Faults are
@@ -271,15 +264,16 @@ public sealed class GuestMemory : IDisposable
     public GuestViewShare Share()
     {
         CheckShared(Backing);
-        FileDescriptor userfaultfd = DuplicateUserfaultfd();
+        Userfaultfd userfaultfd = Placer.Userfaultfd ?? throw new InvalidOperationException("The memory is guarded without a userfaultfd: there is none to share.");
+        FileDescriptor file = _file!.Descriptor.Duplicate();
         try
         {
             _isShared = true;
-            return new GuestViewShare(GuestView.Address, _file!.Descriptor.Duplicate(), userfaultfd);
+            return new GuestViewShare(GuestView.Address, file, userfaultfd.Descriptor.Duplicate());
         }
         catch
         {
-            userfaultfd.Dispose();
+            file.Dispose();
             throw;
         }
     }
@@ -650,7 +644,7 @@ public sealed class GuestMemory : IDisposable
     }
 
     /// <summary>Makes the memory of a process that this one forks, as it is now; all placing locks are held.</summary>
-    internal GuestMemory ForChild(Userfaultfd userfaultfd) => new(_addresses, new ForeignView(_foreignView!), userfaultfd, Record?.Fork(_foreignView!));
+    internal GuestMemory ForChild(Userfaultfd userfaultfd) => new(_addresses, new ForeignView(_foreignView!), userfaultfd, Record?.Fork(userfaultfd, _foreignView!));
 
     /// <inheritdoc cref="GuestAddresses.Locate"/>
     internal (int Region, ulong Within) Locate(ulong page) => _addresses.Locate(page);

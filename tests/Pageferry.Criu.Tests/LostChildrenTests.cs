@@ -25,7 +25,7 @@ public sealed class LostChildrenTests : IDisposable
         NextChild().Memory.Dispose();
         Func<char, ulong, ulong, ulong> kept = _guest.Fork();
         FaultEngine keptEngine = NextChild();
-        _ = _guest.Fork();
+        Func<char, ulong, ulong, ulong> lost = _guest.Fork();
         NextChild().Memory.Dispose();
         GuestRegion[] ranges = [new(_guest.Address, Pages * LazyGuest.PageBytes)];
         Assert.Empty(LostChildren.End(_guest.Pid, [new(Page.Size, Page.Size)], 1));
@@ -36,6 +36,9 @@ public sealed class LostChildrenTests : IDisposable
         Assert.Equal(half, kept('r', 0, Pages / 2));
         Assert.True(_guest.Reads(0, Pages));
         keptEngine.Memory.Dispose();
+
+        // Without a connection it would have ended by itself.
+        GC.KeepAlive(lost);
     }
 
     private static bool HasEnded(int pid)

@@ -16,7 +16,7 @@ internal sealed class KeptRestore(IRestoreKeeper keeper, ILogger logger) : IDisp
     private const byte Version = 1;
 
     private readonly Lock _changing = new();
-    private readonly List<(GuestMemory Memory, FileDescriptor Userfaultfd)> _processes = [];
+    private readonly List<(ForeignRecord Record, FileDescriptor Userfaultfd)> _processes = [];
     private FileDescriptor[] _sockets = [];
     private bool _isRestored;
     private bool _isDropped;
@@ -63,35 +63,36 @@ internal sealed class KeptRestore(IRestoreKeeper keeper, ILogger logger) : IDisp
     }
 
     /// <summary>Keeps a process.</summary>
-    /// <param name="memory">Its memory.</param>
+    /// <param name="record">Its record.</param>
+    /// <param name="userfaultfd">Its userfaultfd.</param>
     /// <exception cref="IOException">It is not kept, and does not run yet.</exception>
-    internal void Add(GuestMemory memory)
+    internal void Add(ForeignRecord record, Userfaultfd userfaultfd)
     {
         lock (_changing)
         {
-            _processes.Add((memory, memory.DuplicateUserfaultfd()));
+            _processes.Add((record, userfaultfd.Descriptor.Duplicate()));
             if (!Keep())
             {
-                Forget(memory);
+                _ = Forget(record);
             }
         }
     }
 
     /// <summary>Takes up a process that is kept already.</summary>
-    internal void Resume(GuestMemory memory)
+    internal void Resume(ForeignRecord record, Userfaultfd userfaultfd)
     {
         lock (_changing)
         {
-            _processes.Add((memory, memory.DuplicateUserfaultfd()));
+            _processes.Add((record, userfaultfd.Descriptor.Duplicate()));
         }
     }
 
     /// <summary>Does not keep a process any more, whose userfaultfd is closed next.</summary>
-    internal void Remove(GuestMemory memory)
+    internal void Remove(ForeignRecord record)
     {
         lock (_changing)
         {
-            if (Forget(memory))
+            if (Forget(record))
             {
                 _ = Keep();
             }
@@ -127,7 +128,7 @@ internal sealed class KeptRestore(IRestoreKeeper keeper, ILogger logger) : IDisp
 
         try
         {
-            keeper.Keep([Version, (byte)_sockets.Length], [.. _sockets, .. _processes.SelectMany(static process => (FileDescriptor[])[process.Userfaultfd, process.Memory.Record!.Descriptor])]);
+            keeper.Keep([Version, (byte)_sockets.Length], [.. _sockets, .. _processes.SelectMany(static process => (FileDescriptor[])[process.Userfaultfd, process.Record.Descriptor])]);
             return true;
         }
         catch (IOException failure) when (_isRestored)
@@ -137,9 +138,9 @@ internal sealed class KeptRestore(IRestoreKeeper keeper, ILogger logger) : IDisp
         }
     }
 
-    private bool Forget(GuestMemory memory)
+    private bool Forget(ForeignRecord record)
     {
-        int at = _processes.FindIndex(process => process.Memory == memory);
+        int at = _processes.FindIndex(process => process.Record == record);
         if (at >= 0)
         {
             _processes[at].Userfaultfd.Dispose();

@@ -121,27 +121,20 @@ public sealed class LazyRestore : IDisposable
         long maxBandwidth,
         IRestoreKeeper keeper,
         ReadOnlySpan<byte> record,
-        IReadOnlyList<FileDescriptor> descriptors)
+        ReadOnlySpan<FileDescriptor> descriptors)
     {
         LazyRestore? restore = null;
-        var memories = new List<GuestMemory>();
         try
         {
-            int sockets = KeptRestore.ReadSockets(record, descriptors.Count);
+            int sockets = KeptRestore.ReadSockets(record, descriptors.Length);
             restore = new LazyRestore(imagesDirectory, workDirectory, pageServer, background, logger, maxBandwidth, keeper) { _isResumed = true };
-            for (int process = sockets; process < descriptors.Count; process += 2)
-            {
-                memories.Add(restore.TakeUp(descriptors[process], descriptors[process + 1]));
-            }
-
             restore._listening = sockets > 0 ? UnixSocket.FromDescriptor(descriptors[0]) : null;
             restore._restore = sockets > 1 ? UnixSocket.FromDescriptor(descriptors[1]) : null;
-            restore.GoOn(memories);
+            restore.TakeUp(descriptors[sockets..]);
             return restore;
         }
         catch
         {
-            memories.ForEach(static memory => memory.Dispose());
             foreach (FileDescriptor descriptor in descriptors)
             {
                 descriptor.Dispose();
@@ -376,53 +369,51 @@ public sealed class LazyRestore : IDisposable
         }
 
         var userfaultfd = Userfaultfd.FromDescriptor(descriptor);
-        GuestMemory memory = _kept is null ? GuestMemory.OfProcess(ranges, userfaultfd) : GuestMemory.OfProcess(ForeignRecord.Begin(pid, ranges), userfaultfd);
+        GuestMemory memory;
+        if (_kept is null)
+        {
+            memory = GuestMemory.OfProcess(ranges, userfaultfd);
+        }
+        else
+        {
+            var record = ForeignRecord.Begin(pid, ranges);
+            record.Forking = _kept.Add;
+            memory = GuestMemory.OfProcess(record, userfaultfd);
+            _kept.Add(record, userfaultfd);
+        }
+
         LazyLog.Began(_logger, pid, memory.PageCount);
-        Begin(pid, new FaultEngine(memory, _logger));
+        Serve(CreateProcess(pid, new FaultEngine(memory, _logger)));
     }
 
-    /// <summary>Opens what was kept of a process.</summary>
-    private GuestMemory TakeUp(FileDescriptor userfaultfd, FileDescriptor file)
+    /// <summary>Goes on with all processes that were kept, each by its userfaultfd and its record.</summary>
+    private void TakeUp(ReadOnlySpan<FileDescriptor> descriptors)
     {
-        ForeignRecord? record = null;
+        var records = new List<ForeignRecord>();
+        var engines = new List<FaultEngine>();
         try
         {
-            record = ForeignRecord.Open(file, pid => _ranges.GetValueOrDefault(pid));
-            return GuestMemory.OfProcess(record, Userfaultfd.FromDescriptor(userfaultfd));
-        }
-        catch (Exception failure) when (failure is InvalidDataException or LinuxException)
-        {
-            record?.Dispose();
-            userfaultfd.Dispose();
-            throw new InvalidDataException($"What is kept of a process can't be gone on with. {failure.Message}", failure);
-        }
-    }
-
-    /// <summary>Goes on with all processes that were kept.</summary>
-    private void GoOn(List<GuestMemory> memories)
-    {
-        ForeignRecord[] records = [.. memories.Select(static memory => memory.Record!)];
-        foreach (ForeignRecord record in records)
-        {
-            if (record.CountChildren(records) is > 0 and var lost)
+            for (int i = 1; i < descriptors.Length; i += 2)
             {
-                IReadOnlyList<int> ended = LostChildren.End(record.Pid, record.Mapped, lost);
-                LazyLog.LostChildren(_logger, record.Pid, lost, string.Join(", ", ended));
+                records.Add(ForeignRecord.Open(descriptors[i], pid => _ranges.GetValueOrDefault(pid)));
+            }
+
+            EndLostChildren(records);
+            records.FindAll(static record => !record.IsFilled).ForEach(record => record.FillFrom(records));
+            for (int i = 0; i < records.Count; i++)
+            {
+                var userfaultfd = Userfaultfd.FromDescriptor(descriptors[2 * i]);
+                records[i].Forking = _kept!.Add;
+                engines.Add(FaultEngine.TakeOver(GuestMemory.OfProcess(records[i], userfaultfd), records[i].States, _logger));
+                _kept.Resume(records[i], userfaultfd);
             }
         }
-
-        FaultEngine[] engines;
-        try
+        catch (Exception failure) when (failure is InvalidDataException or InvalidOperationException or LinuxException)
         {
-            engines = [.. memories.Select(memory => FaultEngine.TakeOver(memory, memory.Record!.States, _logger))];
-        }
-        catch (InvalidOperationException failure)
-        {
+            records.ForEach(static record => record.Dispose());
             throw new InvalidDataException($"What is kept of a process can't be gone on with. {failure.Message}", failure);
         }
 
-        memories.Clear();
-        Array.ForEach(engines, engine => _kept!.Resume(engine.Memory));
         foreach (FaultEngine engine in engines)
         {
             int pid = engine.Memory.Record!.Pid;
@@ -432,19 +423,19 @@ public sealed class LazyRestore : IDisposable
         }
     }
 
-    /// <summary>Begins to serve a process, which is kept before.</summary>
-    private void Begin(int pid, FaultEngine engine)
+    private void EndLostChildren(List<ForeignRecord> records)
     {
-        _kept?.Add(engine.Memory);
-        Serve(CreateProcess(pid, engine));
+        foreach (ForeignRecord record in records.Where(static record => record.IsFilled))
+        {
+            if (record.CountChildren(records) is > 0 and var lost)
+            {
+                IReadOnlyList<int> ended = LostChildren.End(record.Pid, record.Mapped, lost);
+                LazyLog.LostChildren(_logger, record.Pid, lost, string.Join(", ", ended));
+            }
+        }
     }
 
-    private LazyProcess CreateProcess(int pid, FaultEngine engine) => new(pid, engine, _content, child =>
-    {
-        _kept?.Add(child.Memory);
-        engine.Memory.Record?.CountChild();
-        Serve(CreateProcess(pid, child));
-    });
+    private LazyProcess CreateProcess(int pid, FaultEngine engine) => new(pid, engine, _content, child => Serve(CreateProcess(pid, child)));
 
     /// <summary>Brings the pages of a process, by a thread of its own.</summary>
     private void Serve(LazyProcess process)
@@ -469,7 +460,11 @@ public sealed class LazyRestore : IDisposable
                 _summary.Add(process.Statistics);
             }
 
-            _kept?.Remove(process.Memory);
+            if (process.Memory.Record is { } record)
+            {
+                _kept!.Remove(record);
+            }
+
             process.Dispose();
         })
         { IsBackground = true, Name = $"pages of {process.Pid}" };
