@@ -174,37 +174,15 @@ public sealed class UnixSocket : IDisposable
     /// EMSGSIZE: more descriptors came than there is room for, or a packet longer than the room; the message is lost and what came of its
     /// descriptors is closed. ECONNRESET: the peer closed with something unread.
     /// </exception>
-    public int Receive(Span<byte> bytes, Span<FileDescriptor?> descriptors, out int descriptorCount)
-    {
-        ArgumentOutOfRangeException.ThrowIfZero(bytes.Length);
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(descriptors.Length, MaxDescriptors);
+    public int Receive(Span<byte> bytes, Span<FileDescriptor?> descriptors, out int descriptorCount) => Receive(bytes, descriptors, flags: 0, out descriptorCount);
 
-        // Not CMSG_SPACE, whose padding has room for a descriptor more than was asked for.
-        Span<byte> control = stackalloc byte[ControlLength(descriptors.Length)];
-        int received = Receive(bytes, ref control, out int flags);
-        descriptorCount = 0;
-        foreach (int number in Rights(control))
-        {
-            descriptors[descriptorCount++] = new FileDescriptor(number);
-        }
-
-        if ((flags & (Interop.MSG_CTRUNC | Interop.MSG_TRUNC)) == 0)
-        {
-            return received;
-        }
-
-        foreach (ref FileDescriptor? descriptor in descriptors[..descriptorCount])
-        {
-            descriptor!.Dispose();
-            descriptor = null;
-        }
-
-        descriptorCount = 0;
-        throw new LinuxException(
-            $"receive at most {bytes.Length} bytes and {descriptors.Length} file descriptors from Unix socket {Descriptor.Number}",
-            Errno.EMSGSIZE,
-            (flags & Interop.MSG_CTRUNC) != 0 ? "The peer sent more descriptors, or this process has too many open files." : "The peer sent more bytes.");
-    }
+    /// <summary>As <see cref="Receive(Span{byte}, Span{FileDescriptor?}, out int)"/>, and leaves all of it there to be received: the descriptors are duplicates.</summary>
+    /// <param name="bytes">Receives the bytes, of a stream as many as there are; at least 1 long.</param>
+    /// <param name="descriptors">Receives the descriptors, which the caller disposes.</param>
+    /// <param name="descriptorCount">How many descriptors came; of a stream, also those that come with the bytes right behind.</param>
+    /// <returns>How many bytes there are, up to those that the first descriptor came with; 0 when the peer closed its end.</returns>
+    /// <exception cref="LinuxException">As for <see cref="Receive(Span{byte}, Span{FileDescriptor?}, out int)"/>.</exception>
+    public int Peek(Span<byte> bytes, Span<FileDescriptor?> descriptors, out int descriptorCount) => Receive(bytes, descriptors, Interop.MSG_PEEK, out descriptorCount);
 
     /// <summary>Asks who is at the other end (<c>SO_PEERCRED</c>).</summary>
     /// <returns>The process that connected, listened or made the pair, as it was then.</returns>
@@ -343,9 +321,44 @@ public sealed class UnixSocket : IDisposable
         return (int)sent;
     }
 
+    private int Receive(Span<byte> bytes, Span<FileDescriptor?> descriptors, int flags, out int descriptorCount)
+    {
+        ArgumentOutOfRangeException.ThrowIfZero(bytes.Length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(descriptors.Length, MaxDescriptors);
+
+        // Not CMSG_SPACE, whose padding has room for a descriptor more than was asked for.
+        Span<byte> control = stackalloc byte[ControlLength(descriptors.Length)];
+        int received = Receive(bytes, ref control, ref flags);
+        descriptorCount = 0;
+        foreach (int number in Rights(control))
+        {
+            descriptors[descriptorCount++] = new FileDescriptor(number);
+        }
+
+        if ((flags & (Interop.MSG_CTRUNC | Interop.MSG_TRUNC)) == 0)
+        {
+            return received;
+        }
+
+        foreach (ref FileDescriptor? descriptor in descriptors[..descriptorCount])
+        {
+            descriptor!.Dispose();
+            descriptor = null;
+        }
+
+        descriptorCount = 0;
+        throw new LinuxException(
+            $"receive at most {bytes.Length} bytes and {descriptors.Length} file descriptors from Unix socket {Descriptor.Number}",
+            Errno.EMSGSIZE,
+            (flags & Interop.MSG_CTRUNC) != 0 ? "The peer sent more descriptors, or this process has too many open files." : "The peer sent more bytes.");
+    }
+
     private LinuxException CannotSend(int length) => LinuxException.FromLastError($"send {length} bytes over Unix socket {Descriptor.Number}");
 
-    private int Receive(Span<byte> bytes, ref Span<byte> control, out int flags)
+    /// <param name="bytes">Receives the bytes.</param>
+    /// <param name="control">Receives the control messages, and is cut to them.</param>
+    /// <param name="flags">How to receive; becomes what the kernel says of the message.</param>
+    private int Receive(Span<byte> bytes, ref Span<byte> control, ref int flags)
     {
         nint received;
         nuint controlLength;
@@ -362,7 +375,7 @@ public sealed class UnixSocket : IDisposable
                 {
                     message.msg_control = controlTo;
                     message.msg_controllen = (nuint)control.Length;
-                    received = Interop.Recvmsg(Descriptor.Number, &message, Interop.MSG_CMSG_CLOEXEC);
+                    received = Interop.Recvmsg(Descriptor.Number, &message, Interop.MSG_CMSG_CLOEXEC | flags);
                 }
                 while (received < 0 && IsInterrupted);
 

@@ -16,6 +16,9 @@ public readonly ref struct UserfaultfdEvent
 
     internal UserfaultfdEvent(ReadOnlySpan<byte> message) => _message = message;
 
+    /// <summary>Whether there is none: its place was emptied, and nothing read to it since.</summary>
+    public bool IsEmpty => _message[0] == 0;
+
     /// <summary>What the message tells.</summary>
     public UserfaultfdEventKind Kind => (UserfaultfdEventKind)_message[0];
 

@@ -9,6 +9,7 @@ namespace Pageferry.Memory;
 internal sealed class AddressSpaceEvents(FaultEngine engine)
 {
     private readonly Queue<FaultEngine> _children = new();
+    private bool _hasChanged;
 
     /// <summary>Acts on an event, unless it is a fault; with all placing locks held.</summary>
     internal void Apply(UserfaultfdEvent read)
@@ -22,6 +23,7 @@ internal sealed class AddressSpaceEvents(FaultEngine engine)
             case UserfaultfdEventKind.Unmap:
                 Remove(read.Start, read.End);
                 engine.Memory.UnmapForeign(read.Start, read.End);
+                _hasChanged = true;
                 break;
 
             case UserfaultfdEventKind.Remap:
@@ -29,10 +31,12 @@ internal sealed class AddressSpaceEvents(FaultEngine engine)
 
                 // Who waited for a page where it was has to find out that it is not there.
                 engine.Placer.Userfaultfd!.Wake(read.RemapFrom, read.RemapLength);
+                _hasChanged = true;
                 break;
 
             case UserfaultfdEventKind.Fork:
                 _children.Enqueue(engine.CreateChild(Userfaultfd.FromDescriptor(new FileDescriptor(read.ForkDescriptor))));
+                _hasChanged = true;
                 break;
 
             case UserfaultfdEventKind.PageFault:
@@ -43,13 +47,18 @@ internal sealed class AddressSpaceEvents(FaultEngine engine)
         }
     }
 
-    /// <summary>Hands over the engines of processes that were forked; with no lock held.</summary>
-    internal void HandOverChildren()
+    /// <summary>Ends what was read at once: hands over the engines of processes that were forked; with no lock held. What is recorded of the memory is true again then.</summary>
+    /// <param name="events">How many messages were read.</param>
+    /// <param name="isTakenOver">Whether an engine that died had read them, and its children may be among those that are kept.</param>
+    internal void Complete(int events, bool isTakenOver = false)
     {
         while (_children.TryDequeue(out FaultEngine? child))
         {
             engine.HandOver(child);
         }
+
+        engine.Memory.Commit(events, _hasChanged || isTakenOver);
+        _hasChanged = false;
     }
 
     private void Remove(ulong address, ulong end)

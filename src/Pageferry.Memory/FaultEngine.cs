@@ -53,7 +53,7 @@ public sealed class FaultEngine : IDisposable
     /// <exception cref="LinuxException">No memory.</exception>
     public FaultEngine(
         GuestMemory memory, ILogger? logger = null, FaultDelivery delivery = FaultDelivery.Queue, int readers = 1, IReadOnlyList<int>? readerCpus = null)
-        : this(memory, new PageStates(memory.PageCount), logger, delivery, readers, readerCpus)
+        : this(memory, memory.Record?.States ?? new PageStates(memory.PageCount), logger, delivery, readers, readerCpus)
     {
     }
 
@@ -145,7 +145,7 @@ public sealed class FaultEngine : IDisposable
     public Task Gone => _gone.Task;
 
     /// <summary>
-    /// Takes the engines of processes that the one whose memory this is forks (<see cref="GuestMemory.OfProcess"/>), each to be started and disposed, together with its
+    /// Takes the engines of processes that the one whose memory this is forks (<see cref="GuestMemory.OfProcess(IReadOnlyList{GuestRegion}, Userfaultfd)"/>), each to be started and disposed, together with its
     /// memory, by who takes it. They have the same pages: those that are here are there in the child too, and the others come from the same source. Set before
     /// <see cref="Start"/>; called by the reader's thread.
     /// </summary>
@@ -424,6 +424,11 @@ public sealed class FaultEngine : IDisposable
         if (_placer.Userfaultfd is { } userfaultfd)
         {
             Placing.Warm();
+            if (_hasTakenOver && Memory.Record is not null)
+            {
+                _readers[0].TakeOver();
+            }
+
             Array.ForEach(_readers, reader => reader.Start(userfaultfd));
         }
 

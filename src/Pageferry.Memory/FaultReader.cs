@@ -8,15 +8,14 @@ namespace Pageferry.Memory;
 /// <param name="cpu">The CPU that the thread runs on; null for any.</param>
 internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDisposable
 {
-    private const int EventsPerRead = 256;
+    private const int EventsPerRead = ForeignRecord.Events;
 
     /// <summary>The reader whose thread this is.</summary>
     [ThreadStatic]
     private static FaultReader? s_current;
 
     private readonly AddressSpaceEvents _changes = new(engine);
-    private readonly UserfaultfdEventBuffer _removals = new(EventsPerRead);
-    private readonly UserfaultfdEventBuffer _events = new(EventsPerRead);
+    private readonly UserfaultfdEventBuffer _own = new(EventsPerRead);
     private readonly ulong[] _requests = new ulong[EventsPerRead * engine.Memory.FaultPages];
     private readonly EventFd _stop = new();
     private Userfaultfd? _userfaultfd;
@@ -30,8 +29,7 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
     public void Dispose()
     {
         _stop.Dispose();
-        _events.Dispose();
-        _removals.Dispose();
+        _own.Dispose();
     }
 
     /// <summary>
@@ -95,6 +93,9 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
         }
     }
 
+    /// <summary>Where messages are read to: what was read before is done then.</summary>
+    private UserfaultfdEventBuffer Buffer => engine.Memory.Record?.Unapplied ?? _own;
+
     private void SendBack(ulong address)
     {
         ulong at = address;
@@ -108,24 +109,52 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
         }
     }
 
-    /// <summary>Acts on changes of the address space alone. Who waits in a fault that was read with them touches its page again.</summary>
-    private void ReadRemovals()
+    /// <summary>
+    /// Acts on what an engine that died had read, before anything is placed. Its messages need not be without a gap. A child that it tells of is found among those that are kept, or not
+    /// at all: the number of its userfaultfd was that engine's.
+    /// </summary>
+    internal void TakeOver()
     {
+        UserfaultfdEventBuffer left = Buffer;
         using (engine.Placing.EnterAll())
         {
-            int events = _userfaultfd!.Read(_removals);
-            for (int i = 0; i < events; i++)
+            for (int i = 0; i < left.Capacity; i++)
             {
-                UserfaultfdEvent read = _removals[i];
-                _changes.Apply(read);
-                if (read.Kind == UserfaultfdEventKind.PageFault)
+                if (!left[i].IsEmpty && left[i].Kind != UserfaultfdEventKind.Fork)
                 {
-                    SendBack(read.Address);
+                    ApplyAlone(left[i]);
                 }
             }
         }
 
-        _changes.HandOverChildren();
+        _changes.Complete(left.Capacity, isTakenOver: true);
+    }
+
+    /// <summary>Acts on changes of the address space alone.</summary>
+    private void ReadRemovals()
+    {
+        int events;
+        UserfaultfdEventBuffer buffer = Buffer;
+        using (engine.Placing.EnterAll())
+        {
+            events = _userfaultfd!.Read(buffer);
+            for (int i = 0; i < events; i++)
+            {
+                ApplyAlone(buffer[i]);
+            }
+        }
+
+        _changes.Complete(events);
+    }
+
+    /// <summary>Acts on a change of the address space. Who waits in a fault touches its page again.</summary>
+    private void ApplyAlone(UserfaultfdEvent read)
+    {
+        _changes.Apply(read);
+        if (read.Kind == UserfaultfdEventKind.PageFault)
+        {
+            SendBack(read.Address);
+        }
     }
 
     /// <summary>Reads what events there are and acts on them, faults last: a fault behind a change must find its effect.</summary>
@@ -134,18 +163,19 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
     {
         int events;
         int requests = 0;
+        UserfaultfdEventBuffer buffer = Buffer;
         using (engine.Placing.EnterAll())
         {
-            events = _userfaultfd!.Read(_events);
+            events = _userfaultfd!.Read(buffer);
             for (int i = 0; i < events; i++)
             {
-                _changes.Apply(_events[i]);
+                _changes.Apply(buffer[i]);
             }
 
             long now = Stopwatch.GetTimestamp();
             for (int i = 0; i < events; i++)
             {
-                UserfaultfdEvent read = _events[i];
+                UserfaultfdEvent read = buffer[i];
                 if (read.Kind == UserfaultfdEventKind.PageFault)
                 {
                     Volatile.Write(ref _faults, _faults + 1);
@@ -163,7 +193,7 @@ internal sealed class FaultReader(FaultEngine engine, int? cpu = null) : IDispos
             }
         }
 
-        _changes.HandOverChildren();
+        _changes.Complete(events);
         if (requests > 0)
         {
             engine.Request(_requests.AsSpan(0, requests));

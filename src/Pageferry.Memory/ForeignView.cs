@@ -11,6 +11,12 @@ internal sealed class ForeignView
     /// <summary>The address of pages that were unmapped.</summary>
     internal const ulong Nowhere = 0;
 
+    /// <summary>The end of user space on x86-64 with five levels of page tables.</summary>
+    internal const ulong UserSpaceEnd = 1UL << 56;
+
+    /// <summary>What a piece takes where the view is written.</summary>
+    internal const int SegmentBytes = 3 * sizeof(ulong);
+
     /// <summary>What is mapped, ascending by address.</summary>
     private readonly List<Segment> _byAddress;
 
@@ -30,6 +36,48 @@ internal sealed class ForeignView
         _byAddress = [.. parent._byAddress];
         _byPage = [.. parent._byPage];
     }
+
+    private ForeignView(List<Segment> byPage)
+    {
+        _byPage = byPage;
+        _byAddress = [.. byPage.Where(static segment => segment.Address != Nowhere).OrderBy(static segment => segment.Address)];
+    }
+
+    /// <summary>How many pieces all pages are in.</summary>
+    internal int Segments => _byPage.Count;
+
+    /// <summary>The addresses of all pages that are mapped.</summary>
+    internal IReadOnlyList<GuestRegion> Mapped => [.. _byAddress.Select(static segment => new GuestRegion(segment.Address, segment.Count * Memory.Page.Size))];
+
+    /// <summary>Reads what <see cref="Write"/> wrote.</summary>
+    /// <param name="bytes">That.</param>
+    /// <param name="ranges">What the pages are numbered by.</param>
+    /// <exception cref="InvalidDataException">It can't be where the pages of these ranges are.</exception>
+    internal static ForeignView Read(ReadOnlySpan<byte> bytes, IReadOnlyList<GuestRegion> ranges)
+    {
+        Segment[] byPage = MemoryMarshal.Cast<byte, Segment>(bytes).ToArray();
+        ulong pages = ranges.Aggregate(0UL, static (sum, range) => sum + (range.Length / Memory.Page.Size));
+        ulong next = 0;
+        bool isWhole = true;
+        foreach (Segment segment in byPage)
+        {
+            isWhole &= segment.Page == next && segment.Count > 0 && segment.Count <= pages - next && segment.Address % Memory.Page.Size == 0
+                && segment.Address < UserSpaceEnd && segment.Count <= (UserSpaceEnd - segment.Address) / Memory.Page.Size;
+            next = isWhole ? next + segment.Count : pages;
+        }
+
+        var view = new ForeignView([.. byPage]);
+        for (int i = 1; i < view._byAddress.Count; i++)
+        {
+            isWhole &= view._byAddress[i - 1].End <= view._byAddress[i].Address;
+        }
+
+        return isWhole && next == pages ? view : throw new InvalidDataException($"It is damaged: {byPage.Length} pieces don't make the {pages} pages of the process.");
+    }
+
+    /// <summary>Writes where every page is.</summary>
+    /// <param name="bytes">Where to: <see cref="SegmentBytes"/> for each piece.</param>
+    internal void Write(Span<byte> bytes) => MemoryMarshal.AsBytes(CollectionsMarshal.AsSpan(_byPage)).CopyTo(bytes);
 
     /// <summary>The next pages within a range of addresses.</summary>
     /// <param name="address">Where to begin; becomes the first address behind the pages found.</param>

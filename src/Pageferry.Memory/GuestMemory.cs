@@ -41,11 +41,12 @@ public sealed class GuestMemory : IDisposable
         _hostView = hostView;
     }
 
-    private GuestMemory(GuestAddresses addresses, ForeignView view, Userfaultfd userfaultfd)
+    private GuestMemory(GuestAddresses addresses, ForeignView view, Userfaultfd userfaultfd, ForeignRecord? record)
     {
         _addresses = addresses;
         Backing = GuestBacking.Anonymous;
         _foreignView = view;
+        Record = record;
         RegisterWith(FaultDelivery.Queue, new ForeignPlacer(view, userfaultfd));
     }
 
@@ -83,6 +84,9 @@ public sealed class GuestMemory : IDisposable
 
     /// <summary>Whether the process lives whose memory this is: asked of the kernel, since nothing tells when another process ends.</summary>
     public bool IsAlive => _placer is not ForeignPlacer foreign || foreign.IsAlive;
+
+    /// <summary>What outlives this process of another process's memory; null if nothing does.</summary>
+    public ForeignRecord? Record { get; }
 
     /// <summary>How userfaults are delivered while the memory is registered.</summary>
     public FaultDelivery Delivery { get; private set; }
@@ -210,8 +214,16 @@ public sealed class GuestMemory : IDisposable
     public static GuestMemory OfProcess(IReadOnlyList<GuestRegion> ranges, Userfaultfd userfaultfd)
     {
         var addresses = new GuestAddresses(ranges, Page.Size);
-        return new GuestMemory(addresses, new ForeignView(addresses), userfaultfd);
+        return new GuestMemory(addresses, new ForeignView(addresses), userfaultfd, record: null);
     }
+
+    /// <summary>Makes memory around what another process handed over, with a record by which somebody else can go on with it (<see cref="FaultEngine.TakeOver"/>).</summary>
+    /// <param name="record">The record, begun just now or left by an engine that died; owned by the memory from now on.</param>
+    /// <param name="userfaultfd">The userfaultfd, owned by the memory from now on.</param>
+    /// <returns>The memory, registered. What has not arrived reads as zeros when nobody has the userfaultfd open any more.</returns>
+    /// <exception cref="InvalidDataException">The record can't be of this memory; nothing is owned then.</exception>
+    public static GuestMemory OfProcess(ForeignRecord record, Userfaultfd userfaultfd) =>
+        new(new GuestAddresses(record.Ranges, Page.Size), record.ReadView(), userfaultfd, record);
 
     /// <summary>Makes this process's side of memory that another process's guest runs on: a host view of its file, and its userfaultfd.</summary>
     /// <remarks>
@@ -622,6 +634,7 @@ public sealed class GuestMemory : IDisposable
         _hostView?.Dispose();
         _placer?.Dispose();
         _file?.Dispose();
+        Record?.Dispose();
     }
 
     internal void RegisterWith(FaultDelivery delivery, IPagePlacer placer)
@@ -631,7 +644,7 @@ public sealed class GuestMemory : IDisposable
     }
 
     /// <summary>Makes the memory of a process that this one forks, as it is now; all placing locks are held.</summary>
-    internal GuestMemory ForChild(Userfaultfd userfaultfd) => new(_addresses, new ForeignView(_foreignView!), userfaultfd);
+    internal GuestMemory ForChild(Userfaultfd userfaultfd) => new(_addresses, new ForeignView(_foreignView!), userfaultfd, Record?.Fork(userfaultfd, _foreignView!));
 
     /// <inheritdoc cref="GuestAddresses.Locate"/>
     internal (int Region, ulong Within) Locate(ulong page) => _addresses.Locate(page);
@@ -663,6 +676,11 @@ public sealed class GuestMemory : IDisposable
 
     /// <summary>Another process moved a range of its addresses.</summary>
     internal void MoveForeign(ulong from, ulong to, ulong length) => _foreignView!.Move(from, to, length);
+
+    /// <summary>What was read of the userfaultfd is acted upon.</summary>
+    /// <param name="events">How many messages.</param>
+    /// <param name="hasChanged">Whether pages may be elsewhere since, or the process has forked.</param>
+    internal void Commit(int events, bool hasChanged) => Record?.Commit(events, hasChanged ? _foreignView : null);
 
     /// <summary>The address of a page in the guest view, as a userfaultfd takes it.</summary>
     internal ulong GuestViewOfPage(ulong page) => ViewAddress + (page * Page.Size);

@@ -34,7 +34,8 @@ internal sealed class StatesTakeover(GuestMemory memory, PageStates states)
             throw new InvalidOperationException("The engine before left pages that were being armed, which is not done while a guest runs.");
         }
 
-        if (memory.FaultPages == 1)
+        // What another process has can't be asked here. A page that was placed and not noted is refused when it comes again, and every removal is told (ForeignRecord).
+        if (memory.FaultPages == 1 && memory.HasHostView)
         {
             for (ulong page = 0; page < states.PageCount; page += PagesPerLook)
             {

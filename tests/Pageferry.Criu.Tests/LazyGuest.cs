@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using Microsoft.Extensions.Logging;
 using Pageferry.Memory;
 using Pageferry.Memory.Tests;
@@ -27,6 +28,11 @@ internal sealed class LazyGuest : ILogger, IDisposable
 
     internal ulong Address => _process.Address;
 
+    internal int Pid => _process.Pid;
+
+    /// <summary>The engines of its children, none of them started.</summary>
+    internal ConcurrentQueue<FaultEngine> Children { get; } = new();
+
     internal TestImages Images { get; } = new();
 
     internal LazyProcess Lazy => _lazy!;
@@ -47,8 +53,12 @@ internal sealed class LazyGuest : ILogger, IDisposable
     internal void Start(IContent content)
     {
         _content = content;
-        _lazy = new LazyProcess(TestImages.Pid, new FaultEngine(GuestMemory.OfProcess([new(_process.Address, Pages * PageBytes)], _process.Userfaultfd)), content, _ => { });
+        _lazy = new LazyProcess(TestImages.Pid, new FaultEngine(GuestMemory.OfProcess([new(_process.Address, Pages * PageBytes)], _process.Userfaultfd)), content, Children.Enqueue);
     }
+
+    /// <summary>Has the process fork; nobody answers its child.</summary>
+    /// <returns>What has the child do something.</returns>
+    internal Func<char, ulong, ulong, ulong> Fork() => _process.Fork();
 
     internal LocalContent OpenImages() => new(new Dictionary<int, ProcessPages> { [TestImages.Pid] = ProcessPages.Open(ImageSet.Open(Images.Folder), TestImages.Pid) });
 

@@ -100,6 +100,38 @@ public sealed class UnixSocketTests : IDisposable
     }
 
     [Fact]
+    public void What_is_looked_at_stays_there_with_duplicates_of_its_descriptors()
+    {
+        (UnixSocket first, UnixSocket second) = UnixSocket.CreatePair(UnixSocketType.Stream);
+        using (first)
+        using (second)
+        {
+            using var file = MemoryFile.Create("test of looking", 4096);
+            first.Send([1, 2, 3, 4]);
+            var bytes = new byte[8];
+            var descriptors = new FileDescriptor?[1];
+            Assert.Equal(4, second.Peek(bytes, descriptors, out int count));
+            Assert.Equal(0, count);
+
+            // It looks over messages, to the end of the first that descriptors come with.
+            first.Send([5], file.Descriptor);
+            first.Send([6]);
+            Assert.Equal(5, second.Peek(bytes, descriptors, out count));
+            Assert.Equal(1, count);
+            Assert.Equal([1, 2, 3, 4, 5], bytes[..5]);
+            Assert.Equal(2, OpenCount("test of looking"));
+            descriptors[0]!.Dispose();
+            Assert.Equal(5, second.Receive(bytes, descriptors, out count));
+            Assert.Equal(1, count);
+            Assert.Equal(2, OpenCount("test of looking"));
+            descriptors[0]!.Dispose();
+            Assert.Equal(1, second.Receive(bytes, descriptors, out count));
+            first.Dispose();
+            Assert.Equal(0, second.Peek(bytes, descriptors, out count));
+        }
+    }
+
+    [Fact]
     public void As_many_descriptors_as_the_kernel_takes_arrive()
     {
         (UnixSocket first, UnixSocket second) = UnixSocket.CreatePair(UnixSocketType.SequencedPackets);

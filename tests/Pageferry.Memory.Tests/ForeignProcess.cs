@@ -35,6 +35,8 @@ internal sealed class ForeignProcess : IDisposable
         Userfaultfd = Userfaultfd.FromDescriptor(descriptors[0]!);
     }
 
+    internal int Pid => _process.Id;
+
     /// <summary>Where its memory begins: twice as many pages as it was told.</summary>
     internal ulong Address { get; }
 

@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.Net;
 using System.Net.Sockets;
 using System.Text.Json;
 using Pageferry.Criu;
@@ -27,9 +26,11 @@ internal static class CriuLazyPagesCommand
             DefaultValueFactory = _ => BackgroundFill.Sequential,
         };
         Option<long> bandwidth = CommonOptions.Rate("--max-bandwidth", "Most bytes per second of pages that nobody waits for: a number and K, M or G; without a unit, M.");
+        Option<string?> holder = CommonOptions.Holder("Keep what is needed to go on with a 'pageferry hold' that listens there, so that processes stall, and no more, if this one dies.");
+        var resume = new Option<bool>("--resume") { Description = "Go on for a daemon that died, with the same options: from what the holder keeps of its work directory." };
         Option<bool> json = CommonOptions.Json();
         json.Description = "Write what it took as JSON to standard output, and nothing else.";
-        var command = new Command("lazy-pages", "Bring the pages of processes that 'criu restore --lazy-pages' restores: in place of CRIU's own.") { remote, address, port, background, bandwidth, json };
+        var command = new Command("lazy-pages", "Bring the pages of processes that 'criu restore --lazy-pages' restores: in place of CRIU's own.") { remote, address, port, background, bandwidth, holder, resume, json };
         var options = new CriuOptions(command);
         command.Validators.Add(result =>
         {
@@ -37,11 +38,17 @@ internal static class CriuLazyPagesCommand
             {
                 result.AddError("--page-server needs the server's --port.");
             }
+
+            if (result.GetValue(resume) && result.GetValue(holder) is null)
+            {
+                result.AddError("--resume needs the --holder that the daemon which died was started with.");
+            }
         });
         examples[command] =
         [
             "pageferry criu lazy-pages -D images -W work",
             "pageferry criu lazy-pages -D images --page-server --address 127.0.0.1 --port 9999",
+            "pageferry criu lazy-pages -D images -W work --holder /run/pageferry/holder.sock --resume",
         ];
         command.SetAction((result, _) =>
         {
@@ -57,17 +64,42 @@ internal static class CriuLazyPagesCommand
                 }
             }
 
-            return CriuService.RunAsync(settings, service => Task.FromResult(Serve(service, settings, server, result.GetValue(background), result.GetValue(bandwidth), result.GetValue(json))));
+            return CriuService.RunAsync(settings, service =>
+            {
+                LazyRestore Listen(IRestoreKeeper? keeper) => LazyRestore.Listen(
+                    settings.ImagesDirectory, settings.WorkDirectory, server?.ToLocal(onlyLoopback: false), result.GetValue(background), service.Logger, result.GetValue(bandwidth), keeper);
+                LazyRestore Resume(TakenRestore taken) => LazyRestore.Resume(
+                    settings.ImagesDirectory,
+                    settings.WorkDirectory,
+                    server?.ToLocal(onlyLoopback: false),
+                    result.GetValue(background),
+                    service.Logger,
+                    result.GetValue(bandwidth),
+                    taken.Keeper,
+                    taken.Record,
+                    taken.Descriptors);
+                return Task.FromResult(Serve(service, settings, server, result.GetValue(holder), result.GetValue(resume), Listen, Resume, result.GetValue(json)));
+            });
         });
         return command;
     }
 
-    private static int Serve(CriuService service, CriuSettings settings, NetworkEndpoint? server, BackgroundFill background, long maxBandwidth, bool json)
+    private static int Serve(
+        CriuService service,
+        CriuSettings settings,
+        NetworkEndpoint? server,
+        string? holder,
+        bool isResumed,
+        Func<IRestoreKeeper?, LazyRestore> listen,
+        Func<TakenRestore, LazyRestore> resume,
+        bool json)
     {
         try
         {
-            using var restore = LazyRestore.Listen(settings.ImagesDirectory, settings.WorkDirectory, server is null ? null : Resolve(server), background, service.Logger, maxBandwidth);
-            service.TellReady(json ? null : "Waits for a restore.");
+            TakenRestore? taken = isResumed ? TakenRestore.Take(holder!, settings.WorkDirectory) : null;
+            using RestoreKeeper? keeper = taken is not null ? taken.Keeper : holder is not null ? new RestoreKeeper(holder, settings.WorkDirectory) : null;
+            using LazyRestore restore = taken is not null ? resume(taken) : listen(keeper);
+            service.TellReady(json ? null : isResumed ? "Goes on with the restore." : "Waits for a restore.");
             var report = LazyReport.Of(restore.Serve());
             if (!settings.IsInBackground)
             {
@@ -80,11 +112,9 @@ internal static class CriuLazyPagesCommand
         {
             throw new CommandException($"Could not connect to the page server {server}: {failure.Message}. Start it first, with --lazy-pages.");
         }
-        catch (IOException failure)
+        catch (Exception failure) when (failure is IOException or InvalidDataException)
         {
             throw new CommandException($"Could not serve the restore: {failure.Message}");
         }
     }
-
-    private static IPEndPoint Resolve(NetworkEndpoint server) => server.ToLocal(onlyLoopback: false);
 }

@@ -25,6 +25,7 @@ namespace Pageferry.Cli;
 [JsonSerializable(typeof(MergeReport))]
 [JsonSerializable(typeof(FailureReport))]
 [JsonSerializable(typeof(EngineMessage))]
+[JsonSerializable(typeof(HeldRestore))]
 [JsonSerializable(typeof(HeldSource))]
 [JsonSerializable(typeof(MoveHello))]
 [JsonSerializable(typeof(MoveWelcome))]

@@ -61,7 +61,7 @@ internal sealed record TakenSource(HolderClient Client, string Name, byte[] Secr
     private static TakenSource? TryTake(HolderClient client, out bool isTaken)
     {
         isTaken = false;
-        foreach ((string name, byte[] secret) in HoldSecret.Find(client.Path))
+        foreach ((string name, byte[] secret) in HoldSecret.Find(client.Path).Where(static found => !found.Name.StartsWith(RestoreKeeper.NamePrefix, StringComparison.Ordinal)))
         {
             try
             {

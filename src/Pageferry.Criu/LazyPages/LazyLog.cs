@@ -23,4 +23,16 @@ internal static partial class LazyLog
 
     [LoggerMessage(EventId = 124, Level = LogLevel.Warning, Message = "Connected to the page server {Server} again; {Requests} requests were repeated.")]
     internal static partial void Reconnected(ILogger logger, EndPoint server, int requests);
+
+    [LoggerMessage(EventId = 125, Level = LogLevel.Warning, Message = "Not all of the restore is kept any more: {What} What is not is lost to its process if this daemon ends.")]
+    internal static partial void NotKept(ILogger logger, string what);
+
+    [LoggerMessage(EventId = 126, Level = LogLevel.Information, Message = "Process {Pid}: taken over; {Pages} pages still to come.")]
+    internal static partial void Resumed(ILogger logger, int pid, long pages);
+
+    [LoggerMessage(
+        EventId = 127,
+        Level = LogLevel.Error,
+        Message = "Process {Pid} forked just when the daemon before died: {Lost} of its children lost what had not come to zeros. Ended for it, by their numbers here: {Ended}. What is not listed has ended by itself, or can't be told from others: end it.")]
+    internal static partial void LostChildren(ILogger logger, int pid, int lost, string ended);
 }

@@ -35,14 +35,14 @@ internal sealed class LazyProcess : IPageSource, IDisposable
     /// <param name="pid">The number it was dumped with; a child has that of the process restored.</param>
     /// <param name="engine">Its engine, not started; owned by this, and its memory with it.</param>
     /// <param name="content">Where its pages come from.</param>
-    /// <param name="forked">Takes its children.</param>
-    internal LazyProcess(int pid, FaultEngine engine, IContent content, Action<LazyProcess> forked)
+    /// <param name="forked">Takes the engines of its children.</param>
+    internal LazyProcess(int pid, FaultEngine engine, IContent content, Action<FaultEngine> forked)
     {
         Pid = pid;
         _engine = engine;
         _content = content;
         OnTheirWay = new PageBitmap(engine.Memory.PageCount);
-        engine.Forked = child => forked(new LazyProcess(pid, child, content, forked));
+        engine.Forked = forked;
         engine.Start(this);
         _demandLane = engine.CreateLane();
         _otherLane = engine.CreateLane();

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Net;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
@@ -12,34 +13,59 @@ public sealed class LazyRestore : IDisposable
     private const string SocketName = "lazy-pages.socket";
 
     /// <summary>What restore sends when all processes run: "FTSR".</summary>
-    private const uint RestoreFinished = 0x52535446;
+    private const int RestoreFinished = 0x52535446;
 
     /// <summary>What the restore still does before a process runs, once it has said that it is finished; it is not to share the CPUs with the background then.</summary>
     private static readonly TimeSpan s_lastSteps = TimeSpan.FromMilliseconds(100);
 
+    /// <summary>How long the userfaultfd of a process may take to follow its number.</summary>
+    private static readonly TimeSpan s_longestBetween = TimeSpan.FromSeconds(10);
+
     private readonly string _socketPath;
-    private readonly UnixSocket _listening;
     private readonly Dictionary<int, List<GuestRegion>> _ranges;
     private readonly IContent _content;
     private readonly BackgroundFill _background;
     private readonly BandwidthLimit _limit;
     private readonly LazySummary _summary = new();
     private readonly ILogger _logger;
+    private readonly KeptRestore? _kept;
     private readonly ManualResetEventSlim _isRestored = new();
     private readonly List<Thread> _serving = [];
+    private readonly HashSet<int> _taken = [];
     private readonly Lock _adding = new();
     private readonly int _tasks;
 
-    private LazyRestore(string socketPath, int tasks, Dictionary<int, List<GuestRegion>> ranges, IContent content, BackgroundFill background, long maxBandwidth, ILogger logger)
+    /// <summary>Where restores connect, and the one that did: null when all is handed over.</summary>
+    private UnixSocket? _listening;
+    private UnixSocket? _restore;
+    private bool _isResumed;
+
+    private LazyRestore(string imagesDirectory, string workDirectory, EndPoint? pageServer, BackgroundFill background, ILogger? logger, long maxBandwidth, IRestoreKeeper? keeper)
     {
-        _tasks = tasks;
-        _ranges = ranges;
-        _content = content;
+        var images = ImageSet.Open(imagesDirectory);
+        FaultEngine.Rehearse();
+        int[] pids = [.. images.ReadProcesses().Select(process => process.Pid)];
+        _ranges = [];
+        PageServerForm? form = null;
+        foreach (int pid in pids)
+        {
+            if (images.HasMemory(pid))
+            {
+                Pagemap map = images.ReadPagemap(pid);
+                form ??= map.Form;
+                _ranges[pid] = LazyRanges(map, images.ReadMemoryMap(pid));
+            }
+        }
+
+        _tasks = pids.Length;
+        _socketPath = Path.Combine(workDirectory, SocketName);
         _background = background;
         _limit = new BandwidthLimit(maxBandwidth);
-        _logger = logger;
-        _socketPath = socketPath;
-        _listening = ListenAt(socketPath);
+        _logger = logger ?? NullLogger.Instance;
+        _kept = keeper is null ? null : new KeptRestore(keeper, _logger);
+        _content = pageServer is null
+            ? new LocalContent(_ranges.Keys.ToDictionary(pid => pid, pid => ProcessPages.Open(images, pid)))
+            : RemoteContent.Connect(pageServer, form ?? PageServerForm.Header32, _logger, RemoteContent.LongestSilence);
     }
 
     /// <summary>Reads the images and listens for a restore.</summary>
@@ -49,37 +75,72 @@ public sealed class LazyRestore : IDisposable
     /// <param name="background">Which pages to fetch that nobody waits for.</param>
     /// <param name="logger">Hears what happens; null for nobody.</param>
     /// <param name="maxBandwidth">The most bytes per second of pages that nobody waits for; 0 for as many as there can be.</param>
+    /// <param name="keeper">Keeps all that is needed to go on if this process dies; null for nobody.</param>
     /// <returns>The daemon, which the caller disposes.</returns>
     /// <exception cref="ImageException">An image is missing or makes no sense.</exception>
     /// <exception cref="LinuxException">The socket can't be made. EADDRINUSE: another daemon listens there.</exception>
     /// <exception cref="System.Net.Sockets.SocketException">The page server can't be reached.</exception>
-    public static LazyRestore Listen(string imagesDirectory, string workDirectory, EndPoint? pageServer, BackgroundFill background, ILogger? logger = null, long maxBandwidth = 0)
+    /// <exception cref="IOException">The keeper does not keep it.</exception>
+    public static LazyRestore Listen(
+        string imagesDirectory, string workDirectory, EndPoint? pageServer, BackgroundFill background, ILogger? logger = null, long maxBandwidth = 0, IRestoreKeeper? keeper = null)
     {
-        var images = ImageSet.Open(imagesDirectory);
-        FaultEngine.Rehearse();
-        int[] pids = [.. images.ReadProcesses().Select(process => process.Pid)];
-        var ranges = new Dictionary<int, List<GuestRegion>>();
-        PageServerForm? form = null;
-        foreach (int pid in pids)
-        {
-            if (images.HasMemory(pid))
-            {
-                Pagemap map = images.ReadPagemap(pid);
-                form ??= map.Form;
-                ranges[pid] = LazyRanges(map, images.ReadMemoryMap(pid));
-            }
-        }
-
-        IContent content = pageServer is null
-            ? new LocalContent(ranges.Keys.ToDictionary(pid => pid, pid => ProcessPages.Open(images, pid)))
-            : RemoteContent.Connect(pageServer, form ?? PageServerForm.Header32, logger ?? NullLogger.Instance, RemoteContent.LongestSilence);
+        var restore = new LazyRestore(imagesDirectory, workDirectory, pageServer, background, logger, maxBandwidth, keeper);
         try
         {
-            return new LazyRestore(Path.Combine(workDirectory, SocketName), pids.Length, ranges, content, background, maxBandwidth, logger ?? NullLogger.Instance);
+            restore._listening = ListenAt(restore._socketPath);
+            restore._kept?.KeepSockets(restore._listening.Descriptor);
+            return restore;
         }
         catch
         {
-            content.Dispose();
+            restore.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Goes on with a restore that another process served and that died: from what was kept of it.</summary>
+    /// <param name="imagesDirectory">The images that are restored.</param>
+    /// <param name="workDirectory">Where <c>lazy-pages.socket</c> is.</param>
+    /// <param name="pageServer">Who has the pages, at an address or a Unix socket; null for the images.</param>
+    /// <param name="background">Which pages to fetch that nobody waits for.</param>
+    /// <param name="logger">Hears what happens; null for nobody.</param>
+    /// <param name="maxBandwidth">The most bytes per second of pages that nobody waits for; 0 for as many as there can be.</param>
+    /// <param name="keeper">Keeps it on.</param>
+    /// <param name="record">What was kept beside the descriptors.</param>
+    /// <param name="descriptors">What was kept, owned by the restore from now on, also when this fails.</param>
+    /// <returns>The daemon, which the caller disposes.</returns>
+    /// <exception cref="ImageException">An image is missing or makes no sense.</exception>
+    /// <exception cref="InvalidDataException">What was kept is of another form, damaged, or not of these images. Nothing has changed of it.</exception>
+    /// <exception cref="System.Net.Sockets.SocketException">The page server can't be reached.</exception>
+    public static LazyRestore Resume(
+        string imagesDirectory,
+        string workDirectory,
+        EndPoint? pageServer,
+        BackgroundFill background,
+        ILogger? logger,
+        long maxBandwidth,
+        IRestoreKeeper keeper,
+        ReadOnlySpan<byte> record,
+        ReadOnlySpan<FileDescriptor> descriptors)
+    {
+        LazyRestore? restore = null;
+        try
+        {
+            int sockets = KeptRestore.ReadSockets(record, descriptors.Length);
+            restore = new LazyRestore(imagesDirectory, workDirectory, pageServer, background, logger, maxBandwidth, keeper) { _isResumed = true };
+            restore._listening = sockets > 0 ? UnixSocket.FromDescriptor(descriptors[0]) : null;
+            restore._restore = sockets > 1 ? UnixSocket.FromDescriptor(descriptors[1]) : null;
+            restore.TakeUp(descriptors[sockets..]);
+            return restore;
+        }
+        catch
+        {
+            foreach (FileDescriptor descriptor in descriptors)
+            {
+                descriptor.Dispose();
+            }
+
+            restore?.Part();
             throw;
         }
     }
@@ -89,22 +150,10 @@ public sealed class LazyRestore : IDisposable
     /// <exception cref="IOException">The restore broke off, or sent what makes no sense.</exception>
     public LazySummary Serve()
     {
-        using UnixSocket restore = _listening.Accept();
-        Span<byte> number = stackalloc byte[sizeof(int)];
-        for (int task = 0; task < _tasks; task++)
+        if (_listening is { } listening)
         {
-            ReceiveAll(restore, number);
-            int pid = BitConverter.ToInt32(number);
-            if (pid > 0)
-            {
-                Take(pid, ReceiveUserfaultfd(restore, pid));
-            }
-        }
-
-        ReceiveAll(restore, number);
-        if (BitConverter.ToUInt32(number) != RestoreFinished)
-        {
-            throw new PageServerException($"The restore sent 0x{BitConverter.ToUInt32(number):x8} instead of the news that it is finished: its tree is not that of pstree.img.");
+            using UnixSocket restore = _restore ?? Accept(listening);
+            TakeAll(restore);
         }
 
         _isRestored.Set();
@@ -116,13 +165,84 @@ public sealed class LazyRestore : IDisposable
         return _summary;
     }
 
-    /// <summary>Stops listening.</summary>
+    /// <summary>Stops listening. What is kept of the restore is forgotten.</summary>
     public void Dispose()
     {
-        _listening.Dispose();
-        File.Delete(_socketPath);
+        _kept?.Dispose();
+        if (_listening is not null || _isResumed)
+        {
+            File.Delete(_socketPath);
+        }
+
+        Part();
+    }
+
+    /// <summary>Frees what is this process's.</summary>
+    private void Part()
+    {
+        _listening?.Dispose();
+        _restore?.Dispose();
         _content.Dispose();
         _isRestored.Dispose();
+    }
+
+    /// <summary>Waits for the restore. Who only looks whether somebody listens, as another daemon does, is none.</summary>
+    private UnixSocket Accept(UnixSocket listening)
+    {
+        Span<byte> first = stackalloc byte[1];
+        var descriptors = new FileDescriptor?[1];
+        while (true)
+        {
+            UnixSocket restore = listening.Accept();
+            _kept?.KeepSockets(listening.Descriptor, restore.Descriptor);
+            int bytes = restore.Peek(first, descriptors, out int count);
+            if (count > 0)
+            {
+                descriptors[0]!.Dispose();
+            }
+
+            if (bytes > 0)
+            {
+                return restore;
+            }
+
+            _kept?.KeepSockets(listening.Descriptor);
+            restore.Dispose();
+        }
+    }
+
+    /// <summary>
+    /// Takes all processes. What a process is told with is received when the process is kept: as long as it is not, it lies in the socket, which is kept too.
+    /// </summary>
+    private void TakeAll(UnixSocket restore)
+    {
+        for (int tasks = 0; ; tasks++)
+        {
+            int pid = PeekTask(restore, out FileDescriptor? userfaultfd);
+            bool isEnd = pid == RestoreFinished;
+            if (isEnd ? tasks < _tasks && !_isResumed : tasks == _tasks)
+            {
+                userfaultfd?.Dispose();
+                throw new PageServerException($"The restore sent 0x{pid:x8} after {tasks} processes, and the images have {_tasks}: its tree is not that of pstree.img.");
+            }
+
+            if (userfaultfd is not null)
+            {
+                Take(pid, userfaultfd);
+            }
+
+            if (isEnd)
+            {
+                // Not after it is received: who takes over then would wait for it.
+                _kept?.EndHandover();
+            }
+
+            ReceiveTask(restore, hasUserfaultfd: userfaultfd is not null);
+            if (isEnd)
+            {
+                return;
+            }
+        }
     }
 
     private static UnixSocket ListenAt(string path)
@@ -132,7 +252,8 @@ public sealed class LazyRestore : IDisposable
             try
             {
                 UnixSocket.Connect(path, UnixSocketType.Stream).Dispose();
-                throw new LinuxException($"listen at {path}", Errno.EADDRINUSE, "Another lazy-pages daemon listens there: give each a work directory of its own.");
+                throw new LinuxException(
+                    $"listen at {path}", Errno.EADDRINUSE, "Another lazy-pages daemon listens there, or a holder keeps what one left: give each a work directory of its own, or go on with --resume.");
             }
             catch (LinuxException failure) when (failure.Errno == Errno.ECONNREFUSED)
             {
@@ -173,36 +294,148 @@ public sealed class LazyRestore : IDisposable
         return ranges;
     }
 
-    private static Userfaultfd ReceiveUserfaultfd(UnixSocket restore, int pid)
+    /// <summary>Looks at what the restore says next.</summary>
+    /// <param name="restore">The restore.</param>
+    /// <param name="userfaultfd">A duplicate of the process's userfaultfd; null if it has none, or there is no more process.</param>
+    /// <returns>A process's number, negative if it has no memory; or <see cref="RestoreFinished"/>.</returns>
+    private static int PeekTask(UnixSocket restore, out FileDescriptor? userfaultfd)
     {
-        Span<byte> carrier = stackalloc byte[1];
+        Span<byte> task = stackalloc byte[sizeof(int) + 1];
         var descriptors = new FileDescriptor?[1];
-        return restore.Receive(carrier, descriptors, out int count) == 1 && count == 1
-            ? Userfaultfd.FromDescriptor(descriptors[0]!)
-            : throw new PageServerException($"The restore did not send the userfaultfd of process {pid}.");
-    }
-
-    private static void ReceiveAll(UnixSocket restore, Span<byte> bytes)
-    {
-        while (!bytes.IsEmpty)
+        long began = Stopwatch.GetTimestamp();
+        while (true)
         {
-            int received = restore.Receive(bytes, [], out _);
-            bytes = received > 0 ? bytes[received..] : throw new PageServerException("The restore broke off before it was finished. Its own log says why.");
+            int bytes = restore.Peek(task, descriptors, out int count);
+            userfaultfd = count > 0 ? descriptors[0] : null;
+            int pid = BitConverter.ToInt32(task);
+            bool hasNone = pid is <= 0 or RestoreFinished;
+            if (bytes >= sizeof(int) && hasNone)
+            {
+                // What was seen is the next one's.
+                userfaultfd?.Dispose();
+                userfaultfd = null;
+            }
+
+            if (bytes >= sizeof(int) && (hasNone || userfaultfd is not null))
+            {
+                return pid;
+            }
+
+            userfaultfd?.Dispose();
+            if (bytes == 0)
+            {
+                throw new PageServerException("The restore broke off before it was finished. Its own log says why.");
+            }
+
+            // The rest is sent next. Waiting for it would take what is there.
+            if (bytes > sizeof(int) || Stopwatch.GetElapsedTime(began) > s_longestBetween)
+            {
+                throw new PageServerException($"The restore did not send the userfaultfd of process {pid}.");
+            }
+
+            Thread.Sleep(1);
         }
     }
 
-    private void Take(int pid, Userfaultfd userfaultfd)
+    /// <summary>Receives what <see cref="PeekTask"/> looked at.</summary>
+    private static void ReceiveTask(UnixSocket restore, bool hasUserfaultfd)
+    {
+        Span<byte> task = stackalloc byte[sizeof(int) + 1];
+        var descriptors = new FileDescriptor?[1];
+        for (Span<byte> left = hasUserfaultfd ? task : task[..sizeof(int)]; !left.IsEmpty;)
+        {
+            int received = restore.Receive(left, descriptors, out int count);
+            left = received > 0 ? left[received..] : throw new PageServerException("The restore broke off before it was finished. Its own log says why.");
+            if (count > 0)
+            {
+                descriptors[0]!.Dispose();
+            }
+        }
+    }
+
+    private void Take(int pid, FileDescriptor descriptor)
     {
         if (!_ranges.TryGetValue(pid, out List<GuestRegion>? ranges))
         {
-            userfaultfd.Dispose();
+            descriptor.Dispose();
             throw new PageServerException($"The restore has a process {pid}, and the images don't: it restores other images.");
         }
 
-        var memory = GuestMemory.OfProcess(ranges, userfaultfd);
+        if (!_taken.Add(pid))
+        {
+            // The daemon before took it, and died before it received what it had looked at.
+            descriptor.Dispose();
+            return;
+        }
+
+        var userfaultfd = Userfaultfd.FromDescriptor(descriptor);
+        GuestMemory memory;
+        if (_kept is null)
+        {
+            memory = GuestMemory.OfProcess(ranges, userfaultfd);
+        }
+        else
+        {
+            var record = ForeignRecord.Begin(pid, ranges);
+            record.Forking = _kept.Add;
+            memory = GuestMemory.OfProcess(record, userfaultfd);
+            _kept.Add(record, userfaultfd);
+        }
+
         LazyLog.Began(_logger, pid, memory.PageCount);
-        Serve(new LazyProcess(pid, new FaultEngine(memory, _logger), _content, Serve));
+        Serve(CreateProcess(pid, new FaultEngine(memory, _logger)));
     }
+
+    /// <summary>Goes on with all processes that were kept, each by its userfaultfd and its record.</summary>
+    private void TakeUp(ReadOnlySpan<FileDescriptor> descriptors)
+    {
+        var records = new List<ForeignRecord>();
+        var engines = new List<FaultEngine>();
+        try
+        {
+            for (int i = 1; i < descriptors.Length; i += 2)
+            {
+                records.Add(ForeignRecord.Open(descriptors[i], pid => _ranges.GetValueOrDefault(pid)));
+            }
+
+            EndLostChildren(records);
+            records.FindAll(static record => !record.IsFilled).ForEach(record => record.FillFrom(records));
+            for (int i = 0; i < records.Count; i++)
+            {
+                var userfaultfd = Userfaultfd.FromDescriptor(descriptors[2 * i]);
+                records[i].Forking = _kept!.Add;
+                engines.Add(FaultEngine.TakeOver(GuestMemory.OfProcess(records[i], userfaultfd), records[i].States, _logger));
+                _kept.Resume(records[i], userfaultfd);
+            }
+        }
+        catch (Exception failure) when (failure is InvalidDataException or InvalidOperationException or LinuxException)
+        {
+            records.ForEach(static record => record.Dispose());
+            throw new InvalidDataException($"What is kept of a process can't be gone on with. {failure.Message}", failure);
+        }
+
+        foreach (FaultEngine engine in engines)
+        {
+            int pid = engine.Memory.Record!.Pid;
+            _ = _taken.Add(pid);
+            LazyLog.Resumed(_logger, pid, engine.UnknownPages);
+            Serve(CreateProcess(pid, engine));
+        }
+    }
+
+    private void EndLostChildren(List<ForeignRecord> records)
+    {
+        foreach (ForeignRecord record in records.Where(static record => record.IsFilled))
+        {
+            if (record.CountChildren(records) is > 0 and var lost)
+            {
+                IReadOnlyList<int> ended = LostChildren.End(record.Pid, record.Mapped, lost);
+                LazyLog.LostChildren(_logger, record.Pid, lost, string.Join(", ", ended));
+            }
+        }
+    }
+
+    private LazyProcess CreateProcess(int pid, FaultEngine engine) => new(pid, engine, _content, child => Serve(CreateProcess(pid, child)));
 
     /// <summary>Brings the pages of a process, by a thread of its own.</summary>
     private void Serve(LazyProcess process)
@@ -225,6 +458,11 @@ public sealed class LazyRestore : IDisposable
             lock (_adding)
             {
                 _summary.Add(process.Statistics);
+            }
+
+            if (process.Memory.Record is { } record)
+            {
+                _kept!.Remove(record);
             }
 
             process.Dispose();

@@ -235,6 +235,7 @@ internal sealed class RemoteContent : IContent
 
     private void ReceiveAll()
     {
+        DemandThread.Begin();
         do
         {
             try

@@ -5,6 +5,7 @@ namespace Pageferry.Linux;
 internal static partial class Interop
 {
     internal const int SCM_RIGHTS = 1;
+    internal const int MSG_PEEK = 2;
     internal const int MSG_CTRUNC = 8;
     internal const int MSG_TRUNC = 0x20;
     internal const int MSG_DONTWAIT = 0x40;
