@@ -123,16 +123,16 @@ public sealed class ForeignRecordTests : IDisposable
         Place(0, 4, PageState.Present);
         ForeignRecord? kept = null;
         Userfaultfd? userfaultfd = null;
-        _record.Forking = (child, its) =>
-        {
-            (kept, userfaultfd) = (child, its);
-            throw new OperationCanceledException();
-        };
         Task<ulong> removed = ReadOnceOf(() => _process.Do('d', 8, 2));
         Func<char, ulong, ulong, ulong> childDoes;
         using (FaultEngine dead = TakeOver())
         {
             Assert.Equal(0UL, removed.Result);
+            dead.Memory.Record!.Forking = (child, its) =>
+            {
+                (kept, userfaultfd) = (child, its);
+                throw new OperationCanceledException();
+            };
             childDoes = _process.Fork();
             Assert.True(dead.Failed.Wait(s_patience));
         }

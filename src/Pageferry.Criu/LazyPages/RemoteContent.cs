@@ -235,7 +235,6 @@ internal sealed class RemoteContent : IContent
 
     private void ReceiveAll()
     {
-        DemandThread.Begin();
         do
         {
             try
