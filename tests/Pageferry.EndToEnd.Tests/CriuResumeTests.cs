@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Text;
 using static Pageferry.EndToEnd.Tests.Command;
 
 namespace Pageferry.EndToEnd.Tests;
@@ -130,15 +131,21 @@ public sealed class CriuResumeTests : IDisposable
         try
         {
             using RestoredProcess restored = await criu.RestoreAsync(Path("images"), Path("work"), "--lazy-pages");
+            var said = new StringBuilder();
             for (int kill = 0; kill < Kills && !daemon.HasExited; kill++)
             {
                 await KillAsync(daemon);
+                _ = said.AppendLine(CultureInfo.InvariantCulture, $"{daemon.Errors} killed");
                 daemon.Dispose();
                 daemon = await ResumeAsync(server, s_slowly);
             }
 
             await process.ReachAsync(1);
-            Assert.True(process.Bad == 0, daemon.Errors);
+
+            // A child whose userfaultfd died with the one daemon that had it is ended, which its parent counts; and nothing else is wrong.
+            _ = said.Append(daemon.Errors);
+            bool isChildLost = said.ToString().Contains("forked just when the daemon before died: 1 of", StringComparison.Ordinal);
+            Assert.True(process.Bad == (isChildLost ? 1UL : 0), $"{process.Bad} wrong. {said}");
             await KillAsync(daemon);
             daemon.Dispose();
             daemon = await ResumeAsync(server);

@@ -407,6 +407,8 @@ public sealed class LazyRestore : IDisposable
                 engines.Add(FaultEngine.TakeOver(GuestMemory.OfProcess(records[i], userfaultfd), records[i].States, _logger));
                 _kept.Resume(records[i], userfaultfd);
             }
+
+            KeepOn();
         }
         catch (Exception failure) when (failure is InvalidDataException or InvalidOperationException or LinuxException)
         {
@@ -420,6 +422,19 @@ public sealed class LazyRestore : IDisposable
             _ = _taken.Add(pid);
             LazyLog.Resumed(_logger, pid, engine.UnknownPages);
             Serve(CreateProcess(pid, engine));
+        }
+    }
+
+    /// <summary>Keeps what was taken up, before anything is read of it: a child that is forked then has to be kept at once.</summary>
+    private void KeepOn()
+    {
+        if (_listening is null)
+        {
+            _kept!.EndHandover();
+        }
+        else
+        {
+            _kept!.KeepSockets([_listening.Descriptor, .. _restore is { } restore ? new[] { restore.Descriptor } : []]);
         }
     }
 
