@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 # gcc compiles the programs that pin our constants to the kernel's headers, and links NativeAOT. QEMU and what follows it boot another kernel.
-# ip and tc make networks of two hosts. Redis is moved by CRIU, which locks its network by nftables.
+# ip and tc make networks of two hosts. Redis is moved by CRIU, which locks its network by nftables. systemd
+# starts a holder anew, in namespaces of its own.
 packages=()
 command -v gcc >/dev/null || packages+=(gcc libc6-dev)
 [ -e /usr/include/linux/kvm.h ] || packages+=(linux-libc-dev)
@@ -19,6 +20,7 @@ command -v xz >/dev/null || packages+=(xz-utils)
 command -v redis-server >/dev/null || packages+=(redis-server)
 command -v redis-cli >/dev/null || packages+=(redis-tools)
 command -v nft >/dev/null || packages+=(nftables)
+[ -e /usr/lib/systemd/systemd ] || packages+=(systemd)
 if [ "${#packages[@]}" -gt 0 ]; then
   echo "Installing ${packages[*]}"
   apt-get update -qq
