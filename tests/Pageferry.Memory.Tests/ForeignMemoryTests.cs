@@ -120,6 +120,7 @@ public sealed class ForeignMemoryTests : IDisposable
         using PageLane lane = engine.CreateLane();
         TestPageSource.Deliver(lane, 0, (int)Pages);
         Assert.True(engine.Completed.Wait(s_patience));
+        forChild.Stop();
         engine.Dispose();
         engine.Memory.Dispose();
         Assert.Equal(Content(60, 4), child('r', 60, 4));

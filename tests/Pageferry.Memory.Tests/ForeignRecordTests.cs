@@ -56,6 +56,7 @@ public sealed class ForeignRecordTests : IDisposable
         Assert.Equal(Content(20, 20) + Content(42, 22), _process.Do('r', 20, 44));
         Assert.True(engine.Completed.Wait(s_patience));
         Assert.DoesNotContain(_source.Requested, page => page is < 12 or (>= 14 and < 20) or 40 or 41);
+        _source.Stop();
         engine.Memory.Dispose();
     }
 
@@ -81,6 +82,7 @@ public sealed class ForeignRecordTests : IDisposable
 
         Assert.Equal(letter == 'm' ? Content(first, count) : 0, _process.Do('r', first, count));
         Assert.Equal(Content(0, first) + Content(end, Pages - end), _process.Do('r', 0, first) + _process.Do('r', end, Pages - end));
+        _source.Stop();
         engine.Memory.Dispose();
     }
 
@@ -94,6 +96,7 @@ public sealed class ForeignRecordTests : IDisposable
         using FaultEngine engine = TakeOver();
         Assert.True(read.Wait(s_patience));
         Assert.Equal(page == 0 ? Content(0, 1) : 0, read.Result);
+        _source.Stop();
         engine.Memory.Dispose();
     }
 
@@ -150,6 +153,7 @@ public sealed class ForeignRecordTests : IDisposable
         source.AnswerThrough(engine);
         Assert.Equal(Content(0, 8) + Content(10, 6), childDoes('r', 0, 16));
         Assert.DoesNotContain(source.Requested, page => page is < 4 or 8 or 9);
+        source.Stop();
         memory.Dispose();
     }
 

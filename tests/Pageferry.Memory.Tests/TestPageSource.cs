@@ -65,10 +65,16 @@ internal sealed class TestPageSource : IPageSource, IDisposable
         _answering.Start();
     }
 
-    public void Dispose()
+    /// <summary>Answers no more: from now on the engine's memory may be given back.</summary>
+    public void Stop()
     {
         _requests.Add(Last);
         _answering?.Join();
+    }
+
+    public void Dispose()
+    {
+        Stop();
         _requests.Dispose();
     }
 }

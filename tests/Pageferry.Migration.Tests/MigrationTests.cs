@@ -79,4 +79,36 @@ public class MigrationTests
         Assert.True(sent.PagesZero > (long)leaving.Memory.PageCount / 4);
         Assert.InRange(sent.Downtime, TimeSpan.FromTicks(1), TimeSpan.FromSeconds(5));
     }
+
+    [Fact]
+    public void A_page_that_is_another_here_than_it_arrived_is_named_by_validation()
+    {
+        const ulong Changed = 1;
+        using var leaving = new TestGuest(GuestMemory.Create(16 << 20));
+        leaving.Resume();
+        Assert.True(SpinWait.SpinUntil(() => leaving.Round > 2, s_patience));
+        TestGuest? arrived = null;
+        using var destination = new MigrationDestination(new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions), layout.GuestId));
+        var receiving = Task.Run(() => destination.Receive(guest => Volatile.Write(ref arrived, (TestGuest)guest)), TestContext.Current.CancellationToken);
+        var source = new MigrationSource(leaving, new MigrationOptions { Mode = MigrationMode.Postcopy, MaxPostcopyBandwidth = 16 << 20, Validate = true });
+        var changing = Task.Run(
+            () =>
+            {
+                Assert.True(SpinWait.SpinUntil(() => Volatile.Read(ref arrived)?.Engine.States[Changed] == PageState.Present, s_patience));
+                leaving.Memory.WriteAsGuest((Changed * Page.Size) + (Page.Size / 2), [1, 2, 3, 4, 5, 6, 7, 8]);
+            },
+            TestContext.Current.CancellationToken);
+        MigrationException failure = Assert.Throws<MigrationException>(() => source.Run(destination.EndPoint));
+        Assert.Contains($"1 of {leaving.Memory.PageCount} pages that did not arrive as they are here: {Changed}.", failure.Message, StringComparison.Ordinal);
+        Assert.True(changing.IsCompletedSuccessfully);
+        Assert.False(leaving.IsRunning);
+
+        // Nobody comes back. It has all that was sent, and runs on.
+        destination.Dispose();
+        Assert.True(SpinWait.SpinUntil(() => receiving.IsCompleted, s_patience));
+        using TestGuest guest = arrived!;
+        ulong round = guest.Round;
+        Assert.True(SpinWait.SpinUntil(() => guest.Round > round + 2, s_patience));
+        Assert.Equal(0, guest.Wrong);
+    }
 }
