@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Net;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
@@ -12,14 +11,8 @@ public sealed class LazyRestore : IDisposable
 {
     private const string SocketName = "lazy-pages.socket";
 
-    /// <summary>What restore sends when all processes run: "FTSR".</summary>
-    private const int RestoreFinished = 0x52535446;
-
     /// <summary>What the restore still does before a process runs, once it has said that it is finished; it is not to share the CPUs with the background then.</summary>
     private static readonly TimeSpan s_lastSteps = TimeSpan.FromMilliseconds(100);
-
-    /// <summary>How long the userfaultfd of a process may take to follow its number.</summary>
-    private static readonly TimeSpan s_longestBetween = TimeSpan.FromSeconds(10);
 
     private readonly string _socketPath;
     private readonly Dictionary<int, List<GuestRegion>> _ranges;
@@ -218,8 +211,8 @@ public sealed class LazyRestore : IDisposable
     {
         for (int tasks = 0; ; tasks++)
         {
-            int pid = PeekTask(restore, out FileDescriptor? userfaultfd);
-            bool isEnd = pid == RestoreFinished;
+            int pid = TaskHandover.Peek(restore, out FileDescriptor? userfaultfd);
+            bool isEnd = pid == TaskHandover.Finished;
             if (isEnd ? tasks < _tasks && !_isResumed : tasks == _tasks)
             {
                 userfaultfd?.Dispose();
@@ -237,7 +230,7 @@ public sealed class LazyRestore : IDisposable
                 _kept?.EndHandover();
             }
 
-            ReceiveTask(restore, hasUserfaultfd: userfaultfd is not null);
+            TaskHandover.Receive(restore, hasUserfaultfd: userfaultfd is not null);
             if (isEnd)
             {
                 return;
@@ -292,65 +285,6 @@ public sealed class LazyRestore : IDisposable
         }
 
         return ranges;
-    }
-
-    /// <summary>Looks at what the restore says next.</summary>
-    /// <param name="restore">The restore.</param>
-    /// <param name="userfaultfd">A duplicate of the process's userfaultfd; null if it has none, or there is no more process.</param>
-    /// <returns>A process's number, negative if it has no memory; or <see cref="RestoreFinished"/>.</returns>
-    private static int PeekTask(UnixSocket restore, out FileDescriptor? userfaultfd)
-    {
-        Span<byte> task = stackalloc byte[sizeof(int) + 1];
-        var descriptors = new FileDescriptor?[1];
-        long began = Stopwatch.GetTimestamp();
-        while (true)
-        {
-            int bytes = restore.Peek(task, descriptors, out int count);
-            userfaultfd = count > 0 ? descriptors[0] : null;
-            int pid = BitConverter.ToInt32(task);
-            bool hasNone = pid is <= 0 or RestoreFinished;
-            if (bytes >= sizeof(int) && hasNone)
-            {
-                // What was seen is the next one's.
-                userfaultfd?.Dispose();
-                userfaultfd = null;
-            }
-
-            if (bytes >= sizeof(int) && (hasNone || userfaultfd is not null))
-            {
-                return pid;
-            }
-
-            userfaultfd?.Dispose();
-            if (bytes == 0)
-            {
-                throw new PageServerException("The restore broke off before it was finished. Its own log says why.");
-            }
-
-            // The rest is sent next. Waiting for it would take what is there.
-            if (bytes > sizeof(int) || Stopwatch.GetElapsedTime(began) > s_longestBetween)
-            {
-                throw new PageServerException($"The restore did not send the userfaultfd of process {pid}.");
-            }
-
-            Thread.Sleep(1);
-        }
-    }
-
-    /// <summary>Receives what <see cref="PeekTask"/> looked at.</summary>
-    private static void ReceiveTask(UnixSocket restore, bool hasUserfaultfd)
-    {
-        Span<byte> task = stackalloc byte[sizeof(int) + 1];
-        var descriptors = new FileDescriptor?[1];
-        for (Span<byte> left = hasUserfaultfd ? task : task[..sizeof(int)]; !left.IsEmpty;)
-        {
-            int received = restore.Receive(left, descriptors, out int count);
-            left = received > 0 ? left[received..] : throw new PageServerException("The restore broke off before it was finished. Its own log says why.");
-            if (count > 0)
-            {
-                descriptors[0]!.Dispose();
-            }
-        }
     }
 
     private void Take(int pid, FileDescriptor descriptor)

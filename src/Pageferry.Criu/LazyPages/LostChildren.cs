@@ -6,7 +6,7 @@ namespace Pageferry.Criu;
 
 /// <summary>
 /// Finds children whose userfaultfd closed with a daemon that died between reading of the fork and keeping it. What such a child lacks reads as zeros, so it is ended. It has the
-/// memory of its parent at the same addresses, and unlike its parent's it is registered with no userfaultfd any more.
+/// memory of its parent at the same addresses, and unlike its parent's it is registered with no userfaultfd any more. One that runs another program by now lacks nothing.
 /// </summary>
 internal static class LostChildren
 {
@@ -36,7 +36,7 @@ internal static class LostChildren
         Dictionary<int, bool?> registered = family.ToDictionary(static member => member, member => IsRegistered(member, ranges));
         int[] lost =
         [
-            .. family.Where(member => registered[member] == false && registered.GetValueOrDefault(all[member].Parent) == true)
+            .. family.Where(member => registered[member] == false && registered.GetValueOrDefault(all[member].Parent) == true && all[member].Program == all[all[member].Parent].Program)
                 .OrderByDescending(member => all[member].Started)
                 .ThenByDescending(static member => member)
                 .Take(count),
@@ -104,11 +104,12 @@ internal static class LostChildren
             const int StartedAt = 20;
             string stat = File.ReadAllText($"/proc/{pid}/stat");
             string started = stat[stat.LastIndexOf(')')..].Split(' ')[StartedAt];
-            return new Seen(pid, parent, ownPid, ulong.Parse(started, CultureInfo.InvariantCulture));
+            string? program = new FileInfo($"/proc/{pid}/exe").LinkTarget;
+            return new Seen(pid, parent, ownPid, ulong.Parse(started, CultureInfo.InvariantCulture), program);
         }
-        catch (IOException)
+        catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {
-            // It has ended.
+            // It has ended, or is nobody's that this daemon serves.
             return null;
         }
     }
@@ -155,5 +156,6 @@ internal static class LostChildren
     /// <param name="Parent">Its parent's.</param>
     /// <param name="OwnPid">Its number in its own pid namespace.</param>
     /// <param name="Started">When, in clock ticks since the machine was started.</param>
-    private sealed record Seen(int Pid, int Parent, int OwnPid, ulong Started);
+    /// <param name="Program">The file that it runs; null of a thread of the kernel.</param>
+    private sealed record Seen(int Pid, int Parent, int OwnPid, ulong Started, string? Program);
 }
