@@ -6,10 +6,10 @@ set -eu
 cd "$(dirname "$0")/.."
 dotnet publish src/Pageferry.Cli -c Release -o artifacts/native --nologo -v quiet
 dotnet publish bench/Pageferry.Bench -c Release -o artifacts/bench --nologo -v quiet
-[ $# -gt 0 ] || set -- local-fault remote-fault background-fill downtime engine-memory engine-restart locator arming demand-paging page-sizes
+[ $# -gt 0 ] || set -- local-fault remote-fault background-fill downtime engine-memory engine-restart link-return locator arming demand-paging page-sizes
 for name; do
     case $name in
-        downtime|demand-paging|engine-restart) artifacts/bench/Pageferry.Bench "$name" artifacts/native/pageferry ;;
+        downtime|demand-paging|engine-restart|link-return) artifacts/bench/Pageferry.Bench "$name" artifacts/native/pageferry ;;
         qemu)
             # For the raw TLS stream.
             [ -f /usr/include/openssl/ssl.h ] || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libssl-dev

@@ -9,6 +9,7 @@ return args switch
     ["background-fill", .. var options] => BackgroundFill.Compare(Rounds(options)),
     ["downtime", var pageferry, .. var options] => Downtime.Measure(Rounds(options), pageferry),
     ["engine-restart", var pageferry, .. var options] => EngineRestart.Measure(Rounds(options), pageferry),
+    ["link-return", var pageferry, .. var options] => LinkReturn.Measure(Rounds(options), pageferry),
     ["locator", .. var options] => Locator.Measure(Rounds(options)),
     ["demand-paging", var pageferry, .. var options] => DemandPaging.Compare(Rounds(options), pageferry),
     ["arming", .. var options] => Arming.Compare(Rounds(options)),
@@ -37,6 +38,6 @@ static int Rounds(string[] options) => options is [var rounds] ? int.Parse(round
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator|arming|page-sizes [ROUNDS] | downtime|demand-paging|engine-restart PAGEFERRY [ROUNDS] | qemu QEMU [ROUNDS DOWNTIMES MEBIBYTES [PART]] | criu PAGEFERRY CRIU [ROUNDS REMOTE_ROUNDS MEBIBYTES] | arming-cycles USERFAULTS SEED | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
+    Console.Error.WriteLine("usage: Pageferry.Bench local-fault|remote-fault|background-fill|locator|arming|page-sizes [ROUNDS] | downtime|demand-paging|engine-restart|link-return PAGEFERRY [ROUNDS] | qemu QEMU [ROUNDS DOWNTIMES MEBIBYTES [PART]] | criu PAGEFERRY CRIU [ROUNDS REMOTE_ROUNDS MEBIBYTES] | arming-cycles USERFAULTS SEED | engine-memory | kernel-matrix RESULTS OUTPUT [DOCUMENT]");
     return 2;
 }
