@@ -12,22 +12,7 @@ internal static class EngineRestart
     public static int Measure(int rounds, string pageferry)
     {
         var comparison = new Comparison("engine-restart", rounds);
-        var waits = new List<double>();
-        for (int round = 0; round < rounds; round++)
-        {
-            DirectoryInfo directory = Directory.CreateTempSubdirectory("pageferry-bench-");
-            try
-            {
-                waits.Add(MeasureOne(pageferry, Path.Combine(directory.FullName, "a"), Path.Combine(directory.FullName, "b")));
-                Console.Error.Write('.');
-            }
-            finally
-            {
-                directory.Delete(recursive: true);
-            }
-        }
-
-        Console.Error.WriteLine();
+        List<double> waits = GuestProcesses.Measure(rounds, (a, b) => MeasureOne(pageferry, a, b));
         comparison.Add("memory", JsonValue.Create(Memory));
         comparison.Add("killed_to_next_page_ms", new JsonArray([.. waits.Select(wait => (JsonNode)JsonValue.Create(Math.Round(wait, 1)))]));
         comparison.Add("median", JsonValue.Create(Math.Round(Comparison.Median(waits), 1)));

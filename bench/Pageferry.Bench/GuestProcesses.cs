@@ -10,6 +10,28 @@ internal static class GuestProcesses
 {
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
 
+    /// <summary>Measures in each round, with a source and a destination whose control sockets have paths of their own.</summary>
+    public static List<T> Measure<T>(int rounds, Func<string, string, T> measureOne)
+    {
+        var measured = new List<T>();
+        for (int round = 0; round < rounds; round++)
+        {
+            DirectoryInfo directory = Directory.CreateTempSubdirectory("pageferry-bench-");
+            try
+            {
+                measured.Add(measureOne(Path.Combine(directory.FullName, "a"), Path.Combine(directory.FullName, "b")));
+                Console.Error.Write('.');
+            }
+            finally
+            {
+                directory.Delete(recursive: true);
+            }
+        }
+
+        Console.Error.WriteLine();
+        return measured;
+    }
+
     /// <summary>How many pages have arrived.</summary>
     public static ulong Done(JsonNode status) => status["migration"]?["pages_done"]?.GetValue<ulong>() ?? 0;
 

@@ -13,22 +13,7 @@ internal static class LinkReturn
     public static int Measure(int rounds, string pageferry)
     {
         var comparison = new Comparison("link-return", rounds);
-        var waits = new List<(double Found, double Page)>();
-        for (int round = 0; round < rounds; round++)
-        {
-            DirectoryInfo directory = Directory.CreateTempSubdirectory("pageferry-bench-");
-            try
-            {
-                waits.Add(MeasureOne(pageferry, Path.Combine(directory.FullName, "a"), Path.Combine(directory.FullName, "b")));
-                Console.Error.Write('.');
-            }
-            finally
-            {
-                directory.Delete(recursive: true);
-            }
-        }
-
-        Console.Error.WriteLine();
+        List<(double Found, double Page)> waits = GuestProcesses.Measure(rounds, (a, b) => MeasureOne(pageferry, a, b));
         double[] pages = [.. waits.Select(wait => wait.Page)];
         comparison.Add("memory", JsonValue.Create(Memory));
         comparison.Add("back_to_found_ms", ToJson(waits.Select(wait => wait.Found)));

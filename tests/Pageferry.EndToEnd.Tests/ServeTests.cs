@@ -87,7 +87,7 @@ public sealed class ServeTests : IDisposable
         using GuestProcess destination = await GuestProcess.ReceiveAsync(B);
         await source.MakePassesAsync(1);
         using PageferryProcess migrate = source.BeginMigration(destination.Endpoint, "--holder", Holder, "--mode", "precopy", "--max-bandwidth", "8M");
-        await source.WaitAsync(status => status.TryGetProperty("migration", out JsonElement moving) && moving.GetProperty("phase").GetString() == "pre_copy", "pre-copy");
+        await AwaitPreCopyAsync(source);
         source.Process.Kill();
         await FailAsync("no source that is gone has left anything", "vm", "serve", "--holder", Holder, "--control", C);
         await destination.WaitForStateAsync("waiting");
@@ -102,7 +102,7 @@ public sealed class ServeTests : IDisposable
         using GuestProcess destination = await GuestProcess.ReceiveAsync(B);
         await source.MakePassesAsync(1);
         using PageferryProcess migrate = source.BeginMigration(destination.Endpoint, "--holder", Holder, "--mode", "auto", "--max-bandwidth", "16M");
-        await source.WaitAsync(status => status.TryGetProperty("migration", out JsonElement moving) && moving.GetProperty("phase").GetString() == "pre_copy", "pre-copy");
+        await AwaitPreCopyAsync(source);
         holder.Kill();
         await migrate.WaitForExitAsync();
         Assert.Equal(1, migrate.ExitCode);
@@ -123,7 +123,7 @@ public sealed class ServeTests : IDisposable
         using GuestProcess destination = await GuestProcess.ReceiveAsync(B);
         await source.MakePassesAsync(1);
         using PageferryProcess migrate = source.BeginMigration(destination.Endpoint, "--holder", Holder, "--mode", "auto", "--max-bandwidth", "16M");
-        await source.WaitAsync(status => status.TryGetProperty("migration", out JsonElement moving) && moving.GetProperty("phase").GetString() == "pre_copy", "pre-copy");
+        await AwaitPreCopyAsync(source);
         holder.Signal("STOP");
         await migrate.WaitForExitAsync();
         Assert.Equal(1, migrate.ExitCode);
@@ -354,6 +354,9 @@ public sealed class ServeTests : IDisposable
     }
 
     private static Task AwaitStoredAsync(Systemd systemd, int count) => systemd.WaitUntilAsync(() => systemd.Show("NFileDescriptorStore") == $"{count}", $"{count} descriptors in the store");
+
+    private static Task<JsonElement> AwaitPreCopyAsync(GuestProcess source) => source.WaitAsync(
+        status => status.TryGetProperty("migration", out JsonElement moving) && moving.GetProperty("phase").GetString() == "pre_copy", "pre-copy");
 
     /// <summary>Moves a guest, until some of its pages have followed it.</summary>
     private async Task<PageferryProcess> MoveInPartAsync(GuestProcess source, GuestProcess destination, string to, params string[] options)

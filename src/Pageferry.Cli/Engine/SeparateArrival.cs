@@ -566,12 +566,21 @@ internal sealed class SeparateArrival : IArrival
         }
     }
 
-    /// <summary>Keeps what an engine has to report.</summary>
+    /// <summary>Keeps what an engine has to report. What can't be read is no reason for a guest not to have arrived.</summary>
     private void Keep(EngineMessage call, FileDescriptor[] received)
     {
-        RecordedMigration? recorded = received.Length == 0
-            ? null
-            : JsonSerializer.Deserialize(BytesFile.Read(Along(call, received), call.Count ?? 0, RecordedMigration.MostBytes, "the report"), CliJson.Default.RecordedMigration);
+        RecordedMigration? recorded = null;
+        try
+        {
+            recorded = received.Length == 0
+                ? null
+                : JsonSerializer.Deserialize(BytesFile.Read(Along(call, received), call.Count ?? 0, RecordedMigration.MostBytes, "the report"), CliJson.Default.RecordedMigration);
+        }
+        catch (Exception e) when (e is InvalidDataException or JsonException or IOException)
+        {
+            _output.Write("log", $"What the engine has to report can't be read: {e.Message}");
+        }
+
         lock (_gate)
         {
             _recorded = recorded;
