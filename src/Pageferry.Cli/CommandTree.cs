@@ -123,9 +123,9 @@ internal static class CommandTree
             tls,
             vm,
             recover,
+            EngineCommand.Create(examples),
             HoldCommand.Create(examples),
             criu,
-            EngineCommand.Create(),
         };
         examples[root] = ["pageferry demo", "pageferry doctor"];
         foreach (Option option in root.Options)

@@ -55,4 +55,9 @@ public sealed class Poll
     /// <param name="index">Its position in the constructor's list.</param>
     /// <returns>True for POLLIN, POLLHUP, POLLERR and POLLNVAL.</returns>
     public bool IsReadable(int index) => _entries[index].revents != 0;
+
+    /// <summary>Whether a descriptor's other end was found closed in the last wait, whatever there is left to read.</summary>
+    /// <param name="index">Its position in the constructor's list.</param>
+    /// <returns>True for POLLHUP.</returns>
+    public bool IsClosed(int index) => (_entries[index].revents & Interop.POLLHUP) != 0;
 }

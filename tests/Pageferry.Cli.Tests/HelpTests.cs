@@ -69,6 +69,8 @@ public sealed class HelpTests
     [InlineData("vm receive --control /tmp/x.sock", "'--listen' is required")]
     [InlineData("vm receive --control /tmp/x.sock --listen 127.0.0.1:0 --engine apart", "Choose one of: inside, separate")]
     [InlineData("vm receive --control /tmp/x.sock --listen 127.0.0.1:0 --engine separate --delivery exit", "Leave --delivery out")]
+    [InlineData("vm receive --control /tmp/x.sock --listen 127.0.0.1:0 --engine-socket /tmp/e.sock", "Give --engine separate too")]
+    [InlineData("engine", "'--guest' is required")]
     [InlineData("vm receive --control /tmp/x.sock --listen 0.0.0.0:4444", "beyond loopback")]
     [InlineData("vm migrate --control /tmp/x.sock --to 10.0.0.1:4444", "beyond loopback")]
     [InlineData("vm migrate --control /tmp/x.sock --to nowhere", "is not HOST:PORT")]

@@ -14,6 +14,9 @@ public sealed class SeparateEngineTests : IDisposable
 
     private string B => _directory.Path("b.sock");
 
+    /// <summary>Where a supervisor's engines come to.</summary>
+    private string Engines => _directory.Path("engine.sock");
+
     public void Dispose()
     {
         _hugePages.Dispose();
@@ -228,6 +231,93 @@ public sealed class SeparateEngineTests : IDisposable
         Assert.Contains("--backing memfd", migrate.Errors, StringComparison.Ordinal);
         await source.MakePassesAsync(1);
     }
+
+    [Fact]
+    public async Task An_engine_that_systemd_starts_is_started_anew_by_it_and_the_guest_goes_on()
+    {
+        using Systemd systemd = await Systemd.StartOrSkipAsync(
+            _directory, $"Type=notify\nExecStart={PageferryProcess.Built} engine --guest {Engines}\nRestart=always\nRestartSec=0");
+        Assert.Equal("active", systemd.Show("ActiveState"));
+        using GuestProcess source = await GuestProcess.RunGuestAsync("random", A, "--memory", "128M", "--vcpus", "2");
+        using GuestProcess destination = await ReceiveSupervisedAsync();
+        await source.MakePassesAsync(2);
+        using PageferryProcess migrate = source.BeginMigration(destination.Endpoint, "--mode", "postcopy", "--max-postcopy-bandwidth", "16M", "--validate");
+        JsonElement status = await destination.WaitForStateAsync("arriving");
+        Assert.Equal(systemd.MainPid, EnginePid(status));
+        ulong done = Done(status);
+        Kill(EnginePid(status));
+        status = await destination.WaitAsync(now => Restarts(now) == 1 && EngineVersion(now) is not null && Done(now) > done, "the engine that systemd started");
+        Assert.Equal(systemd.MainPid, EnginePid(status));
+
+        // An engine that is replaced is one more that ends.
+        using (PageferryProcess upgrade = await PageferryProcess.RunAsync("vm", "upgrade-engine", "--control", B))
+        {
+            Assert.True(upgrade.ExitCode == 0, upgrade.Errors);
+        }
+
+        using (PageferryProcess refused = await PageferryProcess.RunAsync("vm", "upgrade-engine", "--control", B, "--binary", "/bin/false"))
+        {
+            Assert.Equal(1, refused.ExitCode);
+            Assert.Contains("a supervisor starts the engines", refused.Errors, StringComparison.Ordinal);
+        }
+
+        await migrate.WaitForExitAsync();
+        Assert.True(migrate.ExitCode == 0, migrate.Errors);
+        status = await destination.WaitForStateAsync("running");
+        Assert.Equal(2, Restarts(status));
+        await destination.MakePassesAsync(3);
+        Assert.False(Path.Exists(Engines));
+
+        // The service waits for the next guest.
+        await systemd.WaitUntilAsync(() => systemd.Show("StatusText").StartsWith("Waits for a guest's process", StringComparison.Ordinal), "the engine to wait again");
+    }
+
+    [Fact]
+    public async Task An_engine_that_stands_by_takes_the_place_of_one_that_is_stopped()
+    {
+        using GuestProcess source = await GuestProcess.RunGuestAsync("random", A, "--memory", "128M", "--vcpus", "2");
+        using PageferryProcess first = PageferryProcess.Start("engine", "--guest", Engines);
+        using GuestProcess destination = await ReceiveSupervisedAsync("--link-timeout", "2s");
+        await destination.WaitAsync(status => EngineVersion(status) is not null, "its engine");
+        using PageferryProcess second = PageferryProcess.Start("engine", "--guest", Engines);
+        await source.MakePassesAsync(2);
+        using PageferryProcess migrate = source.BeginMigration(destination.Endpoint, "--mode", "postcopy", "--max-postcopy-bandwidth", "16M", "--link-timeout", "2s", "--validate");
+        JsonElement status = await destination.WaitForStateAsync("arriving");
+        Assert.Equal(first.Pid, EnginePid(status));
+        PageferryProcess.Signal(first.Pid, "STOP");
+        status = await destination.WaitAsync(now => Restarts(now) == 1 && EngineVersion(now) is not null, "the one that stands by");
+        Assert.Equal(second.Pid, EnginePid(status));
+        await first.WaitForExitAsync();
+        await migrate.WaitForExitAsync();
+        Assert.True(migrate.ExitCode == 0, migrate.Errors);
+        await destination.WaitForStateAsync("running");
+        await destination.MakePassesAsync(3);
+        await second.WaitForExitAsync();
+        Assert.Equal(0, second.ExitCode);
+    }
+
+    [Fact]
+    public async Task An_engine_that_could_not_be_ended_is_not_taken()
+    {
+        using GuestProcess destination = await ReceiveSupervisedAsync();
+        if (!Environment.IsPrivilegedProcess)
+        {
+            Assert.Skip("Only root can be another user.");
+        }
+
+        // Whoever can write to the socket can connect: so it is the user that decides, whatever the file's mode has become.
+        File.SetUnixFileMode(Engines, (UnixFileMode)0b110_110_110);
+        File.SetUnixFileMode(_directory.Path("."), (UnixFileMode)0b111_101_101);
+        using PageferryProcess other = PageferryProcess.StartProgram("setpriv", "--reuid=65534", "--clear-groups", PageferryProcess.Built, "engine", "--guest", Engines);
+        await destination.Process.WaitUntilAsync(() => destination.Process.Output.Contains("user 65534", StringComparison.Ordinal), "the refusal");
+        Assert.Contains("is not taken", destination.Process.Output, StringComparison.Ordinal);
+        JsonElement status = destination.Status();
+        Assert.Equal(0, Restarts(status));
+        Assert.False(status.GetProperty("engine").TryGetProperty("pid", out _));
+    }
+
+    private Task<GuestProcess> ReceiveSupervisedAsync(params string[] options) =>
+        GuestProcess.ReceiveAsync(B, ["--engine", "separate", "--engine-socket", Engines, .. options]);
 
     private static void Kill(int pid)
     {

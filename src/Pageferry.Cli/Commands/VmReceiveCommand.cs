@@ -34,10 +34,13 @@ internal static class VmReceiveCommand
             DefaultValueFactory = _ => EngineWord.Inside,
             CustomParser = result => CommonOptions.Choice(result, EngineWord.All),
         };
+        Option<string> engineSocket = CommonOptions.SocketPath(
+            "--engine-socket", "With --engine separate: where the engine comes that a supervisor starts (pageferry engine --guest SOCKET). Default: this process starts it.");
+        engineSocket.Required = false;
         Option<string?> report = CommonOptions.Report();
         Option<bool> json = CommonOptions.Json();
         Option<bool> endWithInput = CommonOptions.EndWithInput();
-        var command = new Command("receive", "Wait for a guest and run it when it arrives.") { listen, control, backing, delivery, dirtyTracking, engine, reconnectFor, linkTimeout, stallWarning, resume, report, json, endWithInput };
+        var command = new Command("receive", "Wait for a guest and run it when it arrives.") { listen, control, backing, delivery, dirtyTracking, engine, engineSocket, reconnectFor, linkTimeout, stallWarning, resume, report, json, endWithInput };
         var security = new SecurityOptions(
             command,
             listen,
@@ -55,12 +58,18 @@ internal static class VmReceiveCommand
             {
                 CheckSeparate(result, delivery);
             }
+            else if (result.GetResult(engineSocket) is not null)
+            {
+                result.AddError("--engine-socket is where an engine in a process of its own comes to. Give --engine separate too.");
+            }
         });
         examples[command] =
         [
             "pageferry vm receive --listen 127.0.0.1:4444 --control /tmp/b.sock",
             "pageferry vm receive --listen 127.0.0.1:0 --control b.sock --delivery exit",
             "pageferry vm receive --listen 127.0.0.1:0 --control b.sock --engine separate",
+            "pageferry vm receive --listen 127.0.0.1:0 --control b.sock --engine separate \\\n"
+                + "    --engine-socket /run/pageferry/engine.sock",
             "pageferry vm receive --listen 0.0.0.0:4444 --control b.sock \\\n"
                 + "    --tls-cert b-cert.pem --tls-key b-key.pem --tls-ca ca-cert.pem",
         ];
@@ -82,6 +91,7 @@ internal static class VmReceiveCommand
             var options = new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, isSeparate ? DeliveryWord.Queue : result.GetRequiredValue(delivery), result.GetValue(report))
             {
                 HasSeparateEngine = isSeparate,
+                EngineSocket = result.GetValue(engineSocket) is { } place ? Path.GetFullPath(place) : null,
                 ReconnectFor = result.GetValue(reconnectFor) ?? Timeout.InfiniteTimeSpan,
                 LinkTimeout = result.GetValue(linkTimeout) ?? MigrationOptions.DefaultLinkTimeout,
                 StallWarning = result.GetValue(stallWarning) ?? TimeSpan.FromSeconds(1),

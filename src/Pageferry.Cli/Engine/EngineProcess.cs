@@ -1,32 +1,26 @@
-using System.Diagnostics;
-using System.Globalization;
 using Pageferry.Linux;
 
 namespace Pageferry.Cli;
 
 /// <summary>An engine's process, seen from the guest's.</summary>
-internal sealed class EngineProcess : IDisposable
+internal abstract class EngineProcess : IDisposable
 {
-    /// <summary>How long one takes at most that is about to end.</summary>
-    private static readonly TimeSpan s_parting = TimeSpan.FromMilliseconds(200);
-
-    private readonly Process _process;
     private readonly long _began = Environment.TickCount64;
     private readonly Lock _looking = new();
     private UnixSocket? _ordersOfEngine;
     private long _heard = Environment.TickCount64;
 
-    private EngineProcess(Process process, EngineChannel calls)
+    /// <param name="calls">The socket that it calls on; owned by the engine from now on.</param>
+    private protected EngineProcess(UnixSocket calls)
     {
-        _process = process;
-        Calls = calls;
+        Calls = new EngineChannel(calls);
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.CreatePair(UnixSocketType.SequencedPackets);
         Orders = new EngineChannel(ours);
         _ordersOfEngine = theirs;
     }
 
     /// <summary>Its id.</summary>
-    internal int Pid => _process.Id;
+    internal abstract int Pid { get; }
 
     /// <summary>The version of its program; null before it said hello.</summary>
     internal string? Build { get; set; }
@@ -38,9 +32,9 @@ internal sealed class EngineProcess : IDisposable
     internal string? Refusal { get; set; }
 
     /// <summary>Whether it has ended.</summary>
-    internal bool HasEnded => _process.HasExited;
+    internal abstract bool HasEnded { get; }
 
-    /// <summary>How long it has lived.</summary>
+    /// <summary>How long it has lived, as far as this process knows.</summary>
     internal TimeSpan Age => TimeSpan.FromMilliseconds(Environment.TickCount64 - _began);
 
     /// <summary>What it calls.</summary>
@@ -49,36 +43,8 @@ internal sealed class EngineProcess : IDisposable
     /// <summary>What it is ordered.</summary>
     internal EngineChannel Orders { get; }
 
-    /// <summary>Starts an engine.</summary>
-    /// <param name="program">The program; null for this one.</param>
-    /// <returns>The process, which the caller disposes.</returns>
-    /// <exception cref="CommandException">It could not be started.</exception>
-    internal static EngineProcess Start(string? program)
-    {
-        (UnixSocket ours, UnixSocket theirs) = UnixSocket.CreatePair(UnixSocketType.SequencedPackets);
-        using (theirs)
-        {
-            // Known by its number, which nothing else that is started meanwhile makes use of.
-            using FileDescriptor forEngine = theirs.Descriptor.DuplicateForPrograms();
-            string[] arguments = ["engine", "--socket", forEngine.Number.ToString(CultureInfo.InvariantCulture)];
-            ProcessStartInfo info = program is null ? SelfCommand.StartInfo(arguments) : new ProcessStartInfo(program, arguments);
-
-            // The guest's process may be held by its standard input.
-            info.RedirectStandardInput = true;
-            try
-            {
-                var process = new Process { StartInfo = info };
-                _ = process.Start();
-                process.StandardInput.Close();
-                return new EngineProcess(process, new EngineChannel(ours));
-            }
-            catch (Exception e) when (e is System.ComponentModel.Win32Exception or InvalidOperationException)
-            {
-                ours.Dispose();
-                throw new CommandException($"Could not start an engine from {info.FileName}: {e.Message}. Give the path of a pageferry program that this user may run.");
-            }
-        }
-    }
+    /// <summary>How long one takes at most that is about to end.</summary>
+    private protected static TimeSpan Parting { get; } = TimeSpan.FromMilliseconds(200);
 
     /// <summary>Gives the engine's end of <see cref="Orders"/> away, once: only the engine has it then, so that its end is seen there.</summary>
     /// <returns>The descriptor, which the caller disposes.</returns>
@@ -125,38 +91,15 @@ internal sealed class EngineProcess : IDisposable
     }
 
     /// <summary>Kills it, unless it has ended.</summary>
-    internal void Kill()
-    {
-        try
-        {
-            _process.Kill();
-        }
-        catch (InvalidOperationException)
-        {
-            // It has ended.
-        }
-    }
+    internal abstract void Kill();
 
     /// <summary>Waits a little until it has ended by itself, and ends it if it hasn't.</summary>
     /// <returns>How it ended, for a reader.</returns>
-    internal string End()
-    {
-        const int Killed = 137;
-        if (!_process.WaitForExit(s_parting))
-        {
-            Kill();
-            _process.WaitForExit();
-        }
-
-        return _process.ExitCode == Killed ? "was killed" : string.Create(CultureInfo.InvariantCulture, $"ended with code {_process.ExitCode}");
-    }
+    internal abstract string End();
 
     /// <summary>Ends it.</summary>
-    public void Dispose()
+    public virtual void Dispose()
     {
-        Kill();
-        _process.WaitForExit();
-        _process.Dispose();
         Calls.Dispose();
         Orders.Dispose();
         _ordersOfEngine?.Dispose();

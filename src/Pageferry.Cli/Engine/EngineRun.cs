@@ -5,9 +5,11 @@ using Pageferry.Migration;
 
 namespace Pageferry.Cli;
 
-/// <summary>An engine's process: takes a guest in for the process that started it, and ends with it.</summary>
+/// <summary>An engine's process: takes a guest in for another process, and ends with it.</summary>
 internal sealed class EngineRun
 {
+    private static readonly TimeSpan s_glance = TimeSpan.FromMilliseconds(50);
+
     private readonly EngineChannel _calls;
     private readonly object _gate = new();
     private bool _isResumed;
@@ -16,12 +18,46 @@ internal sealed class EngineRun
 
     private EngineRun(EngineChannel calls) => _calls = calls;
 
-    /// <summary>Runs.</summary>
+    /// <summary>Runs for the process that started this one.</summary>
     /// <param name="socket">The number of the socket that this process was started with.</param>
     /// <returns>The exit status.</returns>
-    internal static int Run(int socket)
+    internal static int RunStarted(int socket) => Run(UnixSocket.FromDescriptor(new FileDescriptor(socket)));
+
+    /// <summary>Runs for a process that listens for engines, as soon as one does.</summary>
+    /// <param name="path">Where.</param>
+    /// <returns>The exit status.</returns>
+    /// <exception cref="CommandException">That can't be connected to.</exception>
+    internal static int RunSupervised(string path)
     {
-        using var calls = new EngineChannel(UnixSocket.FromDescriptor(new FileDescriptor(socket)));
+        var manager = ServiceManager.FromEnvironment();
+        manager?.Tell($"READY=1\nSTATUS=Waits for a guest's process at {path}.");
+        UnixSocket socket = Connect(path);
+        manager?.Tell($"STATUS=Takes a guest in for process {socket.GetPeer().ProcessId}.");
+        return Run(socket);
+    }
+
+    private static UnixSocket Connect(string path)
+    {
+        while (true)
+        {
+            try
+            {
+                return UnixSocket.Connect(path, UnixSocketType.SequencedPackets);
+            }
+            catch (LinuxException e) when (e.Errno is Errno.ENOENT or Errno.ECONNREFUSED)
+            {
+                Thread.Sleep(s_glance);
+            }
+            catch (LinuxException e)
+            {
+                throw new CommandException($"Could not reach a guest's process: {e.Message} --guest is what its 'vm receive' has as --engine-socket.");
+            }
+        }
+    }
+
+    private static int Run(UnixSocket socket)
+    {
+        using var calls = new EngineChannel(socket);
         try
         {
             return new EngineRun(calls).Run();

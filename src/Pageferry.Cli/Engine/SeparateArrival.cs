@@ -29,6 +29,9 @@ internal sealed class SeparateArrival : IArrival
     private readonly EngineSettings _settings;
     private readonly VmOutput _output;
 
+    /// <summary>Where a supervisor's engines come to; null if this process starts them.</summary>
+    private readonly EngineSocket? _engines;
+
     /// <summary>How long an engine may be silent. However long a link may: what it is asked meanwhile waits in a socket.</summary>
     private readonly TimeSpan _longestSilence;
 
@@ -56,9 +59,10 @@ internal sealed class SeparateArrival : IArrival
     private long _goneSince;
     private long _longestAbsence;
 
-    private SeparateArrival(Socket listening, ArrivalOptions options, EngineSettings settings, VmOutput output)
+    private SeparateArrival(Socket listening, EngineSocket? engines, ArrivalOptions options, EngineSettings settings, VmOutput output)
     {
         _listening = listening;
+        _engines = engines;
         _options = options;
         _settings = settings;
         _output = output;
@@ -85,7 +89,7 @@ internal sealed class SeparateArrival : IArrival
                 engine = _engine;
                 if (_isOver || engine is not { IsReady: true })
                 {
-                    return _isOver ? _last : WithoutEngine("the engine to start");
+                    return _isOver ? _last : WithoutEngine(_engines is null ? "the engine to start" : $"an engine to come to {_engines.Path}");
                 }
             }
 
@@ -123,12 +127,13 @@ internal sealed class SeparateArrival : IArrival
 
     /// <summary>Listens.</summary>
     /// <param name="listen">Where.</param>
+    /// <param name="engineSocket">Where a supervisor's engines come to; null to start them here.</param>
     /// <param name="options">How to take a guest in.</param>
     /// <param name="security">Who this side is and whom it trusts.</param>
     /// <param name="output">Where to say what happens to the engine, and what it logs.</param>
     /// <returns>The place.</returns>
     /// <exception cref="CommandException">It can't listen there.</exception>
-    internal static SeparateArrival Listen(NetworkEndpoint listen, ArrivalOptions options, SecuritySettings security, VmOutput output)
+    internal static SeparateArrival Listen(NetworkEndpoint listen, string? engineSocket, ArrivalOptions options, SecuritySettings security, VmOutput output)
     {
         var settings = new EngineSettings(
             security,
@@ -137,7 +142,15 @@ internal sealed class SeparateArrival : IArrival
             options.StallWarning.TotalMilliseconds,
             IsReported: options.Report is not null);
         Socket listening = Arrival.OnPort(listen, options, local => MigrationDestination.Listen(local, options.Security is not null, options.InsecureNetwork));
-        return new SeparateArrival(listening, options, settings, output);
+        try
+        {
+            return new SeparateArrival(listening, engineSocket is null ? null : EngineSocket.Listen(engineSocket), options, settings, output);
+        }
+        catch
+        {
+            listening.Dispose();
+            throw;
+        }
     }
 
     /// <inheritdoc/>
@@ -197,7 +210,7 @@ internal sealed class SeparateArrival : IArrival
             // What it did before it went is in the record.
         }
 
-        return guest.Record.IsExported ? guest.TakeHalf() : throw new InvalidOperationException("There is no engine just now that could tell its source. Another one is started; ask again.");
+        return guest.Record.IsExported ? guest.TakeHalf() : throw new InvalidOperationException("There is no engine just now that could tell its source. Ask again when there is another one.");
     }
 
     /// <inheritdoc/>
@@ -234,6 +247,11 @@ internal sealed class SeparateArrival : IArrival
                 throw new CommandException("The engine is being replaced already.");
             }
 
+            if (_engines is not null && program is not null)
+            {
+                throw new CommandException($"Not this process but a supervisor starts the engines that come to {_engines.Path}. Change the program there, and leave --binary out to have the engine replaced that works now.");
+            }
+
             _programBefore = _program;
             _program = program ?? _program;
             _replaced = replaced = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -264,6 +282,7 @@ internal sealed class SeparateArrival : IArrival
 
         _thread?.Join();
         _listening.Dispose();
+        _engines?.Dispose();
     }
 
     private void Run()
@@ -283,6 +302,9 @@ internal sealed class SeparateArrival : IArrival
 
             TakeEnd(error, age);
         }
+
+        // Who comes now waits for a guest to come.
+        _engines?.Dispose();
     }
 
     /// <summary>Waits until an engine is to be started.</summary>
@@ -322,7 +344,14 @@ internal sealed class SeparateArrival : IArrival
             _isReplacement = _replaced is not null;
         }
 
-        using var engine = EngineProcess.Start(_program);
+        using EngineProcess? engine = _engines is null
+            ? StartedEngine.Start(_program)
+            : _engines.Await(() => Volatile.Read(ref _isOver), reason => _output.Write("log", reason));
+        if (engine is null)
+        {
+            return "No engine is waited for any longer.";
+        }
+
         lock (_gate)
         {
             _engine = engine;
@@ -402,7 +431,8 @@ internal sealed class SeparateArrival : IArrival
         }
 
         _ = failed?.TrySetException(new CommandException(error));
-        _output.Write("log", dropped is not null ? $"{error} The guest goes on at its source." : $"{error} Another one is started.");
+        string next = _engines is null ? "Another one is started." : $"Another one is waited for at {_engines.Path}.";
+        _output.Write("log", dropped is not null ? $"{error} The guest goes on at its source." : $"{error} {next}");
         if (dropped is not null)
         {
             dropped.Dispose();

@@ -52,26 +52,9 @@ internal sealed class Holder : IDisposable
     /// <exception cref="CommandException">The path is taken or can't be made.</exception>
     internal static Holder Listen(string path, TimeSpan? patience = null, ServiceManager? manager = null)
     {
-        Clear(path);
-        UnixSocket? listening = null;
-        try
-        {
-            listening = UnixSocket.Listen(path, UnixSocketType.SequencedPackets);
-            File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
-
-            // Who made this process is the only user whose connections it takes, also of the moment before the mode was set.
-            (UnixSocket mine, UnixSocket other) = UnixSocket.CreatePair(UnixSocketType.SequencedPackets);
-            using (mine)
-            using (other)
-            {
-                return new Holder(listening, path, patience ?? Patience, mine.GetPeer().UserId, manager);
-            }
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            listening?.Dispose();
-            throw new CommandException($"Could not make the holder's socket {path}: {e.Message} Choose a path in a directory that exists and that you may write, such as /tmp/holder.sock.");
-        }
+        // The user of this process is the only one whose connections it takes, also of the moment before the socket's mode was set.
+        uint user = UnixPeer.OfThisProcess().UserId;
+        return new Holder(PacketListener.Listen(path, "a holder"), path, patience ?? Patience, user, manager);
     }
 
     /// <summary>Takes back what a holder before this one had stored. Called before <see cref="Run"/>.</summary>
@@ -161,30 +144,6 @@ internal sealed class Holder : IDisposable
         {
             entry.Dispose();
         }
-    }
-
-    private static void Clear(string path)
-    {
-        if (!Path.Exists(path))
-        {
-            return;
-        }
-
-        try
-        {
-            UnixSocket.Connect(path, UnixSocketType.SequencedPackets).Dispose();
-        }
-        catch (LinuxException e) when (e.Errno == Errno.ECONNREFUSED && ControlServer.IsSocket(path))
-        {
-            File.Delete(path);
-            return;
-        }
-        catch (LinuxException)
-        {
-            throw new CommandException($"Could not make the holder's socket {path}: a file is there that is no socket of a holder. It was left as it is; choose another path, or remove it.");
-        }
-
-        throw new CommandException($"Could not make the holder's socket {path}: a holder listens there already. Use that one, or choose another path.");
     }
 
     /// <summary>What a descriptor is stored as: the record's name, and its position in it; 0 is the record's file.</summary>

@@ -114,7 +114,7 @@ internal sealed class VmProcess
         var arrivalOptions = new ArrivalOptions(
             backing is null ? null : BackingWord.Parse(backing), process._delivery, DirtyTrackingWord.Parse(dirtyTracking), security, settings.InsecureNetwork, options.ReconnectFor, options.LinkTimeout, options.StallWarning, ReportFile.At(options.Report));
         IArrival arrival = options.HasSeparateEngine
-            ? SeparateArrival.Listen(listen, arrivalOptions, settings, options.Output)
+            ? SeparateArrival.Listen(listen, options.EngineSocket, arrivalOptions, settings, options.Output)
             : Arrival.Listen(listen, arrivalOptions, new OutputLogger(options.Output));
         process._arrival = arrival;
         try

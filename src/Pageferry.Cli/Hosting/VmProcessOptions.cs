@@ -13,6 +13,9 @@ internal sealed record VmProcessOptions(string ControlPath, VmOutput Output, boo
     /// <summary>Whether the engine that takes a guest in has a process of its own.</summary>
     public bool HasSeparateEngine { get; init; }
 
+    /// <summary>Where the engines come to that a supervisor starts, an absolute path; null if this process starts them.</summary>
+    public string? EngineSocket { get; init; }
+
     /// <summary>How long a source that was lost after the switchover is waited for.</summary>
     public TimeSpan ReconnectFor { get; init; } = Timeout.InfiniteTimeSpan;
 
