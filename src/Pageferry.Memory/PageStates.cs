@@ -157,6 +157,9 @@ public sealed class PageStates : IDisposable
         CheckRun(page, count);
         Span<ulong> words = Words;
         ulong changed = 0;
+        // Words next to each other are mostly the same: what is to change in them is found once.
+        ulong like = 0;
+        ulong pagesInLike = PagesInAny(like, from);
         for (ulong done = 0; done < count;)
         {
             ref ulong word = ref words[IndexOf(page + done)];
@@ -166,7 +169,12 @@ public sealed class PageStates : IDisposable
             ulong seen = Volatile.Read(ref word);
             while (true)
             {
-                ulong mask = PagesInAny(seen, from) & run;
+                if (seen != like)
+                {
+                    (like, pagesInLike) = (seen, PagesInAny(seen, from));
+                }
+
+                ulong mask = pagesInLike & run;
                 ulong actual = mask == 0 ? seen : Interlocked.CompareExchange(ref word, (seen & ~mask) | ((EachPage * (ulong)to) & mask), seen);
                 if (actual == seen)
                 {

@@ -135,20 +135,30 @@ internal sealed class RangeArming(FaultEngine engine)
         {
             ulong page = first + done;
             ulong pages = Math.Min(_pagesPerHold, count - done);
+            ulong arming;
             using (engine.Placing.EnterAll())
             {
                 // From here on nobody shows these pages, and who touches one that is hidden waits.
-                ulong arming = engine.States.ReplaceKnown(page, pages, PageState.Arming);
+                arming = engine.States.ReplaceKnown(page, pages, PageState.Arming);
                 ulong spared = Spare(page, pages);
                 exempt += spared;
-                engine.AddKnown(-(long)(arming - spared));
+                arming -= spared;
+                engine.AddKnown(-(long)arming);
                 engine.Follow(page, pages);
             }
 
             PageState becomes = PageState.Zero;
             try
             {
-                Hide(page, pages, content);
+                if (arming == pages)
+                {
+                    HideOwn(page, pages, content);
+                }
+                else
+                {
+                    HideRuns(page, pages, content);
+                }
+
                 becomes = PageState.Absent;
             }
             finally
@@ -179,7 +189,7 @@ internal sealed class RangeArming(FaultEngine engine)
     /// Hides the pages that are being armed, and no others: a page in between may be about to be placed. A huge page of which only a part is being armed was not
     /// whole, and so is hidden.
     /// </summary>
-    private void Hide(ulong page, ulong count, ArmedContent content)
+    private void HideRuns(ulong page, ulong count, ArmedContent content)
     {
         ulong end = page + count;
         for (ulong at = page; at < end;)
