@@ -326,6 +326,12 @@ public sealed class ForeignRecord : IDisposable
         record._events[1 - record.Current].Clear(Events);
         int slot = SlotAt(record.Current, record._ranges);
         int segments = record.Word(slot + SegmentsAt);
+        (int before, int children) = (record.Word(slot + ChildrenBeforeAt), record.Word(ChildrenAt));
+        if (before < 0 || children < before || children - before > Events)
+        {
+            throw Damaged($"it counts {children} children, {before} of them before what was read last");
+        }
+
         if (!record.IsFilled)
         {
             return record;

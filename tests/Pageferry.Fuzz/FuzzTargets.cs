@@ -9,7 +9,7 @@ using Pageferry.Vmm;
 
 namespace Pageferry.Fuzz;
 
-/// <summary>Every reader of bytes that come from a peer, a client or a file.</summary>
+/// <summary>Every reader of bytes that come from a peer, a client, a file or another build.</summary>
 internal static class FuzzTargets
 {
     /// <summary>How many pages the memory has that messages tell of.</summary>
@@ -45,6 +45,8 @@ internal static class FuzzTargets
         new("snapshot", ReadSnapshot, typeof(SnapshotException)),
         new("vcpu-state", ReadVcpuState, typeof(InvalidDataException)),
         new("machine-state", ReadMachineState, typeof(InvalidDataException)),
+        new("arrival-record", Records.ReadArrival, typeof(InvalidDataException)),
+        new("process-record", Records.ReadProcess, typeof(InvalidDataException)),
     ];
 
     /// <exception cref="InvalidOperationException">What a reader took does not hold together.</exception>

@@ -70,6 +70,8 @@ internal static class Seeds
         "snapshot" => [Snapshot(SnapshotPart.Whole), Snapshot(SnapshotPart.DestinationHalf)],
         "vcpu-state" => [VcpuStateOfKvm()],
         "machine-state" => [MachineState.Write(MachineHost.Threads, 3, [new(1, 2, [1, 2, 3]), new(4, 5, [])])],
+        "arrival-record" => [Records.Arrival(LayoutOf("threads/x64/1", 1, validate: false))],
+        "process-record" => [Records.OfProcess()],
         _ => throw new ArgumentException($"There is no target '{target}'.", nameof(target)),
     };
 
@@ -142,8 +144,10 @@ internal static class Seeds
         return message;
     }
 
-    private static byte[] Layout(string kind, int regions, bool validate) => new MigrationLayout(
-        Guid.NewGuid(), kind, GuestBacking.Memfd, [.. Enumerable.Range(0, regions).Select(i => new GuestRegion((ulong)i << 32, 64UL << 20))], validate).Serialize();
+    private static byte[] Layout(string kind, int regions, bool validate) => LayoutOf(kind, regions, validate).Serialize();
+
+    private static MigrationLayout LayoutOf(string kind, int regions, bool validate) => new(
+        Guid.NewGuid(), kind, GuestBacking.Memfd, [.. Enumerable.Range(0, regions).Select(i => new GuestRegion((ulong)i << 32, 64UL << 20))], validate);
 
     private static byte[] Runs(ulong first, ulong count)
     {
