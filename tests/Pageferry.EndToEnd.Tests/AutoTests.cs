@@ -6,6 +6,9 @@ namespace Pageferry.EndToEnd.Tests;
 [Collection(nameof(Alone))]
 public sealed class AutoTests : IDisposable
 {
+    /// <summary>What 300 ms carry at 50 MiB/s.</summary>
+    private const long PagesWithinLimit = 15 * 256;
+
     private readonly TemporaryDirectory _directory = new();
 
     public void Dispose() => _directory.Dispose();
@@ -40,7 +43,10 @@ public sealed class AutoTests : IDisposable
         Assert.All(decisions[..^1], decision => Assert.Contains(goesOn!, decision, StringComparison.Ordinal));
         string[] shown = [.. report.RootElement.GetProperty("moments").EnumerateArray().Where(moment => moment.TryGetProperty("decision", out _)).Select(moment => moment.GetProperty("decision").GetString()!)];
         Assert.Equal(decisions, shown);
-        Assert.Equal(guest == "furious", migration.GetProperty("pages_demand").GetInt64() + migration.GetProperty("pages_background").GetInt64() > 0);
+
+        // What does not go within the limit, on a machine that is busier than when it was predicted, follows: no more than was to go then.
+        long followed = migration.GetProperty("pages_demand").GetInt64() + migration.GetProperty("pages_background").GetInt64();
+        Assert.Equal(guest == "furious", followed > PagesWithinLimit);
 
         // It goes on there, and would end with code 1 on the first page that is not as it left it.
         JsonElement there = destination.Status();
