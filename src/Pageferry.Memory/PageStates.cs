@@ -17,6 +17,8 @@ public sealed class PageStates : IDisposable
     /// <summary>The lowest bit of every page's state.</summary>
     private const ulong EachPage = 0x1111_1111_1111_1111;
 
+    private static readonly uint s_known = SetOf(PageState.Present) | SetOf(PageState.Zero) | SetOf(PageState.Removed);
+
     private readonly MappedRegion _memory;
     private readonly ulong _offset;
     private readonly bool _isOwned = true;
@@ -145,37 +147,51 @@ public sealed class PageStates : IDisposable
     /// <param name="to">The new state.</param>
     /// <returns>How many were changed.</returns>
     /// <exception cref="ArgumentOutOfRangeException">The run is not within the pages.</exception>
-    public ulong Replace(ulong page, ulong count, PageState from, PageState to) => Replace(page, count, SetOf(from), to);
+    public ulong Replace(ulong page, ulong count, PageState from, PageState to) => Replace(page, count, SetOf(from), to, isAlone: false);
 
     /// <summary>Changes every page of a run whose content is known, placed or not: <see cref="PageState.Present"/>, <see cref="PageState.Zero"/> and <see cref="PageState.Removed"/>.</summary>
     /// <inheritdoc cref="Replace(ulong, ulong, PageState, PageState)"/>
-    internal ulong ReplaceKnown(ulong page, ulong count, PageState to) =>
-        Replace(page, count, SetOf(PageState.Present) | SetOf(PageState.Zero) | SetOf(PageState.Removed), to);
+    internal ulong ReplaceKnown(ulong page, ulong count, PageState to) => Replace(page, count, s_known, to, isAlone: false);
 
-    private ulong Replace(ulong page, ulong count, uint from, PageState to)
+    /// <summary>Has every page of a run be armed whose content is known; with all placing locks held, without one of which nobody changes such a page.</summary>
+    /// <returns>How many there are.</returns>
+    internal ulong BeginArming(ulong page, ulong count) => Replace(page, count, s_known, PageState.Arming, isAlone: true);
+
+    /// <summary>Ends the arming of every page of a run that is being armed; with all placing locks held, without one of which nobody changes such a page.</summary>
+    /// <returns>How many there are.</returns>
+    internal ulong EndArming(ulong page, ulong count, PageState becomes) => Replace(page, count, SetOf(PageState.Arming), becomes, isAlone: true);
+
+    /// <param name="page">The first page.</param>
+    /// <param name="count">How many pages.</param>
+    /// <param name="from">The states to change.</param>
+    /// <param name="to">The new state.</param>
+    /// <param name="isAlone">Whether nobody else changes pages of these states meanwhile: so a word that has no others is not changed by anybody else.</param>
+    private ulong Replace(ulong page, ulong count, uint from, PageState to, bool isAlone)
     {
         CheckRun(page, count);
         Span<ulong> words = Words;
+        ulong every = EachPage * (ulong)to;
         ulong changed = 0;
-        // Words next to each other are mostly the same: what is to change in them is found once.
-        ulong like = 0;
-        ulong pagesInLike = PagesInAny(like, from);
         for (ulong done = 0; done < count;)
         {
-            ref ulong word = ref words[IndexOf(page + done)];
+            int index = IndexOf(page + done);
+            ref ulong word = ref words[index];
             int shift = ShiftOf(page + done);
             int inWord = (int)Math.Min(count - done, (ulong)(PagesPerWord - (shift / BitsPerPage)));
             ulong run = RunMask(shift, inWord);
             ulong seen = Volatile.Read(ref word);
             while (true)
             {
-                if (seen != like)
+                ulong mask = PagesInAny(seen, from) & run;
+                if (isAlone && mask == ulong.MaxValue)
                 {
-                    (like, pagesInLike) = (seen, PagesInAny(seen, from));
+                    // Words next to each other are mostly the same.
+                    inWord = PagesPerWord * WriteAlike(words.Slice(index, (int)((count - done) / PagesPerWord)), seen, every);
+                    changed += (ulong)inWord;
+                    break;
                 }
 
-                ulong mask = pagesInLike & run;
-                ulong actual = mask == 0 ? seen : Interlocked.CompareExchange(ref word, (seen & ~mask) | ((EachPage * (ulong)to) & mask), seen);
+                ulong actual = mask == 0 ? seen : Interlocked.CompareExchange(ref word, (seen & ~mask) | (every & mask), seen);
                 if (actual == seen)
                 {
                     changed += (ulong)BitOperations.PopCount(mask & EachPage);
@@ -189,6 +205,20 @@ public sealed class PageStates : IDisposable
         }
 
         return changed;
+    }
+
+    /// <summary>Writes all words from the first on that are the same as it.</summary>
+    /// <returns>How many there are.</returns>
+    private static int WriteAlike(Span<ulong> words, ulong first, ulong to)
+    {
+        int count = 0;
+        while (count < words.Length && Volatile.Read(ref words[count]) == first)
+        {
+            Volatile.Write(ref words[count], to);
+            count++;
+        }
+
+        return count;
     }
 
     /// <summary>How many pages from the first on are in a state.</summary>

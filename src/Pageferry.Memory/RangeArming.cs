@@ -139,7 +139,7 @@ internal sealed class RangeArming(FaultEngine engine)
             using (engine.Placing.EnterAll())
             {
                 // From here on nobody shows these pages, and who touches one that is hidden waits.
-                arming = engine.States.ReplaceKnown(page, pages, PageState.Arming);
+                arming = engine.States.BeginArming(page, pages);
                 ulong spared = Spare(page, pages);
                 exempt += spared;
                 arming -= spared;
@@ -232,7 +232,7 @@ internal sealed class RangeArming(FaultEngine engine)
         ulong changed;
         using (engine.Placing.EnterAll())
         {
-            changed = engine.States.Replace(page, count, PageState.Arming, becomes);
+            changed = engine.States.EndArming(page, count, becomes);
         }
 
         if (becomes == PageState.Zero)

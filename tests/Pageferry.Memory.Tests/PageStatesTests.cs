@@ -76,6 +76,33 @@ public class PageStatesTests
             threads: 1);
 
     [Fact]
+    public void Arming_changes_what_is_known_of_a_run_and_nothing_else() =>
+        Gen.Select(Gen.Select(Gen.Int[0, 7], Gen.Int[0, 70]).Array[1, 12], Gen.Double[0, 1], Gen.Double[0, 1]).Sample(
+            (runs, from, part) =>
+            {
+                PageState[] model = [.. runs.SelectMany(run => Enumerable.Repeat((PageState)run.Item1, run.Item2))];
+                using var states = new PageStates((ulong)model.Length);
+                for (int page = 0; page < model.Length; page++)
+                {
+                    _ = states.Change((ulong)page, PageState.Absent, model[page]);
+                }
+
+                int first = (int)(from * model.Length);
+                int count = (int)(part * (model.Length - first));
+                bool IsIn(int page) => page >= first && page < first + count;
+                ulong known = (ulong)model.AsSpan(first, count).ToArray().Count(state => state is PageState.Present or PageState.Zero or PageState.Removed);
+                Assert.Equal(known, states.BeginArming((ulong)first, (ulong)count));
+                PageState[] armed = [.. model.Select((state, page) => IsIn(page) && state is PageState.Present or PageState.Zero or PageState.Removed ? PageState.Arming : state)];
+                Assert.Equal(armed, Enumerable.Range(0, model.Length).Select(page => states[(ulong)page]));
+
+                ulong arming = (ulong)armed.AsSpan(first, count).ToArray().Count(state => state == PageState.Arming);
+                Assert.Equal(arming, states.EndArming((ulong)first, (ulong)count, PageState.Absent));
+                PageState[] ended = [.. armed.Select((state, page) => IsIn(page) && state == PageState.Arming ? PageState.Absent : state)];
+                Assert.Equal(ended, Enumerable.Range(0, model.Length).Select(page => states[(ulong)page]));
+            },
+            threads: 1);
+
+    [Fact]
     public void Claims_behave_like_a_plain_array_of_states()
     {
         Gen<(int Page, int Count, int State)[]> steps =
