@@ -190,10 +190,19 @@ public sealed class FaultEngine : IDisposable
     public static void Rehearse() => _ = s_warm.Value;
 
     /// <summary>Makes the way in for one receiving thread.</summary>
+    /// <param name="buffer">The thread's buffer for all of its lanes, of <see cref="PageLane.BufferBytes"/>, which outlives them; null for one of the lane's own.</param>
     /// <returns>The lane, which the caller disposes.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">The buffer is too small.</exception>
     /// <exception cref="InvalidOperationException">The engine was not started.</exception>
-    public PageLane CreateLane() =>
-        _source is not null ? new PageLane(this) : throw new InvalidOperationException("The fault engine was not started.");
+    public PageLane CreateLane(NativeBuffer? buffer = null)
+    {
+        if (buffer is not null)
+        {
+            ArgumentOutOfRangeException.ThrowIfLessThan(buffer.Length, PageLane.BufferBytes, nameof(buffer));
+        }
+
+        return _source is not null ? new PageLane(this, buffer) : throw new InvalidOperationException("The fault engine was not started.");
+    }
 
     /// <summary>
     /// Sets the userfault attribute of a range, at any time, vCPUs running: every access that begins after this returns waits until its page is placed or

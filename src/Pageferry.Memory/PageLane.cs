@@ -6,32 +6,38 @@ namespace Pageferry.Memory;
 /// The way in for the pages that one thread receives. It claims pages, lends a buffer for their content, and has them placed.
 /// </summary>
 /// <remarks>
-/// The buffer stays in the CPU's cache from the socket to the copy into guest memory. A lane is used by one thread.
+/// The buffer stays in the CPU's cache from the socket to the copy into guest memory. A lane is used by one thread; one that takes pages in for several memories may have a buffer for all of
+/// its lanes.
 /// </remarks>
 public sealed class PageLane : IDisposable
 {
     /// <summary>The most pages one <see cref="Begin"/> lends a buffer for.</summary>
     public const int MaxPages = 256;
 
+    /// <summary>The size of a lane's buffer.</summary>
+    public const int BufferBytes = MaxPages * Page.Size;
+
     private readonly FaultEngine _engine;
     private readonly MappedRegion _buffer;
+    private readonly bool _isOwned;
     private readonly Lock _placing;
     private ulong _page;
     private ulong _count;
     private ulong _requested;
 
-    internal PageLane(FaultEngine engine)
+    internal PageLane(FaultEngine engine, NativeBuffer? buffer)
     {
         _engine = engine;
         _placing = engine.Placing.Assign();
+        _isOwned = buffer is null;
+        _buffer = buffer?.Region ?? MappedRegion.MapAnonymous(BufferBytes);
 
         // Populated now: the first page to arrive is one that a guest waits for.
-        _buffer = MappedRegion.MapAnonymous(MaxPages * Page.Size);
-        _buffer.Advise(0, _buffer.Length, MemoryAdvice.PopulateWrite);
+        _buffer.Advise(0, BufferBytes, MemoryAdvice.PopulateWrite);
     }
 
     /// <summary>Room for the content of <see cref="MaxPages"/> pages, for <see cref="Place"/> and <see cref="Refresh"/>.</summary>
-    public Span<byte> Buffer => _buffer.Span(0, MaxPages * Page.Size);
+    public Span<byte> Buffer => _buffer.Span(0, BufferBytes);
 
     /// <summary>Claims pages whose content is about to be received.</summary>
     /// <param name="page">The first page.</param>
@@ -132,7 +138,7 @@ public sealed class PageLane : IDisposable
         return learned;
     }
 
-    /// <summary>Gives the lane's buffer back, and the pages claimed, if any.</summary>
+    /// <summary>Gives the lane's own buffer back, and the pages claimed, if any.</summary>
     public void Dispose()
     {
         if (_count != 0)
@@ -140,7 +146,10 @@ public sealed class PageLane : IDisposable
             Abandon();
         }
 
-        _buffer.Dispose();
+        if (_isOwned)
+        {
+            _buffer.Dispose();
+        }
     }
 
     private ulong CheckedCount(int count, int at)

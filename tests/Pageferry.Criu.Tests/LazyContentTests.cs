@@ -212,14 +212,18 @@ public sealed class LazyContentTests : IDisposable
 
         internal IReadOnlyList<ulong> Filled => _filled;
 
+        public int Fillers => 1;
+
+        public PageLane[] CreateLanes(FaultEngine engine) => content.CreateLanes(engine);
+
         public void Demand(LazyProcess process, ReadOnlySpan<ulong> pages) => content.Demand(process, pages);
 
-        public void Fill(LazyProcess process, ulong page, int count)
+        public void Fill(LazyProcess process, int filler, ulong page, int count)
         {
             _filled.Add(page);
             IsHeld.Set();
             _go.Wait();
-            content.Fill(process, page, count);
+            content.Fill(process, filler, page, count);
         }
 
         public void Dispose()

@@ -21,12 +21,18 @@ internal sealed class LazyProcess : IPageSource, IDisposable
 
     private readonly FaultEngine _engine;
     private readonly IContent _content;
-    private readonly Lock _receiving = new();
     private readonly ManualResetEventSlim _hasLanes = new();
-    private readonly byte[] _unwanted = new byte[PageLane.MaxPages * Page.Size];
-    private readonly PageLane _demandLane;
-    private readonly PageLane _otherLane;
+    private readonly PageLane[] _lanes;
+
+    /// <summary>One for each lane, held by who uses it. With all of them the lanes end.</summary>
+    private readonly Lock[] _using;
+    private readonly Lock _filling = new();
     private bool _hasEnded;
+
+    /// <summary>Under the lock of who fills: how far the background is, and what is ahead of it since it is near what was touched last.</summary>
+    private ulong _filled;
+    private ulong _near;
+    private ulong _nearEnd;
 
     /// <summary>The page that it touched last and did not have; <see cref="Nowhere"/> when that has been seen to.</summary>
     private ulong _touched = Nowhere;
@@ -44,8 +50,8 @@ internal sealed class LazyProcess : IPageSource, IDisposable
         OnTheirWay = new PageBitmap(engine.Memory.PageCount);
         engine.Forked = forked;
         engine.Start(this);
-        _demandLane = engine.CreateLane();
-        _otherLane = engine.CreateLane();
+        _lanes = content.CreateLanes(engine);
+        _using = [.. _lanes.Select(_ => new Lock())];
         _hasLanes.Set();
     }
 
@@ -114,31 +120,34 @@ internal sealed class LazyProcess : IPageSource, IDisposable
         }
     }
 
-    /// <summary>Takes pages in for which a thread of its own receives.</summary>
+    /// <summary>Takes pages in: those that are wanted are read and placed.</summary>
     /// <param name="page">The first page.</param>
     /// <param name="count">How many.</param>
-    /// <param name="isDemand">Whether this is the thread that reads faults.</param>
-    /// <param name="receive">Puts the content of some of them, from a page on, into memory.</param>
-    internal void Receive(ulong page, int count, bool isDemand, PageReading receive)
+    /// <param name="lane">Which lane of the content's is the calling thread's.</param>
+    /// <param name="read">Puts the content of some of them, from a page on, into memory.</param>
+    internal void Receive(ulong page, int count, int lane, PageReading read)
     {
-        if (isDemand)
-        {
-            Receive(_demandLane, page, count, receive);
-            return;
-        }
-
-        lock (_receiving)
+        lock (_using[lane])
         {
             if (!_hasEnded)
             {
-                Receive(_otherLane, page, count, receive);
-                return;
+                Receive(_lanes[lane], page, count, read);
             }
         }
+    }
 
-        for (int done = 0; done < count; done += PageLane.MaxPages)
+    /// <summary>Places pages whose content is in a lane's buffer, as far as they are wanted and the process is there.</summary>
+    /// <param name="page">The first page.</param>
+    /// <param name="count">How many.</param>
+    /// <param name="lane">Which lane of the content's is the calling thread's.</param>
+    internal void Place(ulong page, int count, int lane)
+    {
+        lock (_using[lane])
         {
-            receive(this, page + (ulong)done, _unwanted.AsSpan(0, Math.Min(PageLane.MaxPages, count - done) * Page.Size));
+            if (!_hasEnded)
+            {
+                _ = _lanes[lane].Place(page, count, at: 0);
+            }
         }
     }
 
@@ -146,45 +155,78 @@ internal sealed class LazyProcess : IPageSource, IDisposable
     public void Dispose()
     {
         _engine.Stop();
-        lock (_receiving)
-        {
-            _hasEnded = true;
-            _demandLane.Dispose();
-            _otherLane.Dispose();
-            Memory.Dispose();
-            _engine.Dispose();
-        }
-
+        Array.ForEach(_using, static one => one.Enter());
+        _hasEnded = true;
+        Array.ForEach(_lanes, static lane => lane.Dispose());
+        Memory.Dispose();
+        _engine.Dispose();
+        Array.ForEach(_using, static one => one.Exit());
         _hasLanes.Dispose();
     }
 
     private void Fill(bool byLocality, BandwidthLimit limit)
     {
-        ulong near = 0;
-        ulong nearEnd = 0;
-        for (ulong page = 0; page < Memory.PageCount && !HasEnded;)
+        Task[] others = [.. Enumerable.Range(1, _content.Fillers - 1).Select(filler => Task.Factory.StartNew(
+            () => Fill(filler, byLocality, limit), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default))];
+        try
         {
-            if (byLocality && Interlocked.Exchange(ref _touched, Nowhere) is var touched && touched != Nowhere)
-            {
-                near = touched - Math.Min(touched, PagesBefore);
-                nearEnd = Math.Min(touched + PagesBehind, Memory.PageCount);
-            }
+            Fill(filler: 0, byLocality, limit);
+        }
+        finally
+        {
+            Task.WhenAll(others).GetAwaiter().GetResult();
+        }
+    }
 
-            if (near < nearEnd)
+    private void Fill(int filler, bool byLocality, BandwidthLimit limit)
+    {
+        while (!HasEnded && TryTakeRun(byLocality, out ulong page, out int count))
+        {
+            if (count > 0)
             {
-                near += FillRun(near, nearEnd - near, limit);
-            }
-            else
-            {
-                page += FillRun(page, Memory.PageCount - page, limit);
+                _content.Fill(this, filler, page, count);
+                limit.Pay((long)count * Page.Size);
             }
         }
     }
 
-    /// <summary>Fetches the next pages that are left, in one piece.</summary>
-    /// <returns>How many pages have been seen to.</returns>
-    private ulong FillRun(ulong page, ulong most, BandwidthLimit limit)
+    /// <summary>Takes the next pages that are left, in one piece, for a filler.</summary>
+    /// <param name="byLocality">Whether what is near a page that was touched comes first.</param>
+    /// <param name="first">The first page.</param>
+    /// <param name="count">How many; 0 if there are none among those that were looked at.</param>
+    /// <returns>False if all were looked at.</returns>
+    private bool TryTakeRun(bool byLocality, out ulong first, out int count)
     {
+        lock (_filling)
+        {
+            if (byLocality && Interlocked.Exchange(ref _touched, Nowhere) is var touched && touched != Nowhere)
+            {
+                _near = touched - Math.Min(touched, PagesBefore);
+                _nearEnd = Math.Min(touched + PagesBehind, Memory.PageCount);
+            }
+
+            if (_near < _nearEnd)
+            {
+                _near += FindRun(_near, _nearEnd - _near, out first, out count);
+                return true;
+            }
+
+            if (_filled < Memory.PageCount)
+            {
+                _filled += FindRun(_filled, Memory.PageCount - _filled, out first, out count);
+                return true;
+            }
+        }
+
+        (first, count) = (0, 0);
+        return false;
+    }
+
+    /// <summary>Finds the next pages that are left, in one piece.</summary>
+    /// <returns>How many pages have been seen to.</returns>
+    private ulong FindRun(ulong page, ulong most, out ulong first, out int count)
+    {
+        (first, count) = (page, 0);
         ulong skipped = 0;
         for (ulong longest = Math.Min(most, PagesPerLook); !IsLeft(page + skipped);)
         {
@@ -194,22 +236,15 @@ internal sealed class LazyProcess : IPageSource, IDisposable
             }
         }
 
-        ulong first = page + skipped;
+        first = page + skipped;
         (int region, ulong within) = LocateRegion(first);
         ulong longestRun = Math.Min(Math.Min(FillPages, most - skipped), (Memory.Regions[region].Length / Page.Size) - within);
-        ulong count = 0;
-        while (count < longestRun && IsLeft(first + count))
+        while ((ulong)count < longestRun && IsLeft(first + (ulong)count))
         {
             count++;
         }
 
-        if (count > 0)
-        {
-            _content.Fill(this, first, (int)count);
-            limit.Pay((long)count * Page.Size);
-        }
-
-        return skipped + count;
+        return skipped + (ulong)count;
     }
 
     private (int Region, ulong Within) LocateRegion(ulong page)
@@ -225,14 +260,14 @@ internal sealed class LazyProcess : IPageSource, IDisposable
         return (low, page - Memory.PageAt(Memory.Regions[low].Gpa));
     }
 
-    private void Receive(PageLane lane, ulong page, int count, PageReading receive)
+    private void Receive(PageLane lane, ulong page, int count, PageReading read)
     {
         while (count > 0)
         {
             int begun = lane.Begin(page, count, out Span<byte> buffer);
             try
             {
-                receive(this, page, buffer);
+                read(this, page, buffer);
             }
             catch
             {

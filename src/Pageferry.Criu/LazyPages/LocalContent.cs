@@ -8,6 +8,10 @@ internal sealed class LocalContent : IContent
     /// <summary>Who touches a page soon touches those behind it; in one reading they cost little more.</summary>
     private const int PagesPerFault = 16;
 
+    /// <summary>The lanes: of who reads faults, and behind it those of who fills.</summary>
+    private const int DemandLane = 0;
+    private const int FirstFillLane = 1;
+
     private readonly IReadOnlyDictionary<int, ProcessPages> _processes;
 
     /// <summary>Made once: a fault allocates nothing.</summary>
@@ -21,18 +25,24 @@ internal sealed class LocalContent : IContent
         _read = (process, page, content) => Read(_processes[process.Pid], process, page, content);
     }
 
+    /// <summary>A process alone has a second thread: placing takes one CPU, and who is restored waits meanwhile.</summary>
+    public int Fillers => _processes.Count == 1 ? Math.Min(2, Environment.ProcessorCount) : 1;
+
+    /// <inheritdoc/>
+    public PageLane[] CreateLanes(FaultEngine engine) => [.. Enumerable.Range(0, FirstFillLane + Fillers).Select(_ => engine.CreateLane())];
+
     /// <inheritdoc/>
     public void Demand(LazyProcess process, ReadOnlySpan<ulong> pages)
     {
         foreach (ulong page in pages)
         {
             ulong behind = Math.Min(PagesPerFault, process.Memory.PageCount - page) - 1;
-            process.Receive(page, 1 + (int)process.States.CountRun(page + 1, behind, PageState.Absent), isDemand: true, _read);
+            process.Receive(page, 1 + (int)process.States.CountRun(page + 1, behind, PageState.Absent), DemandLane, _read);
         }
     }
 
     /// <inheritdoc/>
-    public void Fill(LazyProcess process, ulong page, int count) => process.Receive(page, count, isDemand: false, _read);
+    public void Fill(LazyProcess process, int filler, ulong page, int count) => process.Receive(page, count, FirstFillLane + filler, _read);
 
     /// <inheritdoc/>
     public void Dispose()

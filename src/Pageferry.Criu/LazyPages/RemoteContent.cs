@@ -18,8 +18,11 @@ internal sealed class RemoteContent : IContent
 
     private const int PagesPerFault = 16;
 
-    /// <summary>What is ahead of a page that is waited for: up to 2 MiB. Fewer pages at a time cost more: CRIU goes over its pipes from the beginning for each request.</summary>
-    private const int FillsOnTheirWay = 2;
+    /// <summary>Threads that take turns: while one places what it received, the other one receives.</summary>
+    private const int Takers = 2;
+
+    /// <summary>What is ahead of a page that is waited for: up to 3 MiB. With less the server waits for requests while what came is taken in; fewer pages at a time cost more: CRIU goes over its pipes from the beginning for each request.</summary>
+    private const int FillsOnTheirWay = 3;
 
     /// <summary>Requests that are outstanding without memory being taken for them: one for each thread of the processes that waits, and some.</summary>
     private const int UsualRequests = 1024;
@@ -45,14 +48,18 @@ internal sealed class RemoteContent : IContent
     private readonly ManualResetEventSlim _isDisposed = new();
     private readonly byte[] _request = new byte[PageServerMessage.MostBytes];
     private readonly byte[] _answer = new byte[PageServerMessage.MostBytes];
-    private readonly PageReading _receive;
-    private readonly Thread _thread;
+    private readonly NativeBuffer[] _buffers = [.. Enumerable.Range(0, Takers).Select(_ => new NativeBuffer(PageLane.BufferBytes))];
+    private readonly Thread[] _threads;
+
+    /// <summary>Held by who receives.</summary>
+    private readonly Lock _turn = new();
 
     /// <summary>Under the lock; null while there is no connection.</summary>
     private Socket? _socket;
 
-    /// <summary>Of the one thread that connects and receives: its connection, how long to wait for the next one, and what was last said of a failure.</summary>
+    /// <summary>Of who receives: the connection, whether there will be none any more, how long to wait for the next one, and what was last said of a failure.</summary>
     private Socket _receiving;
+    private bool _isOver;
     private TimeSpan _delay = s_firstDelay;
     private string? _told;
     private bool _hasAnswered;
@@ -64,10 +71,9 @@ internal sealed class RemoteContent : IContent
         _form = form;
         _logger = logger;
         _longestSilence = longestSilence;
-        _receive = (_, _, content) => Receive(content);
         Begin(socket);
-        _thread = new Thread(ReceiveAll) { IsBackground = true, Name = "page server" };
-        _thread.Start();
+        _threads = [.. Enumerable.Range(0, Takers).Select(taker => new Thread(() => TakeAll(taker)) { IsBackground = true, Name = "page server" })];
+        Array.ForEach(_threads, static thread => thread.Start());
     }
 
     /// <summary>Connects to a page server.</summary>
@@ -103,8 +109,15 @@ internal sealed class RemoteContent : IContent
         }
     }
 
+    /// <summary>One: it only asks.</summary>
+    public int Fillers => 1;
+
+    /// <summary>One for each thread that takes turns.</summary>
     /// <inheritdoc/>
-    public void Fill(LazyProcess process, ulong page, int count)
+    public PageLane[] CreateLanes(FaultEngine engine) => [.. _buffers.Select(engine.CreateLane)];
+
+    /// <inheritdoc/>
+    public void Fill(LazyProcess process, int filler, ulong page, int count)
     {
         while (!_room.Wait(s_betweenLooks))
         {
@@ -129,7 +142,7 @@ internal sealed class RemoteContent : IContent
         }
 
         // What the server still says is taken: a connection that is closed before is reset, and the server would take it for lost.
-        if (!_thread.Join(s_parting))
+        if (!Array.TrueForAll(_threads, static thread => thread.Join(s_parting)))
         {
             _receiving.Dispose();
         }
@@ -233,32 +246,51 @@ internal sealed class RemoteContent : IContent
         }
     }
 
-    private void ReceiveAll()
+    private void TakeAll(int taker)
     {
-        do
+        DemandThread.Begin();
+        using NativeBuffer buffer = _buffers[taker];
+        while (TryReceive(buffer, out Asked answered))
         {
-            try
-            {
-                while (true)
-                {
-                    TakeAnswer();
-                }
-            }
-            catch (Exception failure) when (failure is IOException or SocketException or ObjectDisposedException)
-            {
-                lock (_asking)
-                {
-                    _socket = null;
-                    _receiving.Dispose();
-                }
+            answered.Process.Place(answered.Page, answered.Count, taker);
+        }
+    }
 
-                if (!_isDisposed.IsSet)
+    /// <summary>Receives the next answer, over as many connections as that takes.</summary>
+    /// <param name="buffer">Where the content is put.</param>
+    /// <param name="answered">What of the request was answered.</param>
+    /// <returns>False if no answer is wanted any more.</returns>
+    private bool TryReceive(NativeBuffer buffer, out Asked answered)
+    {
+        lock (_turn)
+        {
+            while (!_isOver)
+            {
+                try
                 {
-                    Tell($"failed: {failure.Message.TrimEnd('.')}.{(_hasAnswered ? "" : $" {Mismatch()}")}");
+                    answered = ReceiveAnswer(buffer);
+                    return true;
+                }
+                catch (Exception failure) when (failure is IOException or SocketException or ObjectDisposedException)
+                {
+                    lock (_asking)
+                    {
+                        _socket = null;
+                        _receiving.Dispose();
+                    }
+
+                    if (!_isDisposed.IsSet)
+                    {
+                        Tell($"failed: {failure.Message.TrimEnd('.')}.{(_hasAnswered ? "" : $" {Mismatch()}")}");
+                    }
+
+                    _isOver = !TryReconnect();
                 }
             }
         }
-        while (TryReconnect());
+
+        answered = default;
+        return false;
     }
 
     /// <summary>Connects again, with longer and longer pauses between attempts as long as no answer comes.</summary>
@@ -298,7 +330,7 @@ internal sealed class RemoteContent : IContent
         }
     }
 
-    private void TakeAnswer()
+    private Asked ReceiveAnswer(NativeBuffer buffer)
     {
         AwaitAnswer();
         Receive(_answer.AsSpan(1, PageServerMessage.BytesOf(_form) - 1));
@@ -321,7 +353,7 @@ internal sealed class RemoteContent : IContent
             throw new PageServerException($"It does not have the page at 0x{address:x} of process {asked.Process.Pid}: it serves other images, or the dump it came with has ended");
         }
 
-        asked.Process.Receive(asked.Page, (int)answer.Pages, isDemand: false, _receive);
+        Receive(buffer.Span(0, (int)answer.Pages * Page.Size));
         lock (_asking)
         {
             _ = _asked.Dequeue();
@@ -338,6 +370,8 @@ internal sealed class RemoteContent : IContent
         {
             _ = _room.Release();
         }
+
+        return asked with { Count = (int)answer.Pages };
     }
 
     /// <summary>Waits for an answer to begin: as long as nothing was asked for, or not for long.</summary>

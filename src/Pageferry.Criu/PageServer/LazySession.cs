@@ -28,6 +28,7 @@ internal sealed class LazySession(PageServerConnection connection, IReadOnlyDict
     /// <exception cref="System.Net.Sockets.SocketException">The connection failed.</exception>
     internal void Serve()
     {
+        DemandThread.Begin();
         byte[] buffer = ArrayPool<byte>.Shared.Rent(PageServerMessage.MostBytes + (PiecePages * Page.Size));
         try
         {
