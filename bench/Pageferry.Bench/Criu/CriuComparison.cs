@@ -77,7 +77,9 @@ internal sealed class CriuComparison
 
     private void Local(int rounds)
     {
-        Series ours = Alternate("local", rounds, out Series theirs);
+        (Series ours, Series theirs) = (new Series(), new Series());
+        TakeTurns("local", rounds, () => ours.Add(MeasureLocal(_pageferry, "criu")), () => theirs.Add(MeasureLocal(_criu)));
+        _comparison.Add("local", new JsonObject { ["rounds"] = rounds, ["pageferry"] = ours.ToJson(), ["criu"] = theirs.ToJson() });
         double faster = theirs.Median("all_in_ms") / ours.Median("all_in_ms");
         _table.Add("local: all pages in, random access, ms", ours.Median("all_in_ms"), theirs.Median("all_in_ms"), "x faster", faster, atLeast: 5);
         AddCommon("local", ours, theirs);
@@ -88,15 +90,12 @@ internal sealed class CriuComparison
     {
         string[] server = [_pageferry, "criu", "page-server", "--lazy-pages", "-D", _images];
         (Series ours, Series theirs, Series mixed) = (new Series(), new Series(), new Series());
-        for (int round = 0; round < rounds; round++)
-        {
-            ours.Add(MeasureRemote(server, _pageferry, "criu"));
-            theirs.Add(MeasureRemote([_criu, "page-server", "--lazy-pages", "-D", _images, "-v2", "-o", "page-server.log", "--address", "127.0.0.1"], _criu));
-            mixed.Add(MeasureRemote(server, _criu));
-            Console.Error.Write('.');
-        }
-
-        Console.Error.WriteLine(" remote");
+        TakeTurns(
+            "remote",
+            rounds,
+            () => ours.Add(MeasureRemote(server, _pageferry, "criu")),
+            () => theirs.Add(MeasureRemote([_criu, "page-server", "--lazy-pages", "-D", _images, "-v2", "-o", "page-server.log", "--address", "127.0.0.1"], _criu)),
+            () => mixed.Add(MeasureRemote(server, _criu)));
         _comparison.Add("remote", new JsonObject { ["rounds"] = rounds, ["pageferry"] = ours.ToJson(), ["criu"] = theirs.ToJson(), ["criu_from_pageferry"] = mixed.ToJson() });
         const string AllIn = "all_in_ms";
         _table.Add("remote: all pages in, random access, ms", ours.Median(AllIn), theirs.Median(AllIn), "x faster", theirs.Median(AllIn) / ours.Median(AllIn), atLeast: 20);
@@ -110,18 +109,17 @@ internal sealed class CriuComparison
     private void Live(int rounds)
     {
         (Series ours, Series theirs) = (new Series(), new Series());
-        for (int round = 0; round < rounds; round++)
-        {
-            ours.Add(MeasureLive(_pageferry, "criu"));
-            theirs.Add(MeasureLive(_criu));
-            Console.Error.Write('.');
-        }
-
-        Console.Error.WriteLine(" live");
+        TakeTurns("live", rounds, () => ours.Add(MeasureLive(_pageferry, "criu")), () => theirs.Add(MeasureLive(_criu)));
         _comparison.Add("live", new JsonObject { ["rounds"] = rounds, ["pageferry"] = ours.ToJson(), ["criu"] = theirs.ToJson() });
         const string AllIn = "all_in_ms";
         _table.Add("from criu dump --lazy-pages: all pages in, random access, ms", ours.Median(AllIn), theirs.Median(AllIn), "x faster", theirs.Median(AllIn) / ours.Median(AllIn), atLeast: 20);
         AddCommon("from criu dump --lazy-pages", ours, theirs);
+    }
+
+    private JsonObject MeasureLocal(params string[] daemon)
+    {
+        Comparison.Populate(Populated);
+        return _run.Measure(_process, [.. daemon, "lazy-pages"]);
     }
 
     private JsonObject MeasureRemote(string[] serverCommand, params string[] daemon)
@@ -180,20 +178,19 @@ internal sealed class CriuComparison
         _table.Add($"{where}: daemon CPU, ms per GiB", ours.Median(Cpu), theirs.Median(Cpu), "x of CRIU's", ours.Median(Cpu) / theirs.Median(Cpu), atMost: 0.5);
     }
 
-    private Series Alternate(string name, int rounds, out Series theirs)
+    /// <summary>Measures in turns, in the other order each time: what one leaves behind is not always the same one's to find.</summary>
+    private static void TakeTurns(string name, int rounds, params ReadOnlySpan<Action> measurements)
     {
-        (Series ours, theirs) = (new Series(), new Series());
         for (int round = 0; round < rounds; round++)
         {
-            Comparison.Populate(Populated);
-            ours.Add(_run.Measure(_process, [_pageferry, "criu", "lazy-pages"]));
-            Comparison.Populate(Populated);
-            theirs.Add(_run.Measure(_process, [_criu, "lazy-pages"]));
+            for (int i = 0; i < measurements.Length; i++)
+            {
+                measurements[round % 2 == 0 ? i : measurements.Length - 1 - i]();
+            }
+
             Console.Error.Write('.');
         }
 
         Console.Error.WriteLine($" {name}");
-        _comparison.Add(name, new JsonObject { ["rounds"] = rounds, ["pageferry"] = ours.ToJson(), ["criu"] = theirs.ToJson() });
-        return ours;
     }
 }
