@@ -287,6 +287,11 @@ internal sealed class SeparateArrival : IArrival
 
     private void Run()
     {
+        if (_engines is not null)
+        {
+            _output.Write("log", $"Waits for an engine at {_engines.Path}: pageferry engine --guest {_engines.Path}");
+        }
+
         while (AwaitTurn())
         {
             TimeSpan age = TimeSpan.Zero;
