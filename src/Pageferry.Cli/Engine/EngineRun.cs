@@ -26,14 +26,20 @@ internal sealed class EngineRun
     /// <summary>Runs for a process that listens for engines, as soon as one does.</summary>
     /// <param name="path">Where.</param>
     /// <returns>The exit status.</returns>
-    /// <exception cref="CommandException">That can't be connected to.</exception>
+    /// <exception cref="CommandException">That can't be connected to, or is gone.</exception>
     internal static int RunSupervised(string path)
     {
         var manager = ServiceManager.FromEnvironment();
-        manager?.Tell($"READY=1\nSTATUS=Waits for a guest's process at {path}.");
+        var output = new VmOutput(json: false);
+        output.Write("waiting", $"Waits for a guest's process at {path}");
+        manager?.Tell($"READY=1\nSTATUS=Waits for a guest's process at {path}");
         UnixSocket socket = Connect(path);
-        manager?.Tell($"STATUS=Takes a guest in for process {socket.GetPeer().ProcessId}.");
-        return Run(socket);
+        int pid = socket.GetPeer().ProcessId;
+        output.Write("connected", $"Connected to the guest's process {pid}: works for it, or stands by until the engine that does is gone");
+        manager?.Tell($"STATUS=Works for process {pid}, or stands by");
+        return Run(socket) == ExitCode.Done
+            ? ExitCode.Done
+            : throw new CommandException($"The guest's process {pid} at {path} is gone, or did not take this engine: then it says why.");
     }
 
     private static UnixSocket Connect(string path)
@@ -44,7 +50,7 @@ internal sealed class EngineRun
             {
                 return UnixSocket.Connect(path, UnixSocketType.SequencedPackets);
             }
-            catch (LinuxException e) when (e.Errno is Errno.ENOENT or Errno.ECONNREFUSED)
+            catch (LinuxException e) when (e.Errno == Errno.ENOENT || (e.Errno == Errno.ECONNREFUSED && ControlServer.IsSocket(path)))
             {
                 Thread.Sleep(s_glance);
             }
