@@ -19,7 +19,7 @@ public sealed class ProcessDescriptor : IDisposable
     /// <summary>Whether the process has ended; it may still be there as a zombie.</summary>
     public bool HasEnded => Wait(0);
 
-    /// <summary>Whether this process may send it signals. Of one that has ended it is as it was.</summary>
+    /// <summary>Whether this process may send it signals; true also of one that has ended and was waited for.</summary>
     public bool MayBeSignalled =>
         Interop.PidfdSendSignal(Interop.SYS_pidfd_send_signal, _descriptor.Number, 0, 0, 0) == 0 || Marshal.GetLastPInvokeError() != (int)Errno.EPERM;
 

@@ -37,6 +37,25 @@ public sealed class OtherProcessTests : IDisposable
         const int AbovePids = 1 << 22;
         LinuxException failure = Assert.Throws<LinuxException>(() => OtherProcess.Stop(AbovePids));
         Assert.Equal(Errno.ESRCH, failure.Errno);
+        failure = Assert.Throws<LinuxException>(() => ProcessDescriptor.Open(AbovePids));
+        Assert.Equal(Errno.ESRCH, failure.Errno);
+    }
+
+    [Fact]
+    public void A_process_that_was_opened_is_ended_and_its_end_is_seen()
+    {
+        using var process = ProcessDescriptor.Open(_sleeper.Id);
+        Assert.True(process.MayBeSignalled);
+        Assert.False(process.HasEnded);
+        Assert.False(process.Wait(1));
+        process.Kill();
+        Assert.True(process.Wait(-1));
+        Assert.True(process.HasEnded);
+
+        // Once more does no harm, also when its number is free.
+        _sleeper.WaitForExit();
+        process.Kill();
+        Assert.True(process.HasEnded);
     }
 
     [Fact]

@@ -48,6 +48,28 @@ public sealed class UnixSocketTests : IDisposable
     }
 
     [Fact]
+    public void An_end_of_a_connection_is_seen_before_what_was_sent_is_read()
+    {
+        (UnixSocket one, UnixSocket other) = UnixSocket.CreatePair(UnixSocketType.SequencedPackets);
+        using (one)
+        {
+            var poll = new Poll(one.Descriptor);
+            other.Send([1]);
+            Assert.Equal(1, poll.Wait(0));
+            Assert.True(poll.IsReadable(0));
+            Assert.False(poll.IsClosed(0));
+            other.Dispose();
+            Assert.Equal(1, poll.Wait(0));
+            Assert.True(poll.IsClosed(0));
+            Assert.Equal(1, one.Receive(stackalloc byte[8], [], out _));
+        }
+    }
+
+    [Fact]
+    public void A_process_is_told_who_it_is_as_its_peers_are() =>
+        Assert.Equal(Environment.ProcessId, UnixPeer.OfThisProcess().ProcessId);
+
+    [Fact]
     public void A_program_that_is_started_has_a_socket_that_is_kept_for_it_and_no_other()
     {
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.CreatePair(UnixSocketType.SequencedPackets);
