@@ -76,12 +76,12 @@ internal static class KernelMatrix
             string[] step = plan[i].Split('|');
             var run = Step(Path.Combine(directory, (i + 1).ToString(CultureInfo.InvariantCulture)), step[0], step[1]);
             doctor = step[0] is "doctor" ? run.Report : doctor;
-            JsonArray earlier = EarlierTries(directory, i + 1);
             foreach (JsonObject entry in run.Cases)
             {
+                JsonArray earlier = EarlierTries(directory, i + 1, step, entry);
                 if (earlier.Count > 0)
                 {
-                    entry["earlier_tries"] = earlier.DeepClone();
+                    entry["earlier_tries"] = earlier;
                 }
 
                 cases.Add((JsonNode)entry);
@@ -104,12 +104,16 @@ internal static class KernelMatrix
         };
     }
 
-    /// <summary>What ended a step before it was run again: a triple fault of its guest, or of the whole machine.</summary>
-    private static JsonArray EarlierTries(string directory, int number) =>
+    /// <summary>What ended a case of a step before the step was run again: a triple fault of its guest, or of the whole machine.</summary>
+    private static JsonArray EarlierTries(string directory, int number, string[] step, JsonObject entry) =>
     [
         .. Directory.GetDirectories(directory).Where(path => Path.GetFileName(path).StartsWith($"{number}.", StringComparison.Ordinal)).Order(StringComparer.Ordinal)
-            .Select(path => (JsonNode)(Text(path, "errors")?.Split('\n')[^1] ?? string.Empty)),
+            .Select(path => EndOf(path, step, entry)).Where(end => end is not null),
     ];
+
+    private static JsonNode? EndOf(string directory, string[] step, JsonObject entry) => Step(directory, step[0], step[1]).Cases.ToArray() is [_, _, ..] cases
+        ? cases.FirstOrDefault(earlier => $"{earlier["name"]}" == $"{entry["name"]}" && $"{earlier["backing"]}" == $"{entry["backing"]}" && $"{earlier["outcome"]}" is Fail)?["detail"]?.DeepClone()
+        : Text(directory, "errors")?.Split('\n')[^1] ?? string.Empty;
 
     /// <summary>Reads what one step left.</summary>
     /// <param name="directory">Its output, errors and exit status.</param>

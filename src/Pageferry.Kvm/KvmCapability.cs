@@ -39,6 +39,9 @@ public enum KvmCapability
     /// <summary><c>KVM_CAP_DIRTY_LOG_RING</c>: the most bytes of a vCPU's dirty ring.</summary>
     DirtyLogRing = 192,
 
+    /// <summary><c>KVM_CAP_EXIT_ON_EMULATION_FAILURE</c> (Linux 5.15, x86).</summary>
+    ExitOnEmulationFailure = 204,
+
     /// <summary><c>KVM_CAP_XSAVE2</c>: the size of the XSAVE area in bytes, 0 where KVM_GET_XSAVE's 4096 are enough.</summary>
     Xsave2 = 208,
 

@@ -139,6 +139,26 @@ public sealed class VirtualMachine : IDisposable
     }
 
     /// <summary>
+    /// Says what becomes of an instruction that KVM's emulator can't fetch or does not know (<c>KVM_ENABLE_CAP</c> with
+    /// <c>KVM_CAP_EXIT_ON_EMULATION_FAILURE</c>): an invalid opcode exception in the guest, as from the beginning, or a
+    /// <see cref="VcpuExitKind.InternalError"/> that leaves the guest at the instruction. No vCPU runs meanwhile.
+    /// </summary>
+    /// <param name="exits">Whether it is an exit.</param>
+    /// <returns>Whether this kernel can; if not, it stays an exception.</returns>
+    /// <exception cref="LinuxException">The kernel knows it and refused.</exception>
+    public bool TrySetEmulationExits(bool exits)
+    {
+        if (CheckExtension(KvmCapability.ExitOnEmulationFailure) <= 0)
+        {
+            return false;
+        }
+
+        return EnableCapability(KvmCapability.ExitOnEmulationFailure, exits ? 1UL : 0) == 0
+            ? true
+            : throw LinuxException.FromLastError("say whether an instruction that can't be emulated is an exit");
+    }
+
+    /// <summary>
     /// Lets the pages that were taken out of dirty rings be told again when they are written (<c>KVM_RESET_DIRTY_RINGS</c>), and makes room in the rings. A
     /// page's content is read after that.
     /// </summary>

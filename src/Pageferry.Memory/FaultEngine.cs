@@ -132,6 +132,15 @@ public sealed class FaultEngine : IDisposable
         ? new WaitingFault(Memory.GpaOf(page), cause, Stopwatch.GetElapsedTime(readAt))
         : null;
 
+    /// <summary>How often <see cref="Arm"/> has begun to hide pages.</summary>
+    public long Armings => _arming.Armings;
+
+    /// <summary>
+    /// Runs what hides pages while no vCPU runs; null where that is not needed. Whose guest it is sets this where a page that goes in the midst of an instruction
+    /// would be no userfault. <see cref="Arm"/> is not called on a vCPU's thread then.
+    /// </summary>
+    public Action<Action>? RunStill { get; set; }
+
     /// <summary>Completes when, for the first time or since <see cref="Discard"/>, no page is armed: every page is present or known to be zero.</summary>
     public Task Completed => Volatile.Read(ref _completed).Task;
 

@@ -20,8 +20,12 @@ internal sealed class RangeArming(FaultEngine engine)
     private ulong _ownFirst;
     private ulong _ownEnd;
 
+    private long _armings;
+
     /// <summary>First pages of what is never armed; changed under both locks, read under either.</summary>
     private readonly HashSet<ulong> _exempt = [];
+
+    internal long Armings => Interlocked.Read(ref _armings);
 
     /// <summary>Never arms what is faulted in at once, whose first page this is.</summary>
     internal void Exempt(ulong first)
@@ -46,8 +50,22 @@ internal sealed class RangeArming(FaultEngine engine)
             throw new ArgumentOutOfRangeException(nameof(semantics), $"There are no userfault semantics {semantics} with content {content}.");
         }
 
+        if (engine.RunStill is not { } runStill)
+        {
+            return ArmLocked(first, count, semantics, content);
+        }
+
+        // Before the lock, which a vCPU may have to take before it can park.
+        ulong left = 0;
+        runStill(() => left = ArmLocked(first, count, semantics, content));
+        return left;
+    }
+
+    private ulong ArmLocked(ulong first, ulong count, UserfaultSemantics semantics, ArmedContent content)
+    {
         lock (_lock)
         {
+            _ = Interlocked.Increment(ref _armings);
             return semantics == UserfaultSemantics.AnyAccess ? ArmAny(first, count, content) : ArmUnpopulated(first, count);
         }
     }

@@ -131,6 +131,15 @@ public sealed class KvmMachine : Machine
         {
             SetSlots(engine!.ShareArmed());
         }
+
+        // An instruction whose page is hidden between the processor's fetch and that of KVM's emulator is a fault, and no invalid opcode. A software KVM makes it
+        // one all the same, so nothing is hidden there while a vCPU runs.
+        bool exits = engine is { Delivery: FaultDelivery.Exit };
+        _ = _virtualMachine.TrySetEmulationExits(exits);
+        if (exits && Kvm.Kvm.WalksGuestTables)
+        {
+            engine!.RunStill = RunStill;
+        }
     }
 
     private protected override void Enter(int vcpu)
@@ -307,17 +316,29 @@ public sealed class KvmMachine : Machine
         }
 
         // An engine that has stopped answers nothing; what it leaves behind is about to become accessible, if it is.
-        return found || (engine.IsStopped && Memory.IsRegistered) || faults.TryShowAgain(_mayWait) || TryStepByQueue(vcpu, faults, engine);
+        if (found || (engine.IsStopped && Memory.IsRegistered) || faults.TryShowAgain(_mayWait))
+        {
+            return true;
+        }
+
+        mayRun = TryStepByQueue(vcpu, faults, engine, out bool faulted);
+        return faulted || !mayRun;
     }
 
     /// <summary>Takes the fault of a vCPU's step by the queue, while no other vCPU runs.</summary>
-    /// <returns>Whether there was a fault to take.</returns>
-    private bool TryStepByQueue(int vcpu, VcpuFaults faults, FaultEngine engine)
+    /// <param name="vcpu">The vCPU.</param>
+    /// <param name="faults">Has located nothing.</param>
+    /// <param name="engine">Answers.</param>
+    /// <param name="faulted">Whether there was a fault to take.</param>
+    /// <returns>False if the vCPU is to park first.</returns>
+    private bool TryStepByQueue(int vcpu, VcpuFaults faults, FaultEngine engine, out bool faulted)
     {
-        bool faulted = false;
+        bool hasFaulted = false;
         VirtualCpu cpu = _vcpus[vcpu];
-        RunAlone(vcpu, () => engine.RunByQueue(faults.Describe(), faultsRead =>
+        bool hasRun = TryRunAlone(vcpu, () => engine.RunByQueue(faults.Describe(), faultsRead =>
         {
+            // What is no fault is what it would be without exits: an invalid opcode.
+            _ = _virtualMachine.TrySetEmulationExits(false);
             using var over = new ManualResetEventSlim();
             var kicker = new Thread(() => KickAfterFault(cpu, engine, faultsRead, over)) { IsBackground = true, Name = "step by queue" };
             kicker.Start();
@@ -326,20 +347,29 @@ public sealed class KvmMachine : Machine
             do
             {
                 exit = cpu.Run();
-                faulted = faultsRead() > 0 || cpu.Registers != before;
+                hasFaulted = faultsRead() > 0 || cpu.Registers != before;
             }
-            while (exit.Kind == VcpuExitKind.Interrupted && !faulted && MayFinish && kicker.IsAlive);
+            while (exit.Kind == VcpuExitKind.Interrupted && !hasFaulted && MayFinish && kicker.IsAlive);
             over.Set();
             kicker.Join();
             if (exit.Kind != VcpuExitKind.Interrupted)
             {
                 // It got past the fault and to an exit of its own before the kick.
-                faulted = true;
+                hasFaulted = true;
                 SeeFirstInstruction();
                 Handle(vcpu, cpu, exit);
             }
+
+            _ = _virtualMachine.TrySetEmulationExits(true);
         }));
-        return faulted;
+        if (!MayRun)
+        {
+            // The step may have taken the kick that was to have this seen.
+            cpu.Kick();
+        }
+
+        faulted = hasFaulted;
+        return hasRun;
     }
 
     /// <summary>Ends a step: once its fault was answered, or when there is none.</summary>

@@ -27,6 +27,10 @@ internal static class KvmOwnPages
     private const ulong Frame = 0x000F_FFFF_FFFF_F000;
     private const int MostSelectors = 0x10000;
 
+    /// <summary>CPL 0 to 2, and the stacks of the TSS in long mode that gates ask for by their number.</summary>
+    private const int InnerPrivileges = 3;
+    private const int InterruptStacks = 7;
+
     /// <summary>MSRs that hold the address of a page KVM writes, and the bits of them that are none: kvmclock (old and new), steal time, async page faults, PV EOI.</summary>
     private static readonly (uint Index, ulong NoAddress)[] s_msrs =
     [
@@ -51,7 +55,8 @@ internal static class KvmOwnPages
             }
         }
 
-        return !walksTables || (TryPlaceTables(engine, vcpu.SystemRegisters, mayWait) && TryPlaceDescriptors(engine, vcpu.SystemRegisters, mayWait));
+        return !walksTables
+            || (TryPlaceTables(engine, vcpu.SystemRegisters, mayWait) && TryPlaceDescriptors(engine, vcpu.SystemRegisters, mayWait) && TryPlaceStacks(engine, vcpu, mayWait));
     }
 
     private static bool TryPlaceTables(FaultEngine engine, in VcpuSystemRegisters system, Func<bool> mayWait)
@@ -127,13 +132,34 @@ internal static class KvmOwnPages
         TryPlaceRange(engine, system, system.Ldt.Base, system.Ldt.Limit, mayWait) &&
         TryPlaceRange(engine, system, system.Tr.Base, system.Tr.Limit, mayWait);
 
+    /// <summary>The stacks that the TSS names, which delivering an event to inner privilege writes.</summary>
+    private static bool TryPlaceStacks(FaultEngine engine, VirtualCpu vcpu, Func<bool> mayWait)
+    {
+        ref readonly VcpuContext context = ref vcpu.ReadContext();
+        ProcessorMode mode = ProcessorMode.Of(context);
+        for (int stack = 0; mode.IsProtected && stack < InnerPrivileges + (mode.IsLong ? InterruptStacks : 0); stack++)
+        {
+            var memory = new LinearMemory(engine.Memory.TryRead, in context, candidates: []);
+            bool isInner = stack < InnerPrivileges;
+            if (TaskState.TryReadStack(ref memory, isInner ? stack : 0, isInner ? 0 : stack - InnerPrivileges + 1, out ulong top) && top != 0
+                && !TryPlaceRange(engine, context.SystemRegisters, top - EventDelivery.MostBytes, EventDelivery.MostBytes - 1, mayWait))
+            {
+                return false;
+            }
+        }
+
+        return true;
+    }
+
     private static bool TryPlaceRange(FaultEngine engine, in VcpuSystemRegisters system, ulong linear, uint limit, Func<bool> mayWait)
     {
         Span<FaultCandidate> walked = stackalloc FaultCandidate[PageWalker.MostPages];
-        for (ulong offset = 0; offset <= Math.Min(limit, MostSelectors - 1); offset += Page.Size)
+        ulong first = linear & ~(ulong)(Page.Size - 1);
+        ulong last = linear + Math.Min(limit, MostSelectors - 1);
+        for (ulong page = first; page <= last; page += Page.Size)
         {
             var candidates = new FaultCandidates(walked);
-            if (PageWalker.TryWalk(engine.Memory.TryRead, system, linear + offset, FaultAccess.Read, ref candidates, out ulong gpa) && !TryKeep(engine, gpa, mayWait))
+            if (PageWalker.TryWalk(engine.Memory.TryRead, system, page, FaultAccess.Read, ref candidates, out ulong gpa) && !TryKeep(engine, gpa, mayWait))
             {
                 return false;
             }

@@ -42,6 +42,7 @@ public abstract class Machine : IMachine
     private volatile bool _throttled;
     private volatile bool _awaitingFirst;
     private volatile int _alone = -1; // the vCPU that runs while all others are parked
+    private volatile int _still; // how many threads want all vCPUs parked
 
     private protected Machine(GuestMemory memory, int vcpuCount)
     {
@@ -107,7 +108,9 @@ public abstract class Machine : IMachine
     private protected bool AwaitsFirstInstruction => _awaitingFirst;
 
     /// <summary>Whether a vCPU may go on without parking.</summary>
-    private protected bool MayRun => !_pausing && !_throttled && !_over && !_stopping && _alone < 0;
+    private protected bool MayRun => !_stopping && !IsHeld;
+
+    private bool IsHeld => _pausing || _throttled || _over || _alone >= 0 || _still > 0;
 
     /// <summary>Whether the vCPUs will run again.</summary>
     private protected bool MayFinish => !_stopping && !_over;
@@ -353,16 +356,14 @@ public abstract class Machine : IMachine
     }
 
     /// <summary>Does something on a vCPU's thread while no other vCPU runs.</summary>
-    private protected void RunAlone(int vcpu, Action action)
+    /// <returns>Whether it was done; false if the vCPU is to park first.</returns>
+    private protected bool TryRunAlone(int vcpu, Action action)
     {
         lock (_gate)
         {
-            while (_alone >= 0)
+            if (!MayRun)
             {
-                _running--;
-                Monitor.PulseAll(_gate);
-                _ = Monitor.Wait(_gate);
-                _running++;
+                return false;
             }
 
             _alone = vcpu;
@@ -382,6 +383,32 @@ public abstract class Machine : IMachine
             lock (_gate)
             {
                 _alone = -1;
+                Monitor.PulseAll(_gate);
+            }
+        }
+
+        return true;
+    }
+
+    /// <summary>Does something while no vCPU runs, on a thread that is none of theirs.</summary>
+    private protected void RunStill(Action action)
+    {
+        lock (_gate)
+        {
+            _still++;
+            KickAll();
+            WaitUntilParked();
+        }
+
+        try
+        {
+            action();
+        }
+        finally
+        {
+            lock (_gate)
+            {
+                _still--;
                 Monitor.PulseAll(_gate);
             }
         }
@@ -470,7 +497,7 @@ public abstract class Machine : IMachine
         {
             _running--;
             Monitor.PulseAll(_gate);
-            while (!_stopping && (_pausing || _throttled || _over || _alone >= 0))
+            while (!_stopping && IsHeld)
             {
                 _ = Monitor.Wait(_gate);
             }

@@ -26,6 +26,7 @@ public sealed class VcpuFaults
     private int _next;
     private int _fruitless;
     private VcpuRegisters _fruitlessRegisters;
+    private long _fruitlessArmings;
 
     /// <summary>Makes it, and has the kernel leave the vCPU's registers at hand at each exit where it can.</summary>
     /// <param name="vcpu">The vCPU.</param>
@@ -92,10 +93,16 @@ public sealed class VcpuFaults
     /// <returns>Whether to try again; false when that has not helped: the fault is on a page that the locator does not know of.</returns>
     public bool TryShowAgain(Func<bool> mayWait)
     {
-        // A loop comes to the same instruction with other registers: that is progress.
+        // A loop comes to the same instruction with other registers: that is progress. And what was hidden once more since may be just what was shown.
         VcpuRegisters registers = _vcpu.ReadContext().Registers;
-        _fruitless = registers == _fruitlessRegisters ? _fruitless + 1 : 1;
-        _fruitlessRegisters = registers;
+        long armings = 0;
+        foreach (FaultEngine engine in _engines)
+        {
+            armings += engine.Armings;
+        }
+
+        _fruitless = registers == _fruitlessRegisters && armings == _fruitlessArmings ? _fruitless + 1 : 1;
+        (_fruitlessRegisters, _fruitlessArmings) = (registers, armings);
         for (int i = 0; i < _count; i++)
         {
             if (EngineAt(_candidates[i].Gpa) is { } engine && !engine.Resolve(_candidates[i].Gpa, mayWait))

@@ -107,6 +107,7 @@ public class AbiTests
         [KvmCapability.ManualDirtyLogProtect] = "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
         [KvmCapability.DirtyLogRing] = "KVM_CAP_DIRTY_LOG_RING",
         [KvmCapability.DirtyLogRingAcquireRelease] = "KVM_CAP_DIRTY_LOG_RING_ACQ_REL",
+        [KvmCapability.ExitOnEmulationFailure] = "KVM_CAP_EXIT_ON_EMULATION_FAILURE",
         [KvmCapability.Xsave2] = "KVM_CAP_XSAVE2",
         [KvmCapability.MemoryFaultInfo] = "KVM_CAP_MEMORY_FAULT_INFO",
         [KvmCapability.GuestMemfd] = "KVM_CAP_GUEST_MEMFD",

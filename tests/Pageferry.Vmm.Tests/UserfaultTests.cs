@@ -11,6 +11,15 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
 
+    /// <summary>xor eax, eax; mov edx, <see cref="GuestPort.Report"/>; again: out dx, eax; jmp again.</summary>
+    private static readonly byte[] s_reports = [0x31, 0xC0, 0xBA, (byte)GuestPort.Report, 0, 0, 0, 0xEF, 0xEB, 0xFD];
+
+    /// <summary>mov eax, 0x480000, where there is no memory; pcmpeqd xmm0, [rax]: one that KVM's emulator does not know.</summary>
+    private static readonly byte[] s_vectorCompare = [0xB8, 0, 0, 0x48, 0, 0x66, 0x0F, 0x76, 0x00, 0xF4];
+
+    /// <summary>ud2.</summary>
+    private static readonly byte[] s_invalid = [0x0F, 0x0B];
+
     public static TheoryData<GuestBacking, FaultDelivery, GuestPrivilege> Combinations => new MatrixTheoryData<GuestBacking, FaultDelivery, GuestPrivilege>(
         [.. Enum.GetValues<GuestBacking>().Except([GuestBacking.GuestMemfd])], Enum.GetValues<FaultDelivery>(), Enum.GetValues<GuestPrivilege>());
 
@@ -82,6 +91,60 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
         Assert.NotEmpty(log.All);
         Assert.Equal(log.All.Count, log.All.Distinct(StringComparer.Ordinal).Count());
         Assert.All(log.All, line => Assert.Contains("RIP", line, StringComparison.Ordinal));
+    }
+
+    [NeedsKvm]
+    [Fact]
+    public void An_instruction_whose_page_goes_while_kvm_emulates_it_is_a_fault_and_no_invalid_opcode()
+    {
+        Assert.SkipUnless(File.Exists("/dev/kvm"), "there is no /dev/kvm");
+
+        // Where KVM emulates OUT, it fetches the instruction after the processor has: the page may be hidden in between.
+        using KvmMachine machine = KvmMachine.Create(new MachineConfiguration(4 << 20), GuestImage.Flat("reports", s_reports));
+        KeptPages pages = Answer(machine, FaultDelivery.Exit);
+        machine.Start();
+        for (int i = 1; i <= 5000; i++)
+        {
+            _ = machine.Engine!.Arm(BootLayout.GuestBase, Page.Size);
+            Assert.True(SpinWait.SpinUntil(() => pages.Count >= i || machine.Progress.Ended, s_patience), $"{pages.Count} userfaults");
+            Assert.True(machine.Progress.Failure is null, machine.Progress.Failure);
+        }
+    }
+
+    [NeedsKvm]
+    [Fact]
+    public void An_instruction_that_kvm_can_not_emulate_ends_the_same_with_either_delivery()
+    {
+        Assert.SkipUnless(File.Exists("/dev/kvm"), "there is no /dev/kvm");
+        string[] ends =
+        [
+            .. Enum.GetValues<FaultDelivery>().Select(delivery =>
+            {
+                // The page tables map more than there is memory, by 2 MiB pages.
+                using KvmMachine machine = KvmMachine.Create(new MachineConfiguration((4 << 20) + Page.Size), GuestImage.Flat("vector", s_vectorCompare));
+                _ = Answer(machine, delivery);
+                machine.Start();
+                Assert.True(SpinWait.SpinUntil(() => machine.Progress.Ended, s_patience));
+                return machine.Progress.Failure!;
+            }),
+        ];
+        Assert.All(ends, end => Assert.Equal(ends[0], end));
+
+        // Stock KVM has the guest deal with it; a software KVM may give up.
+        Assert.Matches("met exception 6|InternalError", ends[0]);
+    }
+
+    [NeedsKvm]
+    [Fact]
+    public void An_exception_reaches_its_handler_where_the_stack_it_comes_on_would_be_armed()
+    {
+        Assert.SkipUnless(File.Exists("/dev/kvm"), "there is no /dev/kvm");
+        using KvmMachine machine = KvmMachine.Create(new MachineConfiguration(4 << 20), GuestImage.Flat("invalid", s_invalid));
+        _ = Answer(machine, FaultDelivery.Exit);
+        _ = machine.Engine!.Arm(0, machine.Memory.Size);
+        machine.Start();
+        Assert.True(SpinWait.SpinUntil(() => machine.Progress.Ended, s_patience));
+        Assert.StartsWith("vCPU 0 met exception 6 (invalid opcode)", machine.Progress.Failure, StringComparison.Ordinal);
     }
 
     [NeedsKvm]

@@ -39,6 +39,7 @@ internal sealed record KvmExamination
         (KvmCapability.ManualDirtyLogProtect, "MANUAL_DIRTY_LOG_PROTECT2"),
         (KvmCapability.DirtyLogRing, "DIRTY_LOG_RING"),
         (KvmCapability.DirtyLogRingAcquireRelease, "DIRTY_LOG_RING_ACQ_REL"),
+        (KvmCapability.ExitOnEmulationFailure, "EXIT_ON_EMULATION_FAILURE"),
         (KvmCapability.Xsave2, "XSAVE2"),
         (KvmCapability.MemoryFaultInfo, "MEMORY_FAULT_INFO"),
         (KvmCapability.GuestMemfd, "GUEST_MEMFD"),

@@ -11,6 +11,9 @@ internal static class EventDelivery
     /// <summary>The most that is pushed: in virtual-8086 mode ten slots of 4 bytes, in long mode six of 8.</summary>
     private const int MostSlots = 10;
 
+    /// <summary>The most bytes below a stack's top that a delivery writes: the slots, and what aligns them.</summary>
+    internal const int MostBytes = 64;
+
     /// <summary>Lists what the events that wait for delivery touch.</summary>
     internal static void TouchPending(ref LinearMemory memory)
     {
