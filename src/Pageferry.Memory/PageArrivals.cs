@@ -6,7 +6,8 @@ namespace Pageferry.Memory;
 /// <summary>Takes in what arrives: pages with content, and the news that pages are zero.</summary>
 internal sealed class PageArrivals(FaultEngine engine)
 {
-    private const ulong PagesPerHold = 64;
+    /// <summary>The fault reader waits as long as a hold lasts, some 50 µs; a system call for more pages at a time would not place them faster.</summary>
+    private const ulong PagesPerHold = 16;
 
     private static readonly byte[] s_zeros = new byte[Page.Size];
 
@@ -30,7 +31,7 @@ internal sealed class PageArrivals(FaultEngine engine)
             ulong at = page + placed;
             ulong done;
             ulong run;
-            lock (placing)
+            using (engine.Placing.Enter(placing))
             {
                 run = engine.States.CountRun(at, Math.Min(count - placed, most), PageState.Arriving);
                 if (run == 0)
@@ -152,7 +153,7 @@ internal sealed class PageArrivals(FaultEngine engine)
         engine.Follow(page, claimed);
         if (requested > 0)
         {
-            lock (_placing)
+            using (engine.Placing.Enter(_placing))
             {
                 engine.SendBack(page, claimed);
             }
@@ -175,7 +176,7 @@ internal sealed class PageArrivals(FaultEngine engine)
             }
         }
 
-        lock (_placing)
+        using (engine.Placing.Enter(_placing))
         {
             engine.SendBack(page, count);
         }
@@ -249,7 +250,7 @@ internal sealed class PageArrivals(FaultEngine engine)
             return false;
         }
 
-        lock (placing)
+        using (engine.Placing.Enter(placing))
         {
             _ = engine.States.Change(page, PageState.Arriving, PageState.Removed);
             DropRemoved(page);

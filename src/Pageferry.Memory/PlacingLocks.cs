@@ -13,12 +13,16 @@ internal sealed class PlacingLocks
     private const int WarmingStackBytes = 64 << 10;
 
     private readonly Lock[] _locks = [.. Enumerable.Range(0, Count).Select(_ => new Lock())];
+
+    /// <summary>Is held by who enters all, so that lanes wait behind it: one that goes on placing would take its lock again before a thread that waits for it has woken.</summary>
+    private readonly Lock _turnstile = new();
+    private int _wanting;
     private int _lanes;
 
     /// <summary>A lock makes its event when it is waited for the first time: now, and not on the fault path.</summary>
     internal void Warm()
     {
-        Thread[] waiting = [.. _locks.Select(one => new Thread(
+        Thread[] waiting = [.. _locks.Append(_turnstile).Select(one => new Thread(
             () =>
             {
                 lock (one)
@@ -26,10 +30,14 @@ internal sealed class PlacingLocks
                 }
             },
             WarmingStackBytes))];
-        using (EnterAll())
+        lock (_turnstile)
         {
-            Array.ForEach(waiting, thread => thread.Start());
-            _ = SpinWait.SpinUntil(() => Array.TrueForAll(waiting, thread => thread.ThreadState.HasFlag(ThreadState.WaitSleepJoin)), millisecondsTimeout: 100);
+            EnterEach();
+            using (new AllScope(_locks))
+            {
+                Array.ForEach(waiting, thread => thread.Start());
+                _ = SpinWait.SpinUntil(() => Array.TrueForAll(waiting, thread => thread.ThreadState.HasFlag(ThreadState.WaitSleepJoin)), millisecondsTimeout: 100);
+            }
         }
 
         Array.ForEach(waiting, thread => thread.Join());
@@ -38,15 +46,38 @@ internal sealed class PlacingLocks
     /// <summary>The lock that a lane, or a thread that places without one, holds from now on.</summary>
     internal Lock Assign() => _locks[(uint)Interlocked.Increment(ref _lanes) % Count];
 
+    /// <summary>Holds a lane's lock until the scope ends. Who wants all goes first.</summary>
+    internal Lock.Scope Enter(Lock one)
+    {
+        if (Volatile.Read(ref _wanting) > 0 && !one.IsHeldByCurrentThread)
+        {
+            lock (_turnstile)
+            {
+            }
+        }
+
+        return one.EnterScope();
+    }
+
     /// <summary>Holds all until the scope ends.</summary>
     internal AllScope EnterAll()
+    {
+        _ = Interlocked.Increment(ref _wanting);
+        lock (_turnstile)
+        {
+            EnterEach();
+        }
+
+        _ = Interlocked.Decrement(ref _wanting);
+        return new AllScope(_locks);
+    }
+
+    private void EnterEach()
     {
         foreach (Lock one in _locks)
         {
             one.Enter();
         }
-
-        return new AllScope(_locks);
     }
 
     /// <summary>All locks held.</summary>
