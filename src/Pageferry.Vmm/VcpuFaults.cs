@@ -8,7 +8,10 @@ namespace Pageferry.Vmm;
 /// Gives an address to the userfaults of one vCPU that come as exits without one (<see cref="VcpuExitKind.Fault"/>): those pages are the fault that its next
 /// step can touch and that are armed.
 /// </summary>
-/// <remarks>Used by the vCPU's own thread. Allocates nothing after it was made.</remarks>
+/// <remarks>
+/// Used by the vCPU's own thread. Allocates nothing after it was made. <see cref="VirtualMachine.TrySetEmulationExits"/> makes a fault of what would be an invalid
+/// opcode in the guest; for a KVM that walks the guest's tables itself, <see cref="FaultEngine.RunStill"/> is set too.
+/// </remarks>
 public sealed class VcpuFaults
 {
     /// <summary>So often in a row a step may fail with none of its pages armed. Twice is a race with who places pages; more is none.</summary>
