@@ -275,7 +275,7 @@ shut_down() {
   [ "$failures" = "$(grep -cs "\"detail\": .*$shutdown" "$1/output")" ]
 }
 
-# Now and then a guest ends with a triple fault under the emulated SVM, or the whole machine does, by a triple fault or a panic: seen on 6.1 and 7.2.
+# Now and then a guest ends with a triple fault under the emulated SVM, or the whole machine does, by a triple fault or a panic: seen on 6.1, 6.12 and 7.2.
 # The emulation is suspected.
 # Steps that this ended, and those that it left undone, are run again, twice at most; what was found before is kept as NUMBER.TRY and told in the results.
 # Nothing else is run again: not a page that was wrong, not a failure of any other kind.
