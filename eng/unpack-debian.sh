@@ -6,7 +6,10 @@ set -eu
 suite=$1 folder=$2
 shift 2
 
-mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | sort -u | head -n 1)
+find_mirror() { mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | sort -u | head -n 1); }
+find_mirror
+# A system whose lists were never fetched names no mirror yet.
+[ -n "$mirror" ] || { apt-get update -qq >&2 && find_mirror; }
 [ -n "$mirror" ] || { echo "unpack-debian: apt has no mirror to fetch $* of $suite from. Add a Debian mirror to /etc/apt/sources.list." >&2; exit 1; }
 echo "unpack-debian: fetches $* of Debian $suite from $mirror" >&2
 
