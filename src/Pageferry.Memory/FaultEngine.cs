@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using Pageferry.Linux;
@@ -188,7 +189,7 @@ public sealed class FaultEngine : IDisposable
         }
 
         // Code that runs first on a fault would be compiled, and may allocate, while a guest waits.
-        _ = s_warm.Value;
+        Rehearse(Memory.MayVanish);
         StartCold(source, armed);
     }
 
@@ -196,7 +197,14 @@ public sealed class FaultEngine : IDisposable
     /// Runs once what a fault runs, so that nothing of it is compiled or loaded while a guest waits. The first <see cref="Start"/> does that too; whoever knows that one will
     /// be needed at once may have it done before.
     /// </summary>
-    public static void Rehearse() => _ = s_warm.Value;
+    /// <param name="isForeign">Whether it is for other processes' memory alone: no thread of this process waits for that, so native code, which is never compiled, needs no rehearsal.</param>
+    public static void Rehearse(bool isForeign = false)
+    {
+        if (!isForeign || JitInfo.GetCompiledMethodCount() > 0)
+        {
+            _ = s_warm.Value;
+        }
+    }
 
     /// <summary>Makes the way in for one receiving thread.</summary>
     /// <param name="buffer">The thread's buffer for all of its lanes, of <see cref="PageLane.BufferBytes"/>, which outlives them; null for one of the lane's own.</param>

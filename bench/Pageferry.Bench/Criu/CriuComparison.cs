@@ -38,7 +38,7 @@ internal sealed class CriuComparison
     /// <param name="pageferry">Pageferry's command.</param>
     /// <param name="criu">CRIU's command.</param>
     /// <param name="rounds">Rounds of restores from local images.</param>
-    /// <param name="remoteRounds">Rounds of restores from a page server, which take CRIU's daemon minutes.</param>
+    /// <param name="remoteRounds">Rounds of restores from a page server, which take CRIU's daemon minutes; 0 for none.</param>
     /// <param name="mebibytes">The process's memory.</param>
     public static int Compare(string pageferry, string criu, int rounds, int remoteRounds, int mebibytes)
     {
@@ -48,17 +48,9 @@ internal sealed class CriuComparison
             var comparison = new CriuComparison(pageferry, criu, folder, rounds, mebibytes);
             using MovedProcess process = comparison._process;
             comparison.Local(rounds);
-            string pipes = File.ReadAllText(PipeMaxSize);
-            try
+            if (remoteRounds > 0)
             {
-                // CRIU's servers can't send what doesn't fit into a pipe.
-                File.WriteAllText(PipeMaxSize, "4194304");
-                comparison.Remote(remoteRounds);
-                comparison.Live(remoteRounds);
-            }
-            finally
-            {
-                File.WriteAllText(PipeMaxSize, pipes);
+                comparison.FromServers(remoteRounds);
             }
 
             comparison._table.Print(Console.Out);
@@ -69,6 +61,22 @@ internal sealed class CriuComparison
         finally
         {
             Directory.Delete(folder, recursive: true);
+        }
+    }
+
+    private void FromServers(int rounds)
+    {
+        string pipes = File.ReadAllText(PipeMaxSize);
+        try
+        {
+            // CRIU's servers can't send what doesn't fit into a pipe.
+            File.WriteAllText(PipeMaxSize, "4194304");
+            Remote(rounds);
+            Live(rounds);
+        }
+        finally
+        {
+            File.WriteAllText(PipeMaxSize, pipes);
         }
     }
 
