@@ -162,6 +162,7 @@ public class AbiTests
         Assert.Contains($"#define __NR_userfaultfd {Interop.UserfaultfdNumber(Architecture.Arm64)}", generic, StringComparer.Ordinal);
         Assert.Contains($"#define __NR_sched_setattr {Interop.SchedSetattrNumber(Architecture.Arm64)}", generic, StringComparer.Ordinal);
         Assert.Contains($"#define __NR_sched_getattr {Interop.SchedGetattrNumber(Architecture.Arm64)}", generic, StringComparer.Ordinal);
+        Assert.Contains($"#define __NR_perf_event_open {Interop.PerfEventOpenNumber(Architecture.Arm64)}", generic, StringComparer.Ordinal);
         Assert.Contains($"#define __NR_pidfd_send_signal {Interop.SYS_pidfd_send_signal}", generic, StringComparer.Ordinal);
         Assert.Contains($"#define __NR_pidfd_open {Interop.SYS_pidfd_open}", generic, StringComparer.Ordinal);
     }

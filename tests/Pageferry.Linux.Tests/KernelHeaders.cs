@@ -25,10 +25,15 @@ internal static class KernelHeaders
         #include <sys/uio.h>
         #include <sys/un.h>
         #include <linux/fs.h>
+        #include <linux/hw_breakpoint.h>
         #include <linux/memfd.h>
         #include <linux/mman.h>
+        #include <linux/perf_event.h>
         #include <linux/sched/types.h>
         #include <linux/userfaultfd.h>
+        /* Enumerators there, which #ifdef does not see. */
+        #define PERF_TYPE_BREAKPOINT PERF_TYPE_BREAKPOINT
+        #define HW_BREAKPOINT_W HW_BREAKPOINT_W
 
         int main(void)
         {

@@ -39,7 +39,7 @@ static inline uint64_t word_of(uint64_t index, uint64_t generation)
 }
 
 // Has no terminal, no pipe and no session of others', as CRIU wants it.
-static struct report *begin(const char *path, int processes)
+static inline struct report *begin(const char *path, int processes)
 {
     setsid();
     int null = open("/dev/null", O_RDWR);
@@ -58,7 +58,7 @@ static struct report *begin(const char *path, int processes)
     return reports;
 }
 
-static uint64_t *map(size_t pages)
+static inline uint64_t *map(size_t pages)
 {
     uint64_t *memory = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)

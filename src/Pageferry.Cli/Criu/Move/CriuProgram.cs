@@ -1,11 +1,17 @@
 using System.ComponentModel;
 using System.Diagnostics;
+using Pageferry.Linux;
 
 namespace Pageferry.Cli;
 
 /// <summary>The CRIU of this host.</summary>
 internal sealed class CriuProgram
 {
+    /// <summary>What has CRIU do without hardware breakpoints. From this version on it finds out by itself.</summary>
+    private const string Fault = "CRIU_FAULT";
+    private const string NoBreakpoints = "130";
+    private static readonly Version s_seesBreakpoints = new(4, 2);
+
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
 
     private readonly string _path;
@@ -53,6 +59,12 @@ internal sealed class CriuProgram
             RedirectStandardOutput = true,
             RedirectStandardError = true,
         };
+        if (Version < s_seesBreakpoints && !info.Environment.ContainsKey(Fault) && CurrentProcess.MissesBreakpoints())
+        {
+            // It would wait for one for ever.
+            info.Environment[Fault] = NoBreakpoints;
+        }
+
         Process process = Process.Start(info)!;
         process.OutputDataReceived += static (_, _) => { };
         process.ErrorDataReceived += static (_, _) => { };
