@@ -337,6 +337,24 @@ public sealed class CriuMoveTests : IDisposable
     }
 
     [Fact]
+    public async Task A_restore_that_does_not_end_leaves_the_process_running_here_and_the_receiver_listening()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
+        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
+        PageferryProcess move = await MoveAsync(process.Pid, destination);
+        Assert.Equal(1, move.ExitCode);
+        Assert.Contains($"has not restored process {process.Pid}", move.Errors, StringComparison.Ordinal);
+        Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
+        await process.MakePassesAsync(1);
+        await File.WriteAllTextAsync(Path("go"), string.Empty);
+        PageferryProcess again = await MoveAsync(process.Pid, destination);
+        Assert.True(again.ExitCode == 0, again.Errors + destination.Output + destination.Errors);
+        await process.LeaveAsync();
+        await process.MakePassesAsync(1);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Fact]
     public async Task A_restore_that_fails_although_it_was_told_to_start_leaves_the_process_running_here_and_the_receiver_listening()
     {
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");

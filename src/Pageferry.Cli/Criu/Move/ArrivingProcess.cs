@@ -25,6 +25,9 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
     /// <summary>How long a source that was lost may take to come back until processes that have not run are given up.</summary>
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
 
+    /// <summary>How long CRIU may take to restore processes without their memory; the source keeps them frozen meanwhile.</summary>
+    private static readonly TimeSpan s_longestRestore = TimeSpan.FromSeconds(60);
+
     /// <summary>How long CRIU may take to give a restore up.</summary>
     private static readonly TimeSpan s_toEnd = TimeSpan.FromSeconds(2);
 
@@ -128,7 +131,14 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
         Task start = control.ReceiveAsync(MoveMessage.Start, cancellation);
         try
         {
-            Task first = await Task.WhenAny(hook.IsRestored, ended, start).WaitAsync(s_patience, cancellation);
+            var late = Task.Delay(s_longestRestore, cancellation);
+            Task first = await Task.WhenAny(hook.IsRestored, ended, start, late);
+            cancellation.ThrowIfCancellationRequested();
+            if (first == late)
+            {
+                throw new CommandException($"CRIU has not restored process {offer.Pid} at the destination within {s_longestRestore.TotalSeconds:F0} s. {CriuAdvice.ExplainLog(log)}");
+            }
+
             if (first == start)
             {
                 // A source that is lost now has not heard that anything stands ready, and has given up.
