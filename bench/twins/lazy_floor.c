@@ -45,6 +45,8 @@ int main(int argc, char **argv)
 
     uint64_t began = now();
     pid_t daemon = fork();
+    if (daemon < 0)
+        fail("fork");
     if (daemon == 0) {
         place_all(uffd, (char *)memory, bytes);
         _exit(0);

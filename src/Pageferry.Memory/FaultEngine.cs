@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Runtime;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using Pageferry.Linux;
@@ -189,7 +188,7 @@ public sealed class FaultEngine : IDisposable
         }
 
         // Code that runs first on a fault would be compiled, and may allocate, while a guest waits.
-        Rehearse(Memory.MayVanish);
+        _ = s_warm.Value;
         StartCold(source, armed);
     }
 
@@ -197,14 +196,7 @@ public sealed class FaultEngine : IDisposable
     /// Runs once what a fault runs, so that nothing of it is compiled or loaded while a guest waits. The first <see cref="Start"/> does that too; whoever knows that one will
     /// be needed at once may have it done before.
     /// </summary>
-    /// <param name="isForeign">Whether it is for other processes' memory alone: no thread of this process waits for that, so native code, which is never compiled, needs no rehearsal.</param>
-    public static void Rehearse(bool isForeign = false)
-    {
-        if (!isForeign || JitInfo.GetCompiledMethodCount() > 0)
-        {
-            _ = s_warm.Value;
-        }
-    }
+    public static void Rehearse() => _ = s_warm.Value;
 
     /// <summary>Makes the way in for one receiving thread.</summary>
     /// <param name="buffer">The thread's buffer for all of its lanes, of <see cref="PageLane.BufferBytes"/>, which outlives them; null for one of the lane's own.</param>

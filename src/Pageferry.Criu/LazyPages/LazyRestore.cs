@@ -36,7 +36,7 @@ public sealed class LazyRestore : IDisposable
     private LazyRestore(string imagesDirectory, string workDirectory, EndPoint? pageServer, BackgroundFill background, ILogger? logger, long maxBandwidth, IRestoreKeeper? keeper)
     {
         var images = ImageSet.Open(imagesDirectory);
-        FaultEngine.Rehearse(isForeign: true);
+        FaultEngine.Rehearse();
         int[] pids = [.. images.ReadProcesses().Select(process => process.Pid)];
         _ranges = [];
         PageServerForm? form = null;
