@@ -1,3 +1,6 @@
+using System.Diagnostics;
+using ThreadState = System.Threading.ThreadState;
+
 namespace Pageferry.Memory;
 
 /// <summary>
@@ -12,6 +15,8 @@ internal sealed class PlacingLocks
 
     private const int WarmingStackBytes = 64 << 10;
 
+    private static readonly TimeSpan s_longestWarming = TimeSpan.FromMilliseconds(100);
+
     private readonly Lock[] _locks = [.. Enumerable.Range(0, Count).Select(_ => new Lock())];
 
     /// <summary>Is held by who enters all, so that lanes wait behind it: one that goes on placing would take its lock again before a thread that waits for it has woken.</summary>
@@ -22,25 +27,34 @@ internal sealed class PlacingLocks
     /// <summary>A lock makes its event when it is waited for the first time: now, and not on the fault path.</summary>
     internal void Warm()
     {
-        Thread[] waiting = [.. _locks.Append(_turnstile).Select(one => new Thread(
+        int next = 0;
+        var waiting = new Thread(
             () =>
             {
-                lock (one)
+                for (int i = 0; i <= Count; i++)
                 {
+                    Volatile.Write(ref next, i);
+                    lock (At(i))
+                    {
+                    }
                 }
             },
-            WarmingStackBytes))];
-        lock (_turnstile)
+            WarmingStackBytes);
+        _turnstile.Enter();
+        EnterEach();
+        waiting.Start();
+        long began = Stopwatch.GetTimestamp();
+        for (int i = 0; i <= Count; i++)
         {
-            EnterEach();
-            using (new AllScope(_locks))
+            while ((Volatile.Read(ref next) != i || !waiting.ThreadState.HasFlag(ThreadState.WaitSleepJoin)) && Stopwatch.GetElapsedTime(began) < s_longestWarming)
             {
-                Array.ForEach(waiting, thread => thread.Start());
-                _ = SpinWait.SpinUntil(() => Array.TrueForAll(waiting, thread => thread.ThreadState.HasFlag(ThreadState.WaitSleepJoin)), millisecondsTimeout: 100);
+                _ = Thread.Yield();
             }
+
+            At(i).Exit();
         }
 
-        Array.ForEach(waiting, thread => thread.Join());
+        waiting.Join();
     }
 
     /// <summary>The lock that a lane, or a thread that places without one, holds from now on.</summary>
@@ -71,6 +85,9 @@ internal sealed class PlacingLocks
         _ = Interlocked.Decrement(ref _wanting);
         return new AllScope(_locks);
     }
+
+    /// <summary>The locks, and behind them the turnstile.</summary>
+    private Lock At(int number) => number < Count ? _locks[number] : _turnstile;
 
     private void EnterEach()
     {
