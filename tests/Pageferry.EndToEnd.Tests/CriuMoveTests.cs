@@ -13,6 +13,9 @@ public sealed class CriuMoveTests : IDisposable
 {
     private const string Service = "10.99.0.1";
 
+    /// <summary>The message that lets the process run at the destination.</summary>
+    private static readonly byte[] s_start = [9, 0, 0, 0, 0, 0, 0, 0];
+
     private readonly TemporaryDirectory _directory = new();
     private readonly CriuRelease _criu = CriuRelease.Of("4.2");
     private readonly List<IDisposable> _started = [];
@@ -243,11 +246,7 @@ public sealed class CriuMoveTests : IDisposable
         Assert.Equal(1, move.ExitCode);
         Assert.Contains("could not dump process", move.Errors, StringComparison.Ordinal);
         await process.MakePassesAsync(1);
-        PageferryProcess again = await MoveAsync(process.Pid, destination);
-        Assert.True(again.ExitCode == 0, again.Errors + destination.Output + destination.Errors);
-        await process.LeaveAsync();
-        await process.MakePassesAsync(1);
-        Assert.Equal(0UL, process.Bad);
+        await MoveAgainAsync(process, destination);
     }
 
     [Fact]
@@ -261,11 +260,7 @@ public sealed class CriuMoveTests : IDisposable
         Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
         await process.MakePassesAsync(1);
         await File.WriteAllTextAsync(Path("good"), string.Empty);
-        PageferryProcess again = await MoveAsync(process.Pid, destination);
-        Assert.True(again.ExitCode == 0, again.Errors + destination.Output + destination.Errors);
-        await process.LeaveAsync();
-        await process.MakePassesAsync(1);
-        Assert.Equal(0UL, process.Bad);
+        await MoveAgainAsync(process, destination);
     }
 
     [Fact]
@@ -324,7 +319,7 @@ public sealed class CriuMoveTests : IDisposable
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
         PageferryProcess destination = await ReceiveAsync();
         Relay link = RelayTo(destination);
-        link.Lose([9, 0, 0, 0, 0, 0, 0, 0]);
+        link.Lose(s_start);
         PageferryProcess move = StartMove(process.Pid, $"{link.EndPoint}");
         await move.WaitForExitAsync();
         Assert.True(move.ExitCode == 0, move.Errors + destination.Output + destination.Errors);
@@ -337,22 +332,8 @@ public sealed class CriuMoveTests : IDisposable
     }
 
     [Fact]
-    public async Task A_restore_that_does_not_end_leaves_the_process_running_here_and_the_receiver_listening()
-    {
-        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
-        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
-        PageferryProcess move = await MoveAsync(process.Pid, destination);
-        Assert.Equal(1, move.ExitCode);
-        Assert.Contains($"has not restored process {process.Pid}", move.Errors, StringComparison.Ordinal);
-        Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
-        await process.MakePassesAsync(1);
-        await File.WriteAllTextAsync(Path("go"), string.Empty);
-        PageferryProcess again = await MoveAsync(process.Pid, destination);
-        Assert.True(again.ExitCode == 0, again.Errors + destination.Output + destination.Errors);
-        await process.LeaveAsync();
-        await process.MakePassesAsync(1);
-        Assert.Equal(0UL, process.Bad);
-    }
+    public Task A_restore_that_does_not_end_and_a_source_that_does_not_come_back_are_given_up_after_a_minute() =>
+        Task.WhenAll(GiveUpRestoreAsync(), GiveUpSourceAsync());
 
     [Fact]
     public async Task A_restore_that_fails_although_it_was_told_to_start_leaves_the_process_running_here_and_the_receiver_listening()
@@ -376,11 +357,7 @@ public sealed class CriuMoveTests : IDisposable
         Assert.Contains("CRIU gave up after the processes were restored", destination.Output, StringComparison.Ordinal);
         await process.MakePassesAsync(2);
         await File.WriteAllTextAsync(Path("good"), string.Empty);
-        PageferryProcess again = await MoveAsync(process.Pid, destination);
-        Assert.True(again.ExitCode == 0, again.Errors + destination.Output + destination.Errors);
-        await process.LeaveAsync();
-        await process.MakePassesAsync(1);
-        Assert.Equal(0UL, process.Bad);
+        await MoveAgainAsync(process, destination);
     }
 
     [Theory]
@@ -543,11 +520,64 @@ public sealed class CriuMoveTests : IDisposable
         return (destination, move);
     }
 
+    private async Task GiveUpRestoreAsync()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
+        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
+        PageferryProcess move = await MoveAsync(process.Pid, destination);
+        Assert.Equal(1, move.ExitCode);
+        Assert.Contains($"has not restored process {process.Pid}", move.Errors, StringComparison.Ordinal);
+        Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
+        await process.MakePassesAsync(1);
+        await File.WriteAllTextAsync(Path("go"), string.Empty);
+        await MoveAgainAsync(process, destination);
+    }
+
+    /// <summary>The source has said that the process may start, which is lost, and can't come back to say it again.</summary>
+    private async Task GiveUpSourceAsync()
+    {
+        const string Folder = "away";
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Directory.CreateDirectory(Path(Folder)).FullName, 16, "random");
+        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync(Folder));
+        Relay link = RelayTo(destination);
+        link.Lose(s_start);
+        PageferryProcess move = StartMove(process.Pid, $"{link.EndPoint}");
+        await move.WaitUntilAsync(() => File.Exists(Path($"{Folder}/restoring")) || move.HasExited, "that it is restored");
+        link.IsRefusing = true;
+        await File.WriteAllTextAsync(Path($"{Folder}/go"), string.Empty);
+        await destination.WaitUntilAsync(() => destination.Output.Contains("The source is waited for", StringComparison.Ordinal), "that the link is lost");
+        ulong passes = process.Passes;
+        long began = Stopwatch.GetTimestamp();
+        await destination.WaitUntilAsync(() => destination.Output.Contains("failed", StringComparison.Ordinal), "that the source is given up");
+        Assert.InRange(Stopwatch.GetElapsedTime(began).TotalSeconds, 55, 75);
+
+        // Neither there nor here.
+        Assert.Equal(passes, process.Passes);
+        Assert.False(move.HasExited, move.Errors);
+        link.IsRefusing = false;
+        await move.WaitForExitAsync();
+        Assert.Equal(1, move.ExitCode);
+        Assert.Contains("which gave it up, and goes on here", move.Errors, StringComparison.Ordinal);
+        await process.MakePassesAsync(2);
+        await MoveAgainAsync(process, destination);
+    }
+
+    /// <summary>Moves a process to a receiver with which it failed before.</summary>
+    private async Task MoveAgainAsync(MovingProcess process, PageferryProcess destination)
+    {
+        PageferryProcess again = await MoveAsync(process.Pid, destination);
+        Assert.True(again.ExitCode == 0, again.Errors + destination.Output + destination.Errors);
+        await process.LeaveAsync();
+        await process.MakePassesAsync(1);
+        Assert.Equal(0UL, process.Bad);
+    }
+
     private NetworkPair Network() => Start(NetworkPair.MakeOrSkip());
 
     /// <summary>A CRIU that says when it is to restore, and waits until it may.</summary>
-    private Task<string> SlowCriuAsync() =>
-        ScriptAsync("criu-slow", $"case $1 in restore) touch {Path("restoring")}; while [ ! -e {Path("go")} ]; do sleep 0.05; done ;; esac; exec {_criu.Program} \"$@\"");
+    private Task<string> SlowCriuAsync(string folder = ".") => ScriptAsync(
+        $"{folder}/criu-slow",
+        $"case $1 in restore) touch {Path($"{folder}/restoring")}; while [ ! -e {Path($"{folder}/go")} ]; do sleep 0.05; done ;; esac; exec {_criu.Program} \"$@\"");
 
     private async Task<string> ScriptAsync(string name, string script)
     {
