@@ -90,6 +90,60 @@ public sealed class MemoryFile : IDisposable
         }
     }
 
+    /// <summary>Copies from the file (pread(2)), which maps nothing, populates nothing, and waits for no userfault.</summary>
+    /// <param name="offset">Bytes from the start.</param>
+    /// <param name="destination">Where to copy to; its length says how much.</param>
+    /// <exception cref="LinuxException">The file can't be read: a guest_memfd never can.</exception>
+    /// <exception cref="EndOfStreamException">The file ends before.</exception>
+    public void Read(ulong offset, Span<byte> destination)
+    {
+        while (!destination.IsEmpty)
+        {
+            nint bytes;
+
+            // SAFETY: the span is pinned, and the kernel writes no more than its length.
+            unsafe
+            {
+                fixed (byte* to = destination)
+                {
+                    bytes = Interop.Pread(Descriptor.Number, to, (nuint)destination.Length, checked((long)offset));
+                }
+            }
+
+            int done = Checked(bytes, "read", destination.Length, offset);
+            offset += (ulong)done;
+            destination = destination[done..];
+        }
+    }
+
+    /// <summary>Copies into the file (pwrite(2)), which maps nothing.</summary>
+    /// <param name="offset">Bytes from the start.</param>
+    /// <param name="source">What to write.</param>
+    /// <exception cref="ArgumentOutOfRangeException">Not all of it lies within the file.</exception>
+    /// <exception cref="LinuxException">The file can't be written: one of huge pages, or a guest_memfd, never can.</exception>
+    public void Write(ulong offset, ReadOnlySpan<byte> source)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, Length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan((ulong)source.Length, Length - offset, nameof(source));
+        while (!source.IsEmpty)
+        {
+            nint bytes;
+
+            // SAFETY: the span is pinned, and the kernel reads no more than its length.
+            unsafe
+            {
+                fixed (byte* from = source)
+                {
+                    bytes = Interop.Pwrite(Descriptor.Number, from, (nuint)source.Length, checked((long)offset));
+                }
+            }
+
+            int done = Checked(bytes, "write", source.Length, offset);
+            offset += (ulong)done;
+            source = source[done..];
+        }
+    }
+
     /// <summary>The next byte at or after an offset that has content (<c>SEEK_DATA</c>).</summary>
     /// <remarks>A file of huge pages can't tell: the kernel answers as if all of it had content.</remarks>
     /// <param name="offset">Bytes from the start.</param>
@@ -131,6 +185,14 @@ public sealed class MemoryFile : IDisposable
 
     /// <summary>Closes the descriptor; mappings keep the content alive.</summary>
     public void Dispose() => Descriptor.Dispose();
+
+    /// <returns>How many bytes were copied; 0 if a signal came first.</returns>
+    private int Checked(nint bytes, string what, int length, ulong offset) => bytes switch
+    {
+        > 0 => (int)bytes,
+        0 => throw new EndOfStreamException($"memfd {Name} ends at {offset}, {length} bytes before what is to be {what}."),
+        _ => Marshal.GetLastPInvokeError() == (int)Errno.EINTR ? 0 : throw LinuxException.FromLastError($"{what} {length} bytes at {offset} of memfd {Name}"),
+    };
 
     private static MemoryFile Create(string name, ulong length, uint flags, string? advice)
     {

@@ -448,14 +448,18 @@ public sealed class GuestMemory : IDisposable
     public Span<byte> HostViewOfPages(ulong page, int count) =>
         HostViewOrThrow().Span(_addresses.OffsetOfPages(page, (ulong)count), checked(count * Page.Size));
 
-    /// <summary>Copies a run of pages as the host reads them.</summary>
+    /// <summary>Copies a run of pages as the host reads them: of a memfd without mapping them here, which where pages are read once costs more than the copy.</summary>
     /// <param name="page">The first page.</param>
     /// <param name="destination">Where to copy to: a multiple of the page size; the run may cross from one region to the next.</param>
     /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
     public void ReadPages(ulong page, Span<byte> destination)
     {
         ulong offset = _addresses.OffsetOfPages(page, (ulong)destination.Length / Page.Size);
-        if (_hostView is null)
+        if (HasMemfd)
+        {
+            _file!.Read(offset, destination);
+        }
+        else if (_hostView is null)
         {
             GuestView.CopyOut(offset, destination);
         }
@@ -465,14 +469,21 @@ public sealed class GuestMemory : IDisposable
         }
     }
 
-    /// <summary>Writes a run of pages as the host; memory without a host view has to be accessible there.</summary>
+    /// <summary>
+    /// Writes a run of pages that arrive, before the guest runs: a memfd's without mapping them here, which no dirty tracker sees. Memory without a host view has to be
+    /// accessible.
+    /// </summary>
     /// <param name="page">The first page.</param>
     /// <param name="source">What to write: a multiple of the page size; the run may cross from one region to the next.</param>
     /// <exception cref="ArgumentOutOfRangeException">The run is not within the memory.</exception>
     public void WritePages(ulong page, ReadOnlySpan<byte> source)
     {
         ulong offset = _addresses.OffsetOfPages(page, (ulong)source.Length / Page.Size);
-        if (_hostView is null)
+        if (Backing == GuestBacking.Memfd)
+        {
+            _file!.Write(offset, source);
+        }
+        else if (_hostView is null)
         {
             GuestView.CopyIn(offset, source);
         }
@@ -488,12 +499,12 @@ public sealed class GuestMemory : IDisposable
     /// <param name="page">Where to begin.</param>
     /// <returns><paramref name="page"/> or a later one; <see cref="PageCount"/> when only unwritten memory follows.</returns>
     public ulong NextContent(ulong page) =>
-        !TellsHoles || page >= PageCount ? Math.Min(page, PageCount) : _file!.NextData(page * Page.Size) / Page.Size;
+        !HasMemfd || page >= PageCount ? Math.Min(page, PageCount) : _file!.NextData(page * Page.Size) / Page.Size;
 
     /// <summary>The next page that is known to be unwritten; see <see cref="NextContent"/>.</summary>
     /// <param name="page">Where to begin.</param>
     /// <returns><paramref name="page"/> or a later one; <see cref="PageCount"/> when there is none.</returns>
-    public ulong NextHole(ulong page) => !TellsHoles || page >= PageCount ? PageCount : _file!.NextHole(page * Page.Size) / Page.Size;
+    public ulong NextHole(ulong page) => !HasMemfd || page >= PageCount ? PageCount : _file!.NextHole(page * Page.Size) / Page.Size;
 
     /// <summary>
     /// Gives a range back to the host, as a balloon does, vCPUs running: it reads as zero until the guest writes to it again. What had not arrived of it is never
@@ -716,8 +727,8 @@ public sealed class GuestMemory : IDisposable
     /// <summary>Where the guest view begins, in the process that has it.</summary>
     private ulong ViewAddress => _ownView is { } view ? view.Address : _viewOfOwner;
 
-    /// <summary>Whether the file can be asked where it has content.</summary>
-    private bool TellsHoles => _file is not null && Backing != GuestBacking.GuestMemfd;
+    /// <summary>Whether the file can be read, and asked where it has content.</summary>
+    private bool HasMemfd => _file is not null && Backing != GuestBacking.GuestMemfd;
 
     private static void CheckShared(GuestBacking backing)
     {

@@ -118,20 +118,22 @@ internal sealed class PageArrivals(FaultEngine engine)
     /// <summary>Gives pages newer content, before the guest runs: those that are here are overwritten, the others placed.</summary>
     internal void Refresh(ulong page, ulong count, MappedRegion content, ulong offset, Lock placing)
     {
+        engine.AddKnown(-(long)engine.States.Replace(page, count, PageState.Zero, PageState.Absent));
         for (ulong done = 0; done < count;)
         {
             ulong at = page + done;
+            ulong from = offset + (done * Page.Size);
             ulong here = engine.States.CountRun(at, count - done, PageState.Present);
             if (here > 0)
             {
-                engine.Memory.WritePages(at, content.Span(offset + (done * Page.Size), (int)here * Page.Size));
+                engine.Memory.WritePages(at, content.Span(from, (int)here * Page.Size));
                 done += here;
                 continue;
             }
 
-            engine.AddKnown(-(long)engine.States.Replace(at, 1, PageState.Zero, PageState.Absent));
-            done += Place(at, 1, content, offset + (done * Page.Size), placing) == 1
-                ? 1UL
+            ulong absent = engine.States.CountRun(at, count - done, PageState.Absent);
+            done += absent > 0 && Place(at, absent, content, from, placing) == absent
+                ? absent
                 : throw new InvalidOperationException($"Page {at} is {engine.States[at]} and can't be refreshed: only before the guest runs, and by one lane at a time.");
         }
     }

@@ -61,7 +61,7 @@ internal sealed class BackgroundSender : IDisposable
             if (_pages.Pending.Next(stripe, end) < end)
             {
                 tracker?.Rearm(stripe, end - stripe);
-                SendStripe(stripe, end, generation, isStill: tracker is null, until);
+                SendStripe(stripe, end, generation, until);
             }
         }
 
@@ -89,7 +89,7 @@ internal sealed class BackgroundSender : IDisposable
                 return;
             }
 
-            _ = SendNext(page, _pages.Memory.PageCount, generation, isStill: true, sent: null);
+            _ = SendNext(page, _pages.Memory.PageCount, generation, sent: null);
         }
     }
 
@@ -105,7 +105,7 @@ internal sealed class BackgroundSender : IDisposable
         _sent = null;
     }
 
-    private void SendStripe(ulong page, ulong end, uint generation, bool isStill, long until)
+    private void SendStripe(ulong page, ulong end, uint generation, long until)
     {
         // Most pages are sent once: what they were sent with is of use from the second round on.
         if (generation > 1)
@@ -115,15 +115,15 @@ internal sealed class BackgroundSender : IDisposable
 
         while ((page = _pages.Pending.Next(page, end)) < end && Stopwatch.GetTimestamp() < until)
         {
-            page = SendNext(page, end, generation, isStill, _sent);
+            page = SendNext(page, end, generation, _sent);
         }
     }
 
     /// <returns>The page behind what was sent.</returns>
-    private ulong SendNext(ulong page, ulong end, uint generation, bool isStill, SentContent? sent)
+    private ulong SendNext(ulong page, ulong end, uint generation, SentContent? sent)
     {
         ulong content = Math.Min(_pages.Memory.NextContent(page), end);
-        return content > page ? SendHole(page, content, generation, sent) : SendBatch(page, generation, isStill, sent);
+        return content > page ? SendHole(page, content, generation, sent) : SendBatch(page, generation, sent);
     }
 
     /// <summary>Sends the news of pages that have no content, never had or gave it back, without populating them.</summary>
@@ -156,7 +156,7 @@ internal sealed class BackgroundSender : IDisposable
         }
     }
 
-    private ulong SendBatch(ulong page, uint generation, bool isStill, SentContent? sent)
+    private ulong SendBatch(ulong page, uint generation, SentContent? sent)
     {
         ulong first = page & ~(PagesPerBatch - 1UL);
         ulong word = page & ~(PageBitmap.PagesPerWord - 1UL);
@@ -164,28 +164,16 @@ internal sealed class BackgroundSender : IDisposable
         ulong mine = _pages.Pending.TakeWord(word, ((1UL << PagesPerBatch) - 1) << shift) >> shift;
         if (mine != 0)
         {
-            ulong left = _pages.Memory.PageCount - first;
-            _writer.Send(first, mine, generation, Content(first, (int)Math.Min(left, PagesPerBatch), mine, isStill), sent, _pages.Damaged);
+            // A copy: the guest may write meanwhile.
+            for (ulong left = mine; left != 0;)
+            {
+                (int run, int count) = PageBatch.TakeRun(ref left);
+                _pages.Memory.ReadPages(first + (ulong)run, _writer.Content.Slice(run * Page.Size, count * Page.Size));
+            }
+
+            _writer.Send(first, mine, generation, sent, _pages.Damaged);
         }
 
         return first + PagesPerBatch;
-    }
-
-    /// <summary>The pages' content, which no longer changes: the host view itself if the guest stands still, else a copy.</summary>
-    private ReadOnlySpan<byte> Content(ulong first, int count, ulong pages, bool isStill)
-    {
-        if (isStill && _pages.Memory.HasHostView)
-        {
-            return _pages.Memory.HostViewOfPages(first, count);
-        }
-
-        Span<byte> copy = _writer.Content;
-        while (pages != 0)
-        {
-            (int run, int length) = PageBatch.TakeRun(ref pages);
-            _pages.Memory.ReadPages(first + (ulong)run, copy.Slice(run * Page.Size, length * Page.Size));
-        }
-
-        return copy;
     }
 }

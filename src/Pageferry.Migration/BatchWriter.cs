@@ -24,7 +24,7 @@ internal sealed class BatchWriter : IDisposable
     private readonly CompressionChoice _choice;
     private readonly PagePacking _packing = new();
     private readonly NativeBuffer _buffers = new(3 * BufferBytes);
-    private readonly byte[] _prologue = new byte[Room];
+    private readonly byte[] _zeroRun = new byte[ZeroRun.FrameBytes];
 
     /// <param name="connection">Where to.</param>
     /// <param name="choice">How.</param>
@@ -44,19 +44,18 @@ internal sealed class BatchWriter : IDisposable
 
     private Span<byte> Buffer(int number) => _buffers.Span(number * BufferBytes, BufferBytes);
 
-    /// <summary>Sends pages with their content.</summary>
+    /// <summary>Sends pages whose content is in <see cref="Content"/>, and moves it there.</summary>
     /// <param name="first">The page that bit 0 stands for.</param>
     /// <param name="pages">The pages; at least one.</param>
     /// <param name="generation">The round, or the switchover's.</param>
-    /// <param name="content">The content, of page n from byte n · 4096 on; it does not change meanwhile.</param>
     /// <param name="sent">What the pages were sent with before, to tell what changed; null for all of them whole.</param>
     /// <param name="damaged">Pages that have to go whole, which are taken out.</param>
-    internal void Send(ulong first, ulong pages, uint generation, ReadOnlySpan<byte> content, SentContent? sent, PageBitmap? damaged)
+    internal void Send(ulong first, ulong pages, uint generation, SentContent? sent, PageBitmap? damaged)
     {
         long began = Stopwatch.GetTimestamp();
-        ulong zeros = ZerosAmong(pages, content);
+        ulong zeros = ZerosAmong(pages);
         ulong whole = pages & ~zeros;
-        ReadOnlySpan<byte> gathered = Gather(whole, content, out bool isBuffered);
+        ReadOnlySpan<byte> gathered = Gather(whole);
         ulong deltas = 0;
         int unpacked = gathered.Length;
         int at = 0;
@@ -83,17 +82,8 @@ internal sealed class BatchWriter : IDisposable
 
         var batch = new PageBatch(first, whole, zeros, deltas, generation, encoding, unpacked, PageBatch.DigestOf(gathered));
         long packedAt = Stopwatch.GetTimestamp();
-        if (at != 0 || isBuffered)
-        {
-            batch.Write(Buffer(at), bytes);
-            _connection.SendFrame(Buffer(at)[..(Room + bytes)]);
-        }
-        else
-        {
-            batch.Write(_prologue, bytes);
-            _connection.SendFrame(_prologue, gathered);
-        }
-
+        batch.Write(Buffer(at), bytes);
+        _connection.SendFrame(Buffer(at)[..(Room + bytes)]);
         Limit.Pay(Room + bytes);
         _counters.AddBackground(batch, bytes);
         _choice.Learn(
@@ -104,8 +94,8 @@ internal sealed class BatchWriter : IDisposable
     internal void SendZeros(ulong first, ulong count, uint generation)
     {
         var run = new ZeroRun(first, count, generation);
-        run.Write(_prologue);
-        _connection.SendFrame(_prologue.AsSpan(0, ZeroRun.FrameBytes));
+        run.Write(_zeroRun);
+        _connection.SendFrame(_zeroRun);
         _counters.AddZeros(run);
     }
 
@@ -115,8 +105,9 @@ internal sealed class BatchWriter : IDisposable
         _buffers.Dispose();
     }
 
-    private static ulong ZerosAmong(ulong pages, ReadOnlySpan<byte> content)
+    private ulong ZerosAmong(ulong pages)
     {
+        ReadOnlySpan<byte> content = Content;
         ulong zeros = 0;
         for (ulong left = pages; left != 0; left &= left - 1)
         {
@@ -135,35 +126,23 @@ internal sealed class BatchWriter : IDisposable
         }
     }
 
-    /// <summary>The content of pages in one piece: where it is, if they are neighbours, else moved together in a buffer.</summary>
-    private ReadOnlySpan<byte> Gather(ulong pages, ReadOnlySpan<byte> content, out bool isBuffered)
+    /// <summary>Moves the content of pages together, to the beginning of <see cref="Content"/>.</summary>
+    private ReadOnlySpan<byte> Gather(ulong pages)
     {
-        isBuffered = true;
-        if (pages == 0)
-        {
-            return [];
-        }
-
-        Span<byte> buffer = Content;
-        bool isInBuffer = content.Overlaps(buffer);
-        ulong left = pages;
-        (int first, int count) = PageBatch.TakeRun(ref left);
-        if (left == 0 && (!isInBuffer || first == 0))
-        {
-            isBuffered = isInBuffer;
-            return content.Slice(first * Page.Size, count * Page.Size);
-        }
-
-        // Where it is the buffer itself, pages only move down.
+        Span<byte> content = Content;
         int bytes = 0;
-        for (left = pages; left != 0;)
+        while (pages != 0)
         {
-            (first, count) = PageBatch.TakeRun(ref left);
-            content.Slice(first * Page.Size, count * Page.Size).CopyTo(buffer[bytes..]);
+            (int first, int count) = PageBatch.TakeRun(ref pages);
+            if (first * Page.Size != bytes)
+            {
+                content.Slice(first * Page.Size, count * Page.Size).CopyTo(content[bytes..]);
+            }
+
             bytes += count * Page.Size;
         }
 
-        return buffer[..bytes];
+        return content[..bytes];
     }
 
     /// <summary>Writes the payload with what changed in the pages that were sent before, and holds what is sent now.</summary>

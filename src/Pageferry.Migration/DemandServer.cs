@@ -86,13 +86,8 @@ internal sealed class DemandServer(PeerConnection connection, OutgoingPages page
     private void Send(ulong page)
     {
         Span<byte> content = _frame.AsSpan(PageBatch.PrologueBytes);
-        bool isZero = pages.Memory.NextContent(page) != page;
-        if (!isZero)
-        {
-            pages.Memory.ReadPages(page, content);
-            isZero = !content.ContainsAnyExcept((byte)0);
-        }
-
+        pages.Memory.ReadPages(page, content);
+        bool isZero = !content.ContainsAnyExcept((byte)0);
         int bytes = isZero ? 0 : Page.Size;
         var batch = new PageBatch(page, isZero ? 0UL : 1, isZero ? 1UL : 0, 0, _generation, PageEncoding.None, bytes, PageBatch.DigestOf(content[..bytes]));
         batch.Write(_frame, bytes);

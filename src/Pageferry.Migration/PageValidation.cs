@@ -18,7 +18,9 @@ internal sealed class PageValidation(GuestMemory memory)
     /// <summary>Wrong pages named in a message.</summary>
     private const int MostNamed = 8;
 
-    private readonly byte[] _page = new byte[Page.Size];
+    private const int PagesPerRead = 64;
+
+    private readonly byte[] _content = new byte[PagesPerRead * Page.Size];
 
     /// <summary>Receives the digests of all pages, and compares.</summary>
     /// <exception cref="ProtocolException">Digests are missing.</exception>
@@ -36,10 +38,16 @@ internal sealed class PageValidation(GuestMemory memory)
                 throw new ProtocolException($"The destination sent {message.Length} bytes of digests where those from page {next} on are due.");
             }
 
-            for (int i = 1; i <= digests; i++, next++)
+            for (int i = 0; i < digests; i++, next++)
             {
-                ulong digest = BinaryPrimitives.ReadUInt64LittleEndian(message.AsSpan(i * sizeof(ulong)));
-                if (digest != Nothing && digest != DigestOf(next))
+                int inRead = i % PagesPerRead;
+                if (inRead == 0)
+                {
+                    memory.ReadPages(next, _content.AsSpan(0, Math.Min(PagesPerRead, digests - i) * Page.Size));
+                }
+
+                ulong digest = BinaryPrimitives.ReadUInt64LittleEndian(message.AsSpan((1 + i) * sizeof(ulong)));
+                if (digest != Nothing && digest != DigestOf(_content.AsSpan(inRead * Page.Size, Page.Size)))
                 {
                     count++;
                     if (wrong.Count < MostNamed)
@@ -59,19 +67,4 @@ internal sealed class PageValidation(GuestMemory memory)
 
     /// <summary>A page's digest, which is never <see cref="Nothing"/>.</summary>
     internal static ulong DigestOf(ReadOnlySpan<byte> page) => Math.Max(1, PageBatch.DigestOf(page));
-
-    private ulong DigestOf(ulong page)
-    {
-        // A page that was never written is not populated by looking.
-        if (memory.NextContent(page) != page)
-        {
-            Array.Clear(_page);
-        }
-        else
-        {
-            memory.ReadPages(page, _page);
-        }
-
-        return DigestOf(_page);
-    }
 }

@@ -56,6 +56,58 @@ public class MemoryFileTests
     }
 
     [Fact]
+    public void Reading_sees_what_is_mapped_and_populates_nothing()
+    {
+        using var file = MemoryFile.Create("test", 4 * s_page);
+        using var memory = MappedRegion.MapShared(file.Descriptor, 0, file.Length);
+        memory.CopyIn((2 * s_page) + 3, [33]);
+        byte[] read = new byte[file.Length];
+        Array.Fill(read, (byte)9);
+        file.Read(0, read);
+        Assert.Equal((2 * (int)s_page) + 3, Array.FindIndex(read, static one => one != 0));
+        Assert.Equal(33, read.Sum(static one => one));
+        Assert.Equal(2 * s_page, file.NextData(0));
+        Assert.Equal(3 * s_page, file.NextHole(2 * s_page));
+        file.Read(file.Length, []);
+    }
+
+    [Fact]
+    public void What_is_written_is_seen_where_it_is_mapped()
+    {
+        using var file = MemoryFile.Create("test", 4 * s_page);
+        using var memory = MappedRegion.MapShared(file.Descriptor, 0, file.Length);
+        file.Write((2 * s_page) + 3, [33]);
+        Assert.Equal(33, memory.Span((2 * s_page) + 3, 1)[0]);
+        Assert.Equal(2 * s_page, file.NextData(0));
+        memory.CopyIn((2 * s_page) + 3, [34]);
+        byte[] read = new byte[1];
+        file.Read((2 * s_page) + 3, read);
+        Assert.Equal(34, read[0]);
+    }
+
+    [Fact]
+    public void Copies_beyond_the_end_are_refused_by_name_and_change_nothing()
+    {
+        using var file = MemoryFile.Create("short", 2 * s_page);
+        byte[] pages = new byte[3 * s_page];
+        Assert.Contains("memfd short ends", Assert.Throws<EndOfStreamException>(() => file.Read(0, pages)).Message, StringComparison.Ordinal);
+        _ = Assert.Throws<ArgumentOutOfRangeException>(() => file.Write(0, pages));
+        _ = Assert.Throws<ArgumentOutOfRangeException>(() => file.Write(ulong.MaxValue, pages));
+        Assert.Equal(file.Length, file.NextData(0));
+    }
+
+    [Fact]
+    public void Copies_that_the_kernel_refuses_are_named()
+    {
+        using FileStream opened = File.OpenRead(Environment.ProcessPath!);
+        using var same = new FileDescriptor((int)opened.SafeFileHandle.DangerousGetHandle(), ownsHandle: false);
+        using var file = MemoryFile.FromDescriptor(same.Duplicate(), "for reading");
+        LinuxException failure = Assert.Throws<LinuxException>(() => file.Write(4, [1]));
+        Assert.Equal(Errno.EBADF, failure.Errno);
+        Assert.Contains("write 1 bytes at 4 of memfd for reading", failure.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void A_file_that_is_taken_over_knows_its_length()
     {
         using var file = MemoryFile.Create("test", 3 * s_page);

@@ -52,10 +52,10 @@ public sealed class DeltaBaseTests : IDisposable
 
         bool IsDelta(byte version)
         {
-            var content = new byte[Page.Size];
-            Array.Fill(content, (byte)7);
+            Span<byte> content = writer.Content[..Page.Size];
+            content.Fill(7);
             content[version] = version;
-            writer.Send(0, 1, 2, content, sent, damaged: null);
+            writer.Send(0, 1, 2, sent, damaged: null);
             return PageEnds.NextBatch(_there, Pages).Batch.Deltas != 0;
         }
     }

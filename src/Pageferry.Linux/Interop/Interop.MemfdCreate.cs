@@ -27,4 +27,10 @@ internal static partial class Interop
 
     [LibraryImport(Libraries.C, EntryPoint = "lseek", SetLastError = true)]
     internal static partial long Lseek(int fd, long offset, int whence);
+
+    [LibraryImport(Libraries.C, EntryPoint = "pread", SetLastError = true)]
+    internal static unsafe partial nint Pread(int fd, byte* buffer, nuint count, long offset);
+
+    [LibraryImport(Libraries.C, EntryPoint = "pwrite", SetLastError = true)]
+    internal static unsafe partial nint Pwrite(int fd, byte* buffer, nuint count, long offset);
 }
