@@ -4,6 +4,7 @@
 // usage: stream MIB [fresh]
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <netinet/tcp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +43,9 @@ int main(int argc, char **argv)
         char *memory = malloc(total);
         memset(memory, 42, total);
         int client = socket(AF_INET, SOCK_STREAM, 0);
+
+        // As Pageferry between two sides of one host: a congestion control that paces is slower.
+        setsockopt(client, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
         if (connect(client, (struct sockaddr *)&at, length) != 0)
             fail("connect");
         for (unsigned long sent = 0; sent < total;) {

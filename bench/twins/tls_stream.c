@@ -2,6 +2,7 @@
 // receives them into one buffer that it reuses. Prints the rate the receiver saw.
 // usage: tls_stream MIB CERTIFICATE KEY
 #include <arpa/inet.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <stdint.h>
@@ -57,6 +58,9 @@ int main(int argc, char **argv)
         char *memory = malloc(total);
         memset(memory, 42, total);
         int client = socket(AF_INET, SOCK_STREAM, 0);
+
+        // As Pageferry between two sides of one host: a congestion control that paces is slower.
+        setsockopt(client, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
         if (connect(client, (struct sockaddr *)&at, length) != 0)
             fail("connect");
         SSL *tls = begin_tls(TLS_client_method(), client, 0);
