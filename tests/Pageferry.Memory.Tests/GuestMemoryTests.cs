@@ -31,6 +31,29 @@ public class GuestMemoryTests
     }
 
     [Fact]
+    public void A_memfds_pages_are_read_and_written_without_being_mapped()
+    {
+        const int Pages = 8;
+        using var memory = GuestMemory.Create(64 * Page.Size);
+        using var map = PageMap.Open(Environment.ProcessId);
+        byte[] written = new byte[Pages * Page.Size];
+        new Random(1).NextBytes(written);
+        memory.WritePages(4, written);
+        byte[] read = new byte[written.Length];
+        memory.ReadPages(4, read);
+        Assert.Equal(written, read);
+        Assert.Equal(0, CountMapped());
+        Assert.Equal(written[0], memory.HostViewOfPages(4, 1)[0]);
+        Assert.Equal(1, CountMapped());
+
+        int CountMapped()
+        {
+            MappedRegion view = memory.SecondView!;
+            return map.Scan(view.Address, view.Address + view.Length, new PageFilter { All = PageCategories.Present }, PageCategories.None, new PageRange[2], out _);
+        }
+    }
+
+    [Fact]
     public void Pages_are_numbered_densely_over_the_regions()
     {
         using var memory = GuestMemory.Create([new GuestRegion(0, 2 * Page.Size), new GuestRegion(1UL << 32, 3 * Page.Size)]);
