@@ -97,22 +97,13 @@ public sealed class MemoryFile : IDisposable
     /// <exception cref="EndOfStreamException">The file ends before.</exception>
     public void Read(ulong offset, Span<byte> destination)
     {
-        while (!destination.IsEmpty)
+        // SAFETY: the span is pinned, and no more than its length is written.
+        unsafe
         {
-            nint bytes;
-
-            // SAFETY: the span is pinned, and the kernel writes no more than its length.
-            unsafe
+            fixed (byte* to = destination)
             {
-                fixed (byte* to = destination)
-                {
-                    bytes = Interop.Pread(Descriptor.Number, to, (nuint)destination.Length, checked((long)offset));
-                }
+                Transfer(offset, to, destination.Length, isWrite: false);
             }
-
-            int done = Checked(bytes, "read", destination.Length, offset);
-            offset += (ulong)done;
-            destination = destination[done..];
         }
     }
 
@@ -125,22 +116,14 @@ public sealed class MemoryFile : IDisposable
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, Length);
         ArgumentOutOfRangeException.ThrowIfGreaterThan((ulong)source.Length, Length - offset, nameof(source));
-        while (!source.IsEmpty)
+
+        // SAFETY: the span is pinned, and no more than its length is read.
+        unsafe
         {
-            nint bytes;
-
-            // SAFETY: the span is pinned, and the kernel reads no more than its length.
-            unsafe
+            fixed (byte* from = source)
             {
-                fixed (byte* from = source)
-                {
-                    bytes = Interop.Pwrite(Descriptor.Number, from, (nuint)source.Length, checked((long)offset));
-                }
+                Transfer(offset, from, source.Length, isWrite: true);
             }
-
-            int done = Checked(bytes, "write", source.Length, offset);
-            offset += (ulong)done;
-            source = source[done..];
         }
     }
 
@@ -186,13 +169,28 @@ public sealed class MemoryFile : IDisposable
     /// <summary>Closes the descriptor; mappings keep the content alive.</summary>
     public void Dispose() => Descriptor.Dispose();
 
-    /// <returns>How many bytes were copied; 0 if a signal came first.</returns>
-    private int Checked(nint bytes, string what, int length, ulong offset) => bytes switch
+    private unsafe void Transfer(ulong offset, byte* memory, int length, bool isWrite)
     {
-        > 0 => (int)bytes,
-        0 => throw new EndOfStreamException($"memfd {Name} ends at {offset}, {length} bytes before what is to be {what}."),
-        _ => Marshal.GetLastPInvokeError() == (int)Errno.EINTR ? 0 : throw LinuxException.FromLastError($"{what} {length} bytes at {offset} of memfd {Name}"),
-    };
+        for (int done = 0; done < length;)
+        {
+            long at = checked((long)offset + done);
+            nuint left = (nuint)(length - done);
+            nint bytes = isWrite
+                ? Interop.Pwrite(Descriptor.Number, memory + done, left, at)
+                : Interop.Pread(Descriptor.Number, memory + done, left, at);
+            if (bytes == 0)
+            {
+                throw new EndOfStreamException($"memfd {Name} ends at {at}, {left} bytes before what is to be {(isWrite ? "written" : "read")}.");
+            }
+
+            if (bytes < 0 && Marshal.GetLastPInvokeError() != (int)Errno.EINTR)
+            {
+                throw LinuxException.FromLastError($"{(isWrite ? "write" : "read")} {left} bytes at {at} of memfd {Name}");
+            }
+
+            done += (int)Math.Max(bytes, 0);
+        }
+    }
 
     private static MemoryFile Create(string name, ulong length, uint flags, string? advice)
     {

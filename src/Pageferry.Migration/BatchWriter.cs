@@ -44,7 +44,7 @@ internal sealed class BatchWriter : IDisposable
 
     private Span<byte> Buffer(int number) => _buffers.Span(number * BufferBytes, BufferBytes);
 
-    /// <summary>Sends pages whose content is in <see cref="Content"/>, and moves it there.</summary>
+    /// <summary>Sends pages whose content is in <see cref="Content"/>, where it is overwritten.</summary>
     /// <param name="first">The page that bit 0 stands for.</param>
     /// <param name="pages">The pages; at least one.</param>
     /// <param name="generation">The round, or the switchover's.</param>
