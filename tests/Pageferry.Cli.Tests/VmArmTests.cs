@@ -68,6 +68,38 @@ public sealed class VmArmTests : IDisposable
     }
 
     [Fact]
+    public async Task Ranges_that_overlap_arm_each_page_once()
+    {
+        using PageferryProcess run = await StartAsync("stamp", "--host", "threads");
+        await MakePassesAsync(run, 1);
+        await PauseAsync();
+        using var client = ControlClient.Connect(Control);
+        ArmingReport armed = await client.ArmAsync(Arm() with { Ranges = ["8M+8K", "8M+4K", "0x801000+12K"] }, default);
+        Assert.Equal(4UL, armed.PagesArmed);
+        Assert.Equal(4UL, (await client.StatusAsync(default)).ArmedPages);
+    }
+
+    [Fact]
+    public async Task A_guest_that_stands_still_does_so_while_it_is_armed_and_disarmed_and_when_it_has_moved()
+    {
+        using PageferryProcess source = await StartAsync("random", "--host", "threads");
+        string there = _directory.Path("there.sock");
+        using PageferryProcess destination = PageferryProcess.Start("vm", "receive", "--listen", "127.0.0.1:0", "--control", there);
+        await destination.WaitUntilAsync(() => destination.Output.Contains("Waits for a guest on", StringComparison.Ordinal) || destination.HasExited, "the destination");
+        await MakePassesAsync(source, 2);
+        await PauseAsync();
+        ulong passes = (await StatusAsync()).GetProperty("passes").GetUInt64();
+        await StandsStillAsync(Control, passes, "vm", "arm", "--control", Control);
+        await StandsStillAsync(Control, passes, "vm", "disarm", "--control", Control);
+        await StandsStillAsync(Control, passes, "vm", "arm", "--control", Control);
+        string endpoint = (await StatusAsync(there)).GetProperty("listen").GetString()!;
+        await StandsStillAsync(there, passes, "vm", "migrate", "--control", Control, "--to", endpoint);
+        await StandsStillAsync(there, passes, "vm", "arm", "--control", there);
+        Assert.Equal(0, await ExitCodeAsync("vm", "resume", "--control", there));
+        await MakePassesAsync(destination, 2, there);
+    }
+
+    [Fact]
     public async Task First_access_counts_what_the_guest_has_used()
     {
         using PageferryProcess run = await StartAsync("stamp", "--host", "threads");
@@ -196,6 +228,23 @@ public sealed class VmArmTests : IDisposable
         using PageferryProcess process = await PageferryProcess.RunAsync(arguments);
         Assert.Empty(process.Errors);
         return process.ExitCode;
+    }
+
+    private async Task PauseAsync() => Assert.Equal(0, await ExitCodeAsync("vm", "pause", "--control", Control));
+
+    /// <summary>Runs a command, and looks whether a guest that stands still has run since.</summary>
+    private async Task StandsStillAsync(string control, ulong passes, params string[] command)
+    {
+        using (PageferryProcess process = await PageferryProcess.RunAsync(command))
+        {
+            Assert.True(process.ExitCode == 0, process.Errors);
+        }
+
+        // A pass takes a few milliseconds.
+        await Task.Delay(TimeSpan.FromMilliseconds(100));
+        JsonElement status = await StatusAsync(control);
+        Assert.Equal("paused", status.GetProperty("state").GetString());
+        Assert.Equal(passes, status.GetProperty("passes").GetUInt64());
     }
 
     private async Task<JsonElement> StatusAsync(string? control = null)

@@ -9,6 +9,9 @@ internal readonly record struct GuestRange(ulong Gpa, ulong Length)
 {
     private const string Syntax = "Write GPA+LENGTH, such as 0x200000+0x1000 or 1G+64M: hexadecimal after 0x, or whole numbers with a unit (B, K, M, G, T; without one, bytes).";
 
+    /// <summary>The address behind it.</summary>
+    internal ulong End => Gpa + Length;
+
     /// <summary>Reads a range.</summary>
     /// <param name="text">What the user wrote.</param>
     /// <param name="range">The range.</param>

@@ -25,10 +25,11 @@ internal sealed class GuestArming(FaultDelivery delivery, ILogger logger)
 
     /// <summary>Arms ranges.</summary>
     /// <param name="machine">The guest.</param>
+    /// <param name="pause">Has it stand still meanwhile.</param>
     /// <param name="request">Which ranges, and how.</param>
     /// <returns>How many pages are armed.</returns>
     /// <exception cref="CommandException">It can't be done; no range has changed but one that the kernel gave up in the midst of.</exception>
-    internal ArmingReport Arm(IMachine machine, ControlRequest request)
+    internal ArmingReport Arm(IMachine machine, GuestPause pause, ControlRequest request)
     {
         UserfaultSemantics semantics = SemanticsWord.Parse(request.Semantics);
         if (semantics == UserfaultSemantics.FirstAccess && request.Content is not null)
@@ -42,7 +43,7 @@ internal sealed class GuestArming(FaultDelivery delivery, ILogger logger)
         ulong accessible = 0;
         try
         {
-            FaultEngine engine = Begin(machine);
+            FaultEngine engine = Begin(machine, pause);
             foreach (GuestRange range in ranges)
             {
                 accessible += engine.Arm(range.Gpa, range.Length, semantics, content);
@@ -75,27 +76,23 @@ internal sealed class GuestArming(FaultDelivery delivery, ILogger logger)
 
     /// <summary>Disarms all and unregisters the memory, for whoever else needs it.</summary>
     /// <param name="machine">The guest.</param>
+    /// <param name="pause">Has it stand still meanwhile.</param>
     /// <exception cref="LinuxException">The kernel can't give the content of pages back; they stay armed.</exception>
-    internal void End(IMachine machine)
+    internal void End(IMachine machine, GuestPause pause)
     {
         if (_engine is not { } engine)
         {
             return;
         }
 
-        machine.Pause();
-        try
+        pause.WhileStill(() =>
         {
             engine.Stop();
             machine.Memory.Unregister();
             machine.Engine = null;
             _engine = null;
             engine.Dispose();
-        }
-        finally
-        {
-            machine.Resume();
-        }
+        });
     }
 
     private static List<GuestRange> RangesOf(GuestMemory memory, IReadOnlyList<string>? texts)
@@ -126,10 +123,29 @@ internal sealed class GuestArming(FaultDelivery delivery, ILogger logger)
             ranges.Add(range);
         }
 
-        return ranges;
+        return Union(ranges);
     }
 
-    private FaultEngine Begin(IMachine machine)
+    /// <summary>The same pages, each in one range.</summary>
+    private static List<GuestRange> Union(List<GuestRange> ranges)
+    {
+        var union = new List<GuestRange>();
+        foreach (GuestRange range in ranges.OrderBy(static range => range.Gpa))
+        {
+            if (union.Count > 0 && range.Gpa < union[^1].End)
+            {
+                union[^1] = union[^1] with { Length = Math.Max(union[^1].End, range.End) - union[^1].Gpa };
+            }
+            else
+            {
+                union.Add(range);
+            }
+        }
+
+        return union;
+    }
+
+    private FaultEngine Begin(IMachine machine, GuestPause pause)
     {
         if (_engine is { } begun)
         {
@@ -138,22 +154,20 @@ internal sealed class GuestArming(FaultDelivery delivery, ILogger logger)
 
         var engine = new FaultEngine(machine.Memory, logger, delivery);
         FaultEngine? before = machine.Engine;
-        machine.Pause();
-        try
+        pause.WhileStill(() =>
         {
-            machine.Engine = engine;
-            engine.Start(new KeptPages(engine), armed: false);
-        }
-        catch
-        {
-            machine.Engine = before;
-            engine.Dispose();
-            throw;
-        }
-        finally
-        {
-            machine.Resume();
-        }
+            try
+            {
+                machine.Engine = engine;
+                engine.Start(new KeptPages(engine), armed: false);
+            }
+            catch
+            {
+                machine.Engine = before;
+                engine.Dispose();
+                throw;
+            }
+        });
 
         // The engine that the guest arrived with has ended.
         before?.Dispose();

@@ -75,6 +75,27 @@ internal sealed class GuestPause(IMachine machine)
         }
     }
 
+    /// <summary>Does something while no vCPU runs. Afterwards the guest runs or stands still as before.</summary>
+    /// <param name="action">What to do; it may throw.</param>
+    internal void WhileStill(Action action)
+    {
+        lock (_lock)
+        {
+            machine.Pause();
+            try
+            {
+                action();
+            }
+            finally
+            {
+                if (_isStarted && !_isPaused && !_isHeld)
+                {
+                    machine.Resume();
+                }
+            }
+        }
+    }
+
     private void GoOn()
     {
         if (_isPaused)

@@ -302,7 +302,7 @@ internal sealed class VmProcess
                 await CancelAsync(answer);
                 break;
             case ControlRequest.Arm:
-                await answer(new ControlAnswer { Event = ControlAnswer.Done, Arming = Arm("arm", machine => _arming.Arm(machine, request)) });
+                await answer(new ControlAnswer { Event = ControlAnswer.Done, Arming = Arm("arm", machine => _arming.Arm(machine, _pause!, request)) });
                 break;
             case ControlRequest.Disarm:
                 await answer(new ControlAnswer { Event = ControlAnswer.Done, Arming = Arm("disarm", machine => _arming.Disarm(machine, request)) });
@@ -616,7 +616,7 @@ internal sealed class VmProcess
     {
         try
         {
-            _arming.End(machine);
+            _arming.End(machine, _pause!);
         }
         catch (LinuxException refusal)
         {
