@@ -34,7 +34,7 @@ internal static class CommandTree
         try
         {
             var configuration = new InvocationConfiguration { EnableDefaultExceptionHandler = false };
-            if (result.CommandResult.Command is { Name: CriuMoveCommand.Name or CriuReceiveCommand.Name } moving && moving.Parents.Any(static parent => parent.Name == "criu"))
+            if (result.CommandResult.Command is { Name: CriuMoveCommand.Name or CriuReceiveCommand.Name or CriuLazyPagesCommand.Name } moving && moving.Parents.Any(static parent => parent.Name == "criu"))
             {
                 // Told to end, they end when they can: no deadline ends them in the middle.
                 configuration.ProcessTerminationTimeout = null;

@@ -64,7 +64,7 @@ internal sealed class LazyGuest : ILogger, IDisposable
 
     /// <summary>Fills the process's memory, on a thread of its own.</summary>
     internal Task CompleteAsync(BackgroundFill background, long maxBandwidth = 0) =>
-        Task.Run(() => Lazy.Complete(background, new BandwidthLimit(maxBandwidth)));
+        Task.Run(() => Lazy.Complete(background, new BandwidthLimit(maxBandwidth), static () => false));
 
     /// <summary>Has the process read pages.</summary>
     /// <returns>Whether they are as they should be.</returns>

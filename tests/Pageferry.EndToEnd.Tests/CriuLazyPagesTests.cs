@@ -7,6 +7,9 @@ namespace Pageferry.EndToEnd.Tests;
 [Collection(nameof(Alone))]
 public sealed class CriuLazyPagesTests : IDisposable
 {
+    /// <summary>128 and the signal's number, as a shell has it.</summary>
+    private const int EndedByTerm = 128 + 15;
+
     private readonly TemporaryDirectory _directory = new();
 
     public void Dispose() => _directory.Dispose();
@@ -214,6 +217,51 @@ public sealed class CriuLazyPagesTests : IDisposable
 
         // The process has ended with its namespace.
         await daemon.WaitUntilAsync(() => daemon.HasExited, "that the process has ended");
+    }
+
+    [Fact]
+    public async Task A_daemon_that_waits_for_a_restore_ends_when_it_is_told_to()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 8, "random");
+        await CriuRelease.Of("4.2").DumpAsync(process, Directory("images"));
+        using PageferryProcess daemon = await StartAsync();
+        daemon.Signal("TERM");
+        await daemon.WaitForExitAsync();
+        Assert.Equal(EndedByTerm, daemon.ExitCode);
+        Assert.False(File.Exists(Path("work/lazy-pages.socket")));
+    }
+
+    [Fact]
+    public async Task A_daemon_that_is_told_to_end_brings_what_is_missing_first()
+    {
+        CriuRelease criu = CriuRelease.Of("4.2");
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
+        await criu.DumpAsync(process, Directory("images"));
+        using PageferryProcess daemon = await StartAsync("--background", "none", "--json");
+        using RestoredProcess restored = await criu.RestoreAsync(Path("images"), Path("work"), "--lazy-pages");
+        daemon.Signal("TERM");
+        await daemon.WaitUntilAsync(() => daemon.HasExited && daemon.Output.EndsWith('\n'), "that it ends");
+        Assert.True(daemon.ExitCode == 0, daemon.Errors);
+        Assert.Contains("all of it is brought first", daemon.Errors, StringComparison.Ordinal);
+        Assert.True(JsonDocument.Parse(daemon.Output).RootElement.GetProperty("pages_background").GetInt64() > 0, daemon.Output);
+        await process.MakePassesAsync(2);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Fact]
+    public async Task A_daemon_that_is_told_to_end_twice_does()
+    {
+        CriuRelease criu = CriuRelease.Of("4.2");
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
+        await criu.DumpAsync(process, Directory("images"));
+        using PageferryProcess daemon = await StartAsync("--max-bandwidth", "1M");
+        using RestoredProcess restored = await criu.RestoreAsync(Path("images"), Path("work"), "--lazy-pages");
+        daemon.Signal("TERM");
+        await daemon.WaitUntilAsync(() => daemon.Errors.Contains("Told to end", StringComparison.Ordinal), "that it says what it does");
+        Assert.False(daemon.HasExited);
+        daemon.Signal("TERM");
+        await daemon.WaitForExitAsync();
+        Assert.Equal(EndedByTerm, daemon.ExitCode);
     }
 
     [Theory]

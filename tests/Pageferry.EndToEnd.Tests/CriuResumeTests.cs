@@ -39,7 +39,7 @@ public sealed class CriuResumeTests : IDisposable
             {
                 checks += ChecksBetween;
                 await daemon.WaitUntilAsync(() => Checks(process) >= checks, "that the process has checked some pages");
-                await KillAsync(daemon);
+                await KillAsync(daemon, kill == 0 ? "TERM" : "KILL");
                 daemon.Dispose();
                 daemon = await ResumeAsync(server, s_slowly);
                 Assert.True(PagesLeft(daemon) > 0, daemon.Errors);
@@ -244,9 +244,9 @@ public sealed class CriuResumeTests : IDisposable
         return System.IO.Directory.GetDirectories($"/proc/{process.Pid}/task").Any(task => File.ReadAllText($"{task}/syscall").StartsWith(Poll, StringComparison.Ordinal));
     }
 
-    private static async Task KillAsync(PageferryProcess process)
+    private static async Task KillAsync(PageferryProcess process, string signal = "KILL")
     {
-        process.Kill();
+        process.Signal(signal);
         await process.WaitForExitAsync();
     }
 

@@ -9,6 +9,9 @@ namespace Pageferry.Cli;
 /// <summary><c>pageferry criu lazy-pages</c>: takes the place of <c>criu lazy-pages</c>.</summary>
 internal static class CriuLazyPagesCommand
 {
+    /// <summary>The command's name.</summary>
+    internal const string Name = "lazy-pages";
+
     private const string Loopback = "127.0.0.1";
 
     /// <summary>Makes the command.</summary>
@@ -30,7 +33,7 @@ internal static class CriuLazyPagesCommand
         var resume = new Option<bool>("--resume") { Description = "Go on for a daemon that died, with the same options: from what the holder keeps of its work directory." };
         Option<bool> json = CommonOptions.Json();
         json.Description = "Write what it took as JSON to standard output, and nothing else.";
-        var command = new Command("lazy-pages", "Bring the pages of processes that 'criu restore --lazy-pages' restores: in place of CRIU's own.") { remote, address, port, background, bandwidth, holder, resume, json };
+        var command = new Command(Name, "Bring the pages of processes that 'criu restore --lazy-pages' restores: in place of CRIU's own.") { remote, address, port, background, bandwidth, holder, resume, json };
         var options = new CriuOptions(command);
         command.Validators.Add(result =>
         {
@@ -99,6 +102,7 @@ internal static class CriuLazyPagesCommand
             TakenRestore? taken = isResumed ? TakenRestore.Take(holder!, settings.WorkDirectory) : null;
             using RestoreKeeper? keeper = taken is not null ? taken.Keeper : holder is not null ? new RestoreKeeper(holder, settings.WorkDirectory) : null;
             using LazyRestore restore = taken is not null ? resume(taken) : listen(keeper);
+            using var end = new LazyEnd(restore);
             service.TellReady(json ? null : isResumed ? "Goes on with the restore." : "Waits for a restore.");
             var report = LazyReport.Of(restore.Serve());
             if (!settings.IsInBackground)

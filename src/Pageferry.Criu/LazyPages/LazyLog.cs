@@ -35,4 +35,10 @@ internal static partial class LazyLog
         Level = LogLevel.Error,
         Message = "Process {Pid} forked just when the daemon before died: {Lost} of its children lost what had not come to zeros. Ended for it, by their numbers here: {Ended}. What is not listed has ended by itself, or can't be told from others: end it.")]
     internal static partial void LostChildren(ILogger logger, int pid, int lost, string ended);
+
+    [LoggerMessage(
+        EventId = 128,
+        Level = LogLevel.Warning,
+        Message = "Told to end. What the processes still lack would read as zeros: all of it is brought first. Told once more, the daemon ends at once.")]
+    internal static partial void Ending(ILogger logger);
 }

@@ -108,16 +108,20 @@ internal sealed class LazyProcess : IPageSource, IDisposable
     /// <summary>Fills its memory, and waits until every page is there or it has ended.</summary>
     /// <param name="background">Which pages to fetch that it does not wait for.</param>
     /// <param name="limit">Holds them to a rate.</param>
-    internal void Complete(BackgroundFill background, BandwidthLimit limit)
+    /// <param name="isEnding">Whether all are to be fetched in any case, as far as that is known now.</param>
+    internal void Complete(BackgroundFill background, BandwidthLimit limit, Func<bool> isEnding)
     {
-        if (background != BackgroundFill.None)
+        if (background == BackgroundFill.None)
+        {
+            AwaitEnd(isEnding);
+        }
+
+        if (background != BackgroundFill.None || isEnding())
         {
             Fill(background == BackgroundFill.Locality, limit);
         }
 
-        while (!_engine.Completed.Wait(s_betweenLooks) && !HasEnded)
-        {
-        }
+        AwaitEnd(static () => false);
     }
 
     /// <summary>Takes pages in: those that are wanted are read and placed.</summary>
@@ -162,6 +166,14 @@ internal sealed class LazyProcess : IPageSource, IDisposable
         _engine.Dispose();
         Array.ForEach(_using, static one => one.Exit());
         _hasLanes.Dispose();
+    }
+
+    /// <summary>Waits until every page is there, or the process has ended, or there is something to do.</summary>
+    private void AwaitEnd(Func<bool> isOver)
+    {
+        while (!isOver() && !_engine.Completed.Wait(s_betweenLooks) && !HasEnded)
+        {
+        }
     }
 
     private void Fill(bool byLocality, BandwidthLimit limit)

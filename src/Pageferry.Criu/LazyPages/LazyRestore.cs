@@ -32,6 +32,8 @@ public sealed class LazyRestore : IDisposable
     private UnixSocket? _listening;
     private UnixSocket? _restore;
     private bool _isResumed;
+    private volatile bool _isConnected;
+    private volatile bool _isEnding;
 
     private LazyRestore(string imagesDirectory, string workDirectory, EndPoint? pageServer, BackgroundFill background, ILogger? logger, long maxBandwidth, IRestoreKeeper? keeper)
     {
@@ -158,6 +160,29 @@ public sealed class LazyRestore : IDisposable
         return _summary;
     }
 
+    /// <summary>
+    /// Asks for the end; from any thread. Once a restore is connected its processes would read zeros for what is missing if this process ended: unless that is kept, all of it is fetched first, and
+    /// <see cref="Serve()"/> returns then.
+    /// </summary>
+    /// <returns>Whether this process may end at once, since nobody loses anything by it.</returns>
+    public bool TryEnd()
+    {
+        if (_kept is not null)
+        {
+            return true;
+        }
+
+        if (!_isConnected)
+        {
+            File.Delete(_socketPath);
+            return true;
+        }
+
+        LazyLog.Ending(_logger);
+        _isEnding = true;
+        return false;
+    }
+
     /// <summary>Stops listening. What is kept of the restore is forgotten.</summary>
     public void Dispose()
     {
@@ -196,6 +221,7 @@ public sealed class LazyRestore : IDisposable
 
             if (bytes > 0)
             {
+                _isConnected = true;
                 return restore;
             }
 
@@ -395,12 +421,12 @@ public sealed class LazyRestore : IDisposable
             process.AwaitTouch(s_lastSteps);
             try
             {
-                process.Complete(_background, _limit);
+                process.Complete(_background, _limit, () => _isEnding);
             }
             catch (IOException failure)
             {
                 LazyLog.Failed(_logger, failure.Message);
-                process.Complete(BackgroundFill.None, _limit);
+                process.Complete(BackgroundFill.None, _limit, static () => false);
             }
 
             LazyLog.Ended(_logger, process.Pid, process.Statistics.DemandPages, process.Statistics.BackgroundPages);
