@@ -5,6 +5,9 @@ namespace Pageferry.Memory;
 /// <summary>The faults that come as exits: each is resolved on the thread that met it, which waits here until its page is placed.</summary>
 internal sealed class ExitFaults(FaultEngine engine)
 {
+    /// <summary>Nobody tells that memory whose engine has stopped is unregistered.</summary>
+    private static readonly TimeSpan s_betweenLooks = TimeSpan.FromMilliseconds(1);
+
     /// <summary>Is pulsed when a thread that waits in <see cref="Resolve"/> has to look again.</summary>
     private readonly object _settled = new();
 
@@ -35,6 +38,11 @@ internal sealed class ExitFaults(FaultEngine engine)
                 return true;
             }
 
+            if (missing == FaultTaking.Unplaceable)
+            {
+                return Stall(mayWait);
+            }
+
             if (missing == FaultTaking.NotYet)
             {
                 FaultReader.LetRemovalsBeRead();
@@ -54,6 +62,25 @@ internal sealed class ExitFaults(FaultEngine engine)
             if (IsWhole(engine.Memory.FaultPageOf(page)))
             {
                 return true;
+            }
+        }
+
+        return Stall(mayWait);
+    }
+
+    /// <summary>Waits as long as the memory is armed, for what nobody brings.</summary>
+    private bool Stall(Func<bool> mayWait)
+    {
+        lock (_settled)
+        {
+            while (engine.Memory.IsRegistered)
+            {
+                if (!mayWait())
+                {
+                    return false;
+                }
+
+                _ = Monitor.Wait(_settled, s_betweenLooks);
             }
         }
 

@@ -21,7 +21,8 @@ public sealed class FaultEngine : IDisposable
     /// <summary>More instructions than this that can't be located are counted, and no longer logged.</summary>
     private const int MostLogged = 64;
 
-    private static readonly Lazy<bool> s_warm = new(Rehearsal.Run, LazyThreadSafetyMode.PublicationOnly);
+    private static readonly Lazy<bool> s_warmQueue = new(static () => Rehearsal.Run(FaultDelivery.Queue), LazyThreadSafetyMode.PublicationOnly);
+    private static readonly Lazy<bool> s_warmExits = new(static () => Rehearsal.Run(FaultDelivery.Exit), LazyThreadSafetyMode.PublicationOnly);
 
     private readonly ILogger _logger;
     private TaskCompletionSource _completed = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -188,15 +189,15 @@ public sealed class FaultEngine : IDisposable
         }
 
         // Code that runs first on a fault would be compiled, and may allocate, while a guest waits.
-        _ = s_warm.Value;
+        _ = (Delivery == FaultDelivery.Exit ? s_warmExits : s_warmQueue).Value;
         StartCold(source, armed);
     }
 
     /// <summary>
-    /// Runs once what a fault runs, so that nothing of it is compiled or loaded while a guest waits. The first <see cref="Start"/> does that too; whoever knows that one will
+    /// Runs once what a fault runs that comes by the queue, so that nothing of it is compiled or loaded while a guest waits. The first <see cref="Start"/> does that too; whoever knows that one will
     /// be needed at once may have it done before.
     /// </summary>
-    public static void Rehearse() => _ = s_warm.Value;
+    public static void Rehearse() => _ = s_warmQueue.Value;
 
     /// <summary>Makes the way in for one receiving thread.</summary>
     /// <param name="buffer">The thread's buffer for all of its lanes, of <see cref="PageLane.BufferBytes"/>, which outlives them; null for one of the lane's own.</param>
@@ -346,7 +347,7 @@ public sealed class FaultEngine : IDisposable
     /// </summary>
     /// <param name="what">What could not be located, for the log.</param>
     /// <param name="run">Runs; it is given how many faults were read meanwhile, to ask again and again.</param>
-    /// <returns>False if there is no queue: the memory is guarded without a userfaultfd.</returns>
+    /// <returns>False if there is no queue: the memory is guarded without a userfaultfd. Where it is not registered any more, nothing is run.</returns>
     /// <exception cref="LinuxException">No second userfaultfd can be had.</exception>
     public bool RunByQueue(string what, Action<Func<long>> run)
     {
@@ -355,34 +356,25 @@ public sealed class FaultEngine : IDisposable
             return false;
         }
 
-        Statistics.AddUnlocated();
-        if (_unlocated.Count < MostLogged && _unlocated.Add(what))
+        while (!Memory.TryBeginHandingOver())
         {
-            EngineLog.Unlocated(_logger, what);
+            if (!Memory.IsRegistered)
+            {
+                return true;
+            }
+
+            FaultReader.LetRemovalsBeRead();
         }
 
-        using var reader = new FaultReader(this);
-        Userfaultfd before;
-        using (Placing.EnterAll())
-        {
-            before = placer.BeginQueue();
-        }
-
-        reader.Start(placer.Userfaultfd);
         try
         {
-            run(() => reader.Faults);
+            StepByQueue(placer, what, run);
+            return true;
         }
         finally
         {
-            reader.Stop();
-            using (Placing.EnterAll())
-            {
-                placer.EndQueue(before);
-            }
+            Memory.EndHandingOver();
         }
-
-        return true;
     }
 
     /// <summary>
@@ -439,9 +431,9 @@ public sealed class FaultEngine : IDisposable
         }
 
         _armed?.Follow(0, Memory.PageCount);
+        Placing.Warm();
         if (_placer.Userfaultfd is { } userfaultfd)
         {
-            Placing.Warm();
             if (_hasTakenOver && Memory.Record is not null)
             {
                 _readers[0].TakeOver();
@@ -542,6 +534,36 @@ public sealed class FaultEngine : IDisposable
         if (_failed.TrySetResult(failure))
         {
             EngineLog.Failed(_logger, failure);
+        }
+    }
+
+    private void StepByQueue(UserfaultfdPlacer placer, string what, Action<Func<long>> run)
+    {
+        Statistics.AddUnlocated();
+        if (_unlocated.Count < MostLogged && _unlocated.Add(what))
+        {
+            EngineLog.Unlocated(_logger, what);
+        }
+
+        using var reader = new FaultReader(this);
+        Userfaultfd before;
+        using (Placing.EnterAll())
+        {
+            before = placer.BeginQueue();
+        }
+
+        reader.Start(placer.Userfaultfd);
+        try
+        {
+            run(() => reader.Faults);
+        }
+        finally
+        {
+            reader.Stop();
+            using (Placing.EnterAll())
+            {
+                placer.EndQueue(before);
+            }
         }
     }
 

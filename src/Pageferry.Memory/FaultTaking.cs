@@ -10,6 +10,7 @@ internal sealed class FaultTaking(FaultEngine engine)
     internal const int Answered = 0;
     internal const int OnItsWay = -1;
     internal const int NotYet = -2;
+    internal const int Unplaceable = -3;
 
     /// <summary>Acts on one fault; with all placing locks held.</summary>
     /// <param name="page">The page that was touched.</param>
@@ -17,8 +18,8 @@ internal sealed class FaultTaking(FaultEngine engine)
     /// <param name="metAt">When the fault was met, in stopwatch ticks.</param>
     /// <param name="requests">Receives the pages that have to be requested, up to <see cref="GuestMemory.FaultPages"/>.</param>
     /// <returns>
-    /// How many have to be requested; <see cref="Answered"/>; <see cref="OnItsWay"/> when what it needs is; or <see cref="NotYet"/> when a removal is unread, and
-    /// who waits in the kernel was sent back to touch the page again.
+    /// How many have to be requested; <see cref="Answered"/>; <see cref="OnItsWay"/> when what it needs is; <see cref="NotYet"/> when a removal is unread, and
+    /// who waits in the kernel was sent back to touch the page again; or <see cref="Unplaceable"/> when who touched it waits for ever.
     /// </returns>
     internal int TakeFault(ulong page, bool? hasContent, long metAt, Span<ulong> requests)
     {
@@ -67,7 +68,7 @@ internal sealed class FaultTaking(FaultEngine engine)
             return missing > 0 ? missing : OnItsWay;
         }
 
-        return TryShow(first, isZero, hasContent, metAt) ? Answered : NotYet;
+        return Show(first, isZero, hasContent, metAt);
     }
 
     /// <summary>Acts on a fault of another process where nothing was dumped: there it has zeros. With all placing locks held.</summary>
@@ -129,8 +130,7 @@ internal sealed class FaultTaking(FaultEngine engine)
     }
 
     /// <summary>Answers a fault on what needs no content: it was whole, or is zero.</summary>
-    /// <returns>False if it has to be met again, behind the removal that is unread.</returns>
-    private bool TryShow(ulong first, bool isZero, bool? hasContent, long metAt)
+    private int Show(ulong first, bool isZero, bool? hasContent, long metAt)
     {
         FaultCause cause = isZero ? FaultCause.Zero : FaultCause.Present;
         UserfaultfdResult result = isZero && hasContent == false ? UserfaultfdResult.BadSource : engine.Placer.PlaceAgain(first);
@@ -157,7 +157,7 @@ internal sealed class FaultTaking(FaultEngine engine)
                 // A removal is unread. The waiter touches the page again, and its new fault is read behind it.
                 engine.Statistics.AddRetry();
                 engine.Placer.Wake(first, engine.Memory.FaultPages);
-                return false;
+                return NotYet;
 
             case UserfaultfdResult.NotRegistered when engine.Memory.MayVanish:
                 engine.Placer.Wake(first, 1);
@@ -165,17 +165,22 @@ internal sealed class FaultTaking(FaultEngine engine)
 
             case UserfaultfdResult.ProcessGone when engine.Memory.MayVanish:
                 engine.LoseProcess();
-                return true;
+                return Answered;
+
+            case UserfaultfdResult.NoMemory when isZero:
+                engine.Statistics.AddUnplaceable();
+                engine.Fail(new InvalidOperationException($"Page {first} was given back, and the host has no page for it now: the kernel answered {result}. The guest stalls on it."));
+                return Unplaceable;
 
             default:
                 // The content of a whole page is gone: a hole was punched behind our back. A stall, never a page of zeros.
                 engine.Statistics.AddUnplaceable();
                 engine.Fail(new InvalidOperationException($"Page {first} was whole and can't be placed again: the kernel answered {result}. The guest stalls on it."));
-                return true;
+                return Unplaceable;
         }
 
         engine.Statistics.RecordLatency(cause, Stopwatch.GetTimestamp() - metAt);
-        return true;
+        return Answered;
     }
 
     private void MarkPresent(ulong first, bool isZero)

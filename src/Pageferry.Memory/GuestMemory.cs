@@ -28,6 +28,11 @@ public sealed class GuestMemory : IDisposable
     private readonly IGuestViewOwner? _owner;
     private readonly ulong _viewOfOwner;
     private readonly Lock _collapsing = new();
+
+    /// <summary>Guards who has the guest view's userfaults, and how many removals are under way.</summary>
+    private readonly object _registration = new();
+    private int _removals;
+    private bool _isHandedOver;
     private IPagePlacer? _placer;
     private bool _isShared;
     private bool _isDisposed;
@@ -530,15 +535,23 @@ public sealed class GuestMemory : IDisposable
 
         ulong page = FirstPageOf(gpa, length);
         ulong count = length / Page.Size;
-        if (_placer is { Userfaultfd: null })
+        BeginRemoval();
+        try
         {
-            // The kernel tells nobody.
-            Unpublished?.Invoke(page, count);
-            DropContent(page, count);
+            if (_placer is { Userfaultfd: null })
+            {
+                // The kernel tells nobody.
+                Unpublished?.Invoke(page, count);
+                DropContent(page, count);
+            }
+            else
+            {
+                GuestView.Advise(page * Page.Size, length, HasHostView ? MemoryAdvice.Remove : MemoryAdvice.DontNeed);
+            }
         }
-        else
+        finally
         {
-            GuestView.Advise(page * Page.Size, length, HasHostView ? MemoryAdvice.Remove : MemoryAdvice.DontNeed);
+            EndRemoval();
         }
 
         // Not earlier: who sends the page now sends what it had.
@@ -597,11 +610,15 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="InvalidOperationException">The memory is not registered.</exception>
     public void Unregister()
     {
-        Placer.Release();
-        Resolver = null;
-        Unpublished = null;
-        Placer.Dispose();
-        _placer = null;
+        lock (_registration)
+        {
+            AwaitHandBack();
+            Placer.Release();
+            Resolver = null;
+            Unpublished = null;
+            Placer.Dispose();
+            _placer = null;
+        }
     }
 
     /// <summary>
@@ -654,6 +671,29 @@ public sealed class GuestMemory : IDisposable
         _placer = placer;
     }
 
+    /// <summary>
+    /// Begins to hand the guest view from one userfaultfd to another and back, in between which nobody would hear of a removal: none begins until <see cref="EndHandingOver"/>, and the memory stays
+    /// registered.
+    /// </summary>
+    /// <returns>False if a removal is under way, or the memory is not registered any more.</returns>
+    internal bool TryBeginHandingOver()
+    {
+        lock (_registration)
+        {
+            return _isHandedOver = _removals == 0 && IsRegistered;
+        }
+    }
+
+    /// <summary>The guest view has been handed back.</summary>
+    internal void EndHandingOver()
+    {
+        lock (_registration)
+        {
+            _isHandedOver = false;
+            Monitor.PulseAll(_registration);
+        }
+    }
+
     /// <summary>Makes the memory of a process that this one forks, as it is now; all placing locks are held.</summary>
     internal GuestMemory ForChild(Userfaultfd userfaultfd) => new(_addresses, new ForeignView(_foreignView!), userfaultfd, Record?.Fork(userfaultfd, _foreignView!));
 
@@ -696,6 +736,22 @@ public sealed class GuestMemory : IDisposable
     /// <summary>The address of a page in the guest view, as a userfaultfd takes it.</summary>
     internal ulong GuestViewOfPage(ulong page) => ViewAddress + (page * Page.Size);
 
+    /// <summary>
+    /// Makes sure that the file has the huge pages that a run lies in, before they are touched: those that were given back were the reserved ones, and to touch one where no other is free
+    /// is SIGBUS. Small pages need no such thing.
+    /// </summary>
+    /// <returns>False if no huge page is free.</returns>
+    internal bool TryTakeHugePages(ulong page, ulong count)
+    {
+        if (FaultPages == 1)
+        {
+            return true;
+        }
+
+        ulong first = FaultPageOf(page);
+        return HostViewOrThrow().TryPopulate(first * Page.Size, (FaultPageOf(page + count - 1) + FaultPages - first) * Page.Size);
+    }
+
     /// <summary>Unmaps pages from the guest view as the kernel may do at any time: shared content stays where it is.</summary>
     internal void UnmapFromGuest(ulong page, ulong count) => GuestView.Advise(page * Page.Size, count * Page.Size, MemoryAdvice.DontNeed);
 
@@ -722,6 +778,31 @@ public sealed class GuestMemory : IDisposable
         }
 
         return _addresses.OffsetOf(gpa, length) / Page.Size;
+    }
+
+    private void BeginRemoval()
+    {
+        lock (_registration)
+        {
+            AwaitHandBack();
+            _removals++;
+        }
+    }
+
+    private void EndRemoval()
+    {
+        lock (_registration)
+        {
+            _removals--;
+        }
+    }
+
+    private void AwaitHandBack()
+    {
+        while (_isHandedOver)
+        {
+            _ = Monitor.Wait(_registration);
+        }
     }
 
     /// <summary>Where the guest view begins, in the process that has it.</summary>

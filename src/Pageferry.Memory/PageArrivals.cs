@@ -198,6 +198,10 @@ internal sealed class PageArrivals(FaultEngine engine)
             result = engine.Memory.FaultPages > 1 ? result : ShowKept(page);
             bytes = result == UserfaultfdResult.Done ? engine.Memory.FaultPages > 1 ? bytes : Page.Size : 0;
         }
+        else if (!engine.Memory.TryTakeHugePages(page, count))
+        {
+            (result, bytes) = (UserfaultfdResult.NoMemory, 0);
+        }
         else if (engine.Memory.FaultPages > 1)
         {
             content.Span(offset, (int)count * Page.Size).CopyTo(engine.Memory.HostViewOfPages(page, (int)count));

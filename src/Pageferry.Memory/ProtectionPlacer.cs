@@ -31,6 +31,12 @@ internal sealed class ProtectionPlacer : IPagePlacer
     /// <inheritdoc/>
     public UserfaultfdResult Place(ulong page, ulong count, MappedRegion content, ulong offset, out long done)
     {
+        if (!_memory.TryTakeHugePages(page, count))
+        {
+            done = 0;
+            return UserfaultfdResult.NoMemory;
+        }
+
         content.Span(offset, (int)count * Page.Size).CopyTo(_memory.HostViewOfPages(page, (int)count));
         UserfaultfdResult result = Show(page, count);
         done = result == UserfaultfdResult.Done ? (long)count * Page.Size : 0;
@@ -38,10 +44,10 @@ internal sealed class ProtectionPlacer : IPagePlacer
     }
 
     /// <inheritdoc/>
-    public UserfaultfdResult PlaceAgain(ulong page) => Show(page, _memory.FaultPages);
+    public UserfaultfdResult PlaceAgain(ulong page) => _memory.TryTakeHugePages(page, 1) ? Show(page, _memory.FaultPages) : UserfaultfdResult.NoMemory;
 
     /// <inheritdoc/>
-    public UserfaultfdResult PlaceZero(ulong page) => Show(page, _memory.FaultPages);
+    public UserfaultfdResult PlaceZero(ulong page) => PlaceAgain(page);
 
     /// <summary>Nobody waits in the kernel.</summary>
     public void Wake(ulong page, ulong count)

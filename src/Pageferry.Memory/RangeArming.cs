@@ -130,12 +130,11 @@ internal sealed class RangeArming(FaultEngine engine)
                     known = engine.States.Replace(page, pages, PageState.Absent, PageState.Zero);
                     asked = engine.States.Replace(page, pages, PageState.Requested, PageState.Zero);
                     disarmed += engine.States.Replace(page, pages, PageState.Arriving, PageState.ArrivingRemoved);
-                }
-
-                engine.Follow(page, pages);
-                if (asked > 0)
-                {
-                    engine.SendBack(page, pages);
+                    engine.Follow(page, pages);
+                    if (asked > 0)
+                    {
+                        engine.SendBack(page, pages);
+                    }
                 }
 
                 engine.AddKnown((long)(known + asked));
@@ -251,14 +250,13 @@ internal sealed class RangeArming(FaultEngine engine)
         using (engine.Placing.EnterAll())
         {
             changed = engine.States.EndArming(page, count, becomes);
+            engine.SendBack(page, count);
         }
 
         if (becomes == PageState.Zero)
         {
             engine.AddKnown((long)changed);
         }
-
-        engine.SendBack(page, count);
     }
 
     /// <summary>Arms the pages that no access has ever populated.</summary>

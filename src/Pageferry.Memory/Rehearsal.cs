@@ -14,14 +14,17 @@ internal sealed class Rehearsal : IPageSource, IDisposable
 
     private Rehearsal(FaultEngine engine) => _engine = engine;
 
-    /// <summary>Rehearses on both kinds of memory that need nothing reserved; without permission for userfaultfd, on the one that needs none.</summary>
+    /// <summary>Rehearses on both kinds of memory that need nothing reserved; without permission for userfaultfd, by exits of the one that needs none.</summary>
     /// <returns>True: it was done.</returns>
-    internal static bool Run()
+    internal static bool Run(FaultDelivery delivery)
     {
         try
         {
-            Run(GuestBacking.Memfd, FaultDelivery.Queue);
-            Run(GuestBacking.Anonymous, FaultDelivery.Queue);
+            Run(GuestBacking.Memfd, delivery);
+            if (delivery == FaultDelivery.Queue)
+            {
+                Run(GuestBacking.Anonymous, delivery);
+            }
         }
         catch (LinuxException refusal) when (refusal.Errno is Errno.EPERM or Errno.EACCES or Errno.ENOSYS)
         {

@@ -115,8 +115,12 @@ internal sealed class UserfaultfdPlacer : IPagePlacer
             return userfaultfd.ZeroPage(memory.GuestViewOfPage(page), Page.Size, UserfaultfdCopyFlags.None, out _);
         }
 
-        // There is no UFFDIO_ZEROPAGE for huge pages. Touched through the host view, the file gets one of zeros.
-        _ = Volatile.Read(ref memory.HostViewOfPages(page, 1)[0]);
+        // There is no UFFDIO_ZEROPAGE for huge pages. Populated through the host view, the file gets one of zeros.
+        if (!memory.TryTakeHugePages(page, 1))
+        {
+            return UserfaultfdResult.NoMemory;
+        }
+
         UserfaultfdResult result = userfaultfd.Continue(memory.GuestViewOfPage(page), memory.FaultSize, UserfaultfdCopyFlags.None, out _);
 
         // Gone again: a removal that was told drops it only now.

@@ -284,6 +284,69 @@ public class FaultEngineTests
         return source.AllocatedBytes;
     }
 
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void Faults_that_are_resolved_on_their_own_thread_allocate_nothing(bool hasUserfaultfd)
+    {
+        const ulong Warm = 20;
+        const ulong Pages = 200;
+        using var memory = GuestMemory.Create(Pages * Page.Size);
+        using var engine = new FaultEngine(memory, delivery: FaultDelivery.Exit);
+        if (!hasUserfaultfd)
+        {
+            memory.RegisterWith(FaultDelivery.Exit, new ProtectionPlacer(memory));
+        }
+
+        using var source = new SlowSource();
+        engine.Start(source);
+        source.AnswerThrough(engine);
+        long before = 0;
+        int wrong = 0;
+        for (ulong page = 0; page < Pages; page++)
+        {
+            before = page == Warm ? GC.GetAllocatedBytesForCurrentThread() : before;
+            wrong += ReadWord(memory, page, 0) == TestPageSource.WordOf(page) ? 0 : 1;
+        }
+
+        Assert.Equal(0, GC.GetAllocatedBytesForCurrentThread() - before);
+        Assert.Equal(0, wrong);
+    }
+
+    [Fact]
+    public void While_faults_go_by_the_queue_for_once_nothing_is_removed_and_the_memory_stays_registered()
+    {
+        using var memory = GuestMemory.Create(4 * Page.Size);
+        using var engine = new FaultEngine(memory, delivery: FaultDelivery.Exit);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        using PageLane lane = engine.CreateLane();
+        TestPageSource.Deliver(lane, 0, 4);
+        var removal = new Thread(() => memory.Remove(0, Page.Size));
+        Assert.True(engine.RunByQueue("a step", _ =>
+        {
+            removal.Start();
+            Assert.False(removal.Join(100));
+        }));
+        Assert.True(removal.Join(s_patience));
+        Assert.Equal(0UL, ReadWord(memory, 0, 0));
+        Assert.Equal(1, engine.Statistics.RemovedPages);
+        Assert.Empty(source.Requested);
+
+        var end = new Thread(() =>
+        {
+            engine.Stop();
+            memory.Unregister();
+        });
+        Assert.True(engine.RunByQueue("another", _ =>
+        {
+            end.Start();
+            Assert.False(end.Join(100));
+        }));
+        Assert.True(end.Join(s_patience));
+        Assert.True(engine.RunByQueue("a third", _ => Assert.Fail("There is no queue any more.")));
+    }
+
     [Fact]
     public void Starting_twice_and_lanes_before_the_start_are_refused()
     {
@@ -333,6 +396,41 @@ public class FaultEngineTests
         Span<byte> word = stackalloc byte[sizeof(ulong)];
         memory.ReadAsGuest((page * Page.Size) + (ulong)offset, word);
         return BinaryPrimitives.ReadUInt64LittleEndian(word);
+    }
+
+    /// <summary>Answers on a thread of its own, late enough to be waited for, and has who asks allocate nothing.</summary>
+    private sealed class SlowSource : IPageSource, IDisposable
+    {
+        private const ulong Nothing = ulong.MaxValue;
+
+        private ulong _wanted = Nothing;
+        private volatile bool _isOver;
+        private Thread? _answering;
+
+        public void Request(ReadOnlySpan<ulong> pages) => Volatile.Write(ref _wanted, pages[0]);
+
+        public void AnswerThrough(FaultEngine engine)
+        {
+            _answering = new Thread(() =>
+            {
+                using PageLane lane = engine.CreateLane();
+                while (!_isOver)
+                {
+                    Thread.Sleep(1);
+                    if (Interlocked.Exchange(ref _wanted, Nothing) is var page && page != Nothing)
+                    {
+                        TestPageSource.Deliver(lane, page, 1);
+                    }
+                }
+            });
+            _answering.Start();
+        }
+
+        public void Dispose()
+        {
+            _isOver = true;
+            _answering?.Join();
+        }
     }
 
     /// <summary>Answers on the reader thread itself and measures what that thread allocates from one request to the next.</summary>
