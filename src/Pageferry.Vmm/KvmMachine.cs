@@ -339,9 +339,41 @@ public sealed class KvmMachine : Machine
         {
             // What is no fault is what it would be without exits: an invalid opcode.
             _ = _virtualMachine.TrySetEmulationExits(false);
-            using var over = new ManualResetEventSlim();
-            var kicker = new Thread(() => KickAfterFault(cpu, engine, faultsRead, over)) { IsBackground = true, Name = "step by queue" };
-            kicker.Start();
+            try
+            {
+                VcpuExit exit = RunToFault(cpu, engine, faultsRead, out hasFaulted);
+                if (exit.Kind != VcpuExitKind.Interrupted)
+                {
+                    // It got past the fault and to an exit of its own before the kick.
+                    hasFaulted = true;
+                    SeeFirstInstruction();
+                    Handle(vcpu, cpu, exit);
+                }
+            }
+            finally
+            {
+                _ = _virtualMachine.TrySetEmulationExits(true);
+            }
+        }));
+        if (!MayRun)
+        {
+            // The step may have taken the kick that was to have this seen.
+            cpu.Kick();
+        }
+
+        // Memory that was given up meanwhile has no faults any more.
+        faulted = hasFaulted || !Memory.IsRegistered;
+        return hasRun;
+    }
+
+    /// <summary>Runs a vCPU until its fault was answered, or there is none, or it has come to an exit of its own.</summary>
+    private VcpuExit RunToFault(VirtualCpu cpu, FaultEngine engine, Func<long> faultsRead, out bool hasFaulted)
+    {
+        using var over = new ManualResetEventSlim();
+        var kicker = new Thread(() => KickAfterFault(cpu, engine, faultsRead, over)) { IsBackground = true, Name = "step by queue" };
+        kicker.Start();
+        try
+        {
             VcpuRegisters before = cpu.Registers;
             VcpuExit exit;
             do
@@ -350,26 +382,13 @@ public sealed class KvmMachine : Machine
                 hasFaulted = faultsRead() > 0 || cpu.Registers != before;
             }
             while (exit.Kind == VcpuExitKind.Interrupted && !hasFaulted && MayFinish && kicker.IsAlive);
+            return exit;
+        }
+        finally
+        {
             over.Set();
             kicker.Join();
-            if (exit.Kind != VcpuExitKind.Interrupted)
-            {
-                // It got past the fault and to an exit of its own before the kick.
-                hasFaulted = true;
-                SeeFirstInstruction();
-                Handle(vcpu, cpu, exit);
-            }
-
-            _ = _virtualMachine.TrySetEmulationExits(true);
-        }));
-        if (!MayRun)
-        {
-            // The step may have taken the kick that was to have this seen.
-            cpu.Kick();
         }
-
-        faulted = hasFaulted;
-        return hasRun;
     }
 
     /// <summary>Ends a step: once its fault was answered, or when there is none.</summary>

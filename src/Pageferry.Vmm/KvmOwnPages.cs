@@ -154,10 +154,13 @@ internal static class KvmOwnPages
     private static bool TryPlaceRange(FaultEngine engine, in VcpuSystemRegisters system, ulong linear, uint limit, Func<bool> mayWait)
     {
         Span<FaultCandidate> walked = stackalloc FaultCandidate[PageWalker.MostPages];
-        ulong first = linear & ~(ulong)(Page.Size - 1);
-        ulong last = linear + Math.Min(limit, MostSelectors - 1);
-        for (ulong page = first; page <= last; page += Page.Size)
+        ulong offset = linear % Page.Size;
+
+        // Counted, not compared: where a guest says that its tables lie, the last address is followed by the first.
+        ulong pages = ((offset + Math.Min(limit, MostSelectors - 1)) / Page.Size) + 1;
+        for (ulong i = 0; i < pages; i++)
         {
+            ulong page = linear - offset + (i * Page.Size);
             var candidates = new FaultCandidates(walked);
             if (PageWalker.TryWalk(engine.Memory.TryRead, system, page, FaultAccess.Read, ref candidates, out ulong gpa) && !TryKeep(engine, gpa, mayWait))
             {

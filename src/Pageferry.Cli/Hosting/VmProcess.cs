@@ -520,7 +520,7 @@ internal sealed class VmProcess
         {
             Become(VmState.Exported, error: null);
             throw new InvalidOperationException(
-                $"a vCPU did not come to a stop within {s_stopPatience.TotalSeconds:F0} s. It waits for a page, in a way that this kernel does not interrupt, until the source is back. It goes on no more; ask again then.");
+                $"a vCPU did not come to a stop within {s_stopPatience.TotalSeconds:F0} s. It waits for a page, which nothing can interrupt, until the source is back. It goes on no more; ask again then.");
         }
 
         GuestHalf half = await taking;
