@@ -40,7 +40,15 @@ public sealed class VirtualCpu : IDisposable
         XsaveBytes = Math.Max(Interop.XsaveBytes, xsave2);
         _canSynchronize = ((ulong)synchronizable & ContextFields) == ContextFields;
         _run = MappedRegion.MapShared(descriptor, 0, (ulong)mapBytes);
-        DirtyRing = dirtyRingEntries > 0 ? new DirtyRing(descriptor, dirtyRingEntries) : null;
+        try
+        {
+            DirtyRing = dirtyRingEntries > 0 ? new DirtyRing(descriptor, dirtyRingEntries) : null;
+        }
+        catch
+        {
+            _run.Dispose();
+            throw;
+        }
     }
 
     /// <summary>Its number.</summary>

@@ -10,6 +10,7 @@ namespace Pageferry.Linux;
 /// touched through <see cref="CopyOut"/> and <see cref="CopyIn"/> only: they copy in native code, where a thread that waits
 /// for its page doesn't hold up a garbage collection.
 /// </remarks>
+// SAFETY: Pointer, which checks the range, makes all pointers, and none leaves this class; what is done with them says so where it is done.
 public sealed unsafe class MappedRegion : IDisposable
 {
     /// <summary>Longer regions begin at a multiple of this, so that the kernel can make huge pages of them.</summary>

@@ -10,11 +10,16 @@ public sealed class MemoryFile : IDisposable
 
     private const int FixedLength = Interop.F_SEAL_SHRINK | Interop.F_SEAL_GROW;
 
-    private MemoryFile(FileDescriptor descriptor, string name, ulong length)
+    private const ulong HugePage = 2 << 20;
+
+    private readonly bool _hasHugePages;
+
+    private MemoryFile(FileDescriptor descriptor, string name, ulong length, bool hasHugePages = false)
     {
         Descriptor = descriptor;
         Name = name;
         Length = length;
+        _hasHugePages = hasHugePages;
     }
 
     /// <summary>The memfd.</summary>
@@ -38,7 +43,7 @@ public sealed class MemoryFile : IDisposable
     public static MemoryFile Create(string name, ulong length, bool hugePages = false)
     {
         uint flags = Interop.MFD_CLOEXEC | (hugePages ? Interop.MFD_HUGETLB | Interop.MFD_HUGE_2MB : 0);
-        return Create(name, length, flags, hugePages ? HugePageAdvice : null);
+        return Create(name, length, flags, hugePages);
     }
 
     /// <summary>Makes a memory file whose length nobody can change, whoever has it (<c>F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL</c>).</summary>
@@ -48,7 +53,7 @@ public sealed class MemoryFile : IDisposable
     /// <exception cref="LinuxException">No memory.</exception>
     public static MemoryFile CreateFixed(string name, ulong length)
     {
-        MemoryFile file = Create(name, length, Interop.MFD_CLOEXEC | Interop.MFD_ALLOW_SEALING, advice: null);
+        MemoryFile file = Create(name, length, Interop.MFD_CLOEXEC | Interop.MFD_ALLOW_SEALING, hugePages: false);
         if (Interop.Fcntl(file.Descriptor.Number, Interop.F_ADD_SEALS, FixedLength | Interop.F_SEAL_SEAL) == 0)
         {
             return file;
@@ -76,6 +81,22 @@ public sealed class MemoryFile : IDisposable
     /// <param name="length">Its length in bytes.</param>
     /// <returns>The file, which the caller disposes.</returns>
     public static MemoryFile FromDescriptor(FileDescriptor descriptor, string name, ulong length) => new(descriptor, name, length);
+
+    /// <summary>Maps its beginning, so that every mapping of it shares the content (<c>MAP_SHARED</c>).</summary>
+    /// <param name="length">Bytes; a multiple of the file's page size.</param>
+    /// <returns>The mapping, which the caller disposes; it needs the file no more.</returns>
+    /// <exception cref="LinuxException">ENOMEM: no address space, or not as many huge pages free.</exception>
+    public MappedRegion Map(ulong length)
+    {
+        try
+        {
+            return MappedRegion.MapShared(Descriptor, 0, length);
+        }
+        catch (LinuxException refusal) when (_hasHugePages && refusal.Errno == Errno.ENOMEM)
+        {
+            throw new LinuxException($"map memfd {Name}, which takes {length / HugePage} pages of 2 MiB", Errno.ENOMEM, HugePageAdvice);
+        }
+    }
 
     /// <summary>Drops the content of a range from the file and every mapping of it (<c>FALLOC_FL_PUNCH_HOLE</c>).</summary>
     /// <param name="offset">Bytes; a multiple of the file's page size.</param>
@@ -169,6 +190,7 @@ public sealed class MemoryFile : IDisposable
     /// <summary>Closes the descriptor; mappings keep the content alive.</summary>
     public void Dispose() => Descriptor.Dispose();
 
+    // SAFETY: who calls has pinned as many bytes as it says, for as long as this runs.
     private unsafe void Transfer(ulong offset, byte* memory, int length, bool isWrite)
     {
         for (int done = 0; done < length;)
@@ -192,12 +214,12 @@ public sealed class MemoryFile : IDisposable
         }
     }
 
-    private static MemoryFile Create(string name, ulong length, uint flags, string? advice)
+    private static MemoryFile Create(string name, ulong length, uint flags, bool hugePages)
     {
         int fd = Interop.MemfdCreate(name, flags);
         if (fd < 0)
         {
-            throw LinuxException.FromLastError($"create memfd {name}", advice);
+            throw LinuxException.FromLastError($"create memfd {name}", hugePages ? HugePageAdvice : null);
         }
 
         var descriptor = new FileDescriptor(fd);
@@ -208,7 +230,7 @@ public sealed class MemoryFile : IDisposable
             throw failure;
         }
 
-        return new MemoryFile(descriptor, name, length);
+        return new MemoryFile(descriptor, name, length, hugePages);
     }
 
     private ulong Seek(ulong offset, int whence)

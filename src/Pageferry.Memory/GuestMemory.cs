@@ -60,7 +60,7 @@ public sealed class GuestMemory : IDisposable
         _addresses = addresses;
         Backing = backing;
         _file = file;
-        _hostView = MappedRegion.MapShared(file.Descriptor, 0, addresses.Size);
+        _hostView = file.Map(addresses.Size);
         _viewOfOwner = view.Address;
         _owner = owner;
         RegisterWith(FaultDelivery.Queue, new RemotePlacer(this, userfaultfd, owner));
@@ -826,8 +826,8 @@ public sealed class GuestMemory : IDisposable
         MappedRegion? guestView = null;
         try
         {
-            guestView = MappedRegion.MapShared(file.Descriptor, 0, addresses.Size);
-            return new GuestMemory(addresses, backing, file, guestView, MappedRegion.MapShared(file.Descriptor, 0, addresses.Size));
+            guestView = file.Map(addresses.Size);
+            return new GuestMemory(addresses, backing, file, guestView, file.Map(addresses.Size));
         }
         catch
         {

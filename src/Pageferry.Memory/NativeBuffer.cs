@@ -29,7 +29,7 @@ public sealed class NativeBuffer : IDisposable
         }
 
         Length = (int)file.Length;
-        _region = MappedRegion.MapShared(file.Descriptor, 0, file.Length);
+        _region = file.Map(file.Length);
     }
 
     /// <summary>Its size in bytes.</summary>

@@ -30,7 +30,7 @@ public sealed class KvmMachine : Machine
         _virtualMachine = virtualMachine;
         DirtyTracking = dirtyTracking;
         SetSlots(bitmap: null);
-        _vcpus = [.. Enumerable.Range(0, vcpuCount).Select(virtualMachine.CreateVcpu)];
+        _vcpus = CreateVcpus(virtualMachine, vcpuCount);
         _loaded = new VcpuRegisters[vcpuCount];
         _faults = new VcpuFaults?[vcpuCount];
         _prepared = new FaultEngine?[vcpuCount];
@@ -253,6 +253,25 @@ public sealed class KvmMachine : Machine
 
             default:
                 throw new ArgumentException($"What a KVM guest writes is told by the log or the ring, not by {asked}.", nameof(asked));
+        }
+    }
+
+    private static VirtualCpu[] CreateVcpus(VirtualMachine virtualMachine, int count)
+    {
+        var vcpus = new List<VirtualCpu>();
+        try
+        {
+            while (vcpus.Count < count)
+            {
+                vcpus.Add(virtualMachine.CreateVcpu(vcpus.Count));
+            }
+
+            return [.. vcpus];
+        }
+        catch
+        {
+            vcpus.ForEach(static vcpu => vcpu.Dispose());
+            throw;
         }
     }
 
