@@ -35,8 +35,8 @@ public sealed class KvmMachine : Machine
         _faults = new VcpuFaults?[vcpuCount];
         _prepared = new FaultEngine?[vcpuCount];
         _dirtyRings = dirtyTracking == DirtyTracking.Ring ? new DirtyRings(virtualMachine, memory, [.. _vcpus.Select(vcpu => vcpu.DirtyRing!)]) : null;
-        _mayWait = () => MayRun;
-        _mayFinish = () => MayFinish;
+        _mayWait = () => Gate.MayRun;
+        _mayFinish = () => Gate.MayFinish;
     }
 
     /// <summary>How many pages of a vCPU's step are looked at for the fault that came as an exit.</summary>
@@ -138,7 +138,7 @@ public sealed class KvmMachine : Machine
         _ = _virtualMachine.TrySetEmulationExits(exits);
         if (exits && Kvm.Kvm.WalksGuestTables)
         {
-            engine!.RunStill = RunStill;
+            engine!.RunStill = Gate.RunStill;
         }
     }
 
@@ -354,7 +354,7 @@ public sealed class KvmMachine : Machine
     {
         bool hasFaulted = false;
         VirtualCpu cpu = _vcpus[vcpu];
-        bool hasRun = TryRunAlone(vcpu, () => engine.RunByQueue(faults.Describe(), faultsRead =>
+        bool hasRun = Gate.TryRunAlone(vcpu, () => engine.RunByQueue(faults.Describe(), faultsRead =>
         {
             // What is no fault is what it would be without exits: an invalid opcode.
             _ = _virtualMachine.TrySetEmulationExits(false);
@@ -374,7 +374,7 @@ public sealed class KvmMachine : Machine
                 _ = _virtualMachine.TrySetEmulationExits(true);
             }
         }));
-        if (!MayRun)
+        if (!Gate.MayRun)
         {
             // The step may have taken the kick that was to have this seen.
             cpu.Kick();
@@ -400,7 +400,7 @@ public sealed class KvmMachine : Machine
                 exit = cpu.Run();
                 hasFaulted = faultsRead() > 0 || cpu.Registers != before;
             }
-            while (exit.Kind == VcpuExitKind.Interrupted && !hasFaulted && MayFinish && kicker.IsAlive);
+            while (exit.Kind == VcpuExitKind.Interrupted && !hasFaulted && Gate.MayFinish && kicker.IsAlive);
             return exit;
         }
         finally
@@ -419,7 +419,7 @@ public sealed class KvmMachine : Machine
         {
             bool isAnswered = faultsRead() > 0 && engine.PendingFaults == 0;
             bool isInVain = faultsRead() == 0 && Environment.TickCount64 - begun > PatienceMilliseconds;
-            if (isAnswered || isInVain || !MayFinish)
+            if (isAnswered || isInVain || !Gate.MayFinish)
             {
                 cpu.Kick();
             }

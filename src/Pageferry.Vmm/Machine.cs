@@ -17,16 +17,11 @@ public abstract class Machine : IMachine
     private static readonly TimeSpan s_firstKick = TimeSpan.FromMicroseconds(250);
     private static readonly TimeSpan s_rarestKick = TimeSpan.FromMilliseconds(16);
 
-    /// <summary>How long throttled vCPUs run at a time: QEMU's CPU_THROTTLE_TIMESLICE.</summary>
-    private static readonly TimeSpan s_throttleSlice = TimeSpan.FromMilliseconds(10);
-
-    /// <summary>Guards all below it up to the empty line, and is pulsed at each change.</summary>
-    private readonly object _gate = new();
+    /// <summary>Guards whether the machine was started, and the way to its first instruction.</summary>
+    private readonly Lock _starting = new();
     private Thread? _kicker;
-    private Thread? _throttler;
-    private int _throttlePercent;
-    private int _running; // threads that have not parked
     private bool _started;
+    private volatile bool _awaitingFirst; // read anywhere
 
     private readonly Lock _console = new();
     private readonly TaskCompletionSource<int> _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -35,20 +30,12 @@ public abstract class Machine : IMachine
     private ulong _pagesWrong;
     private volatile string? _failure;
 
-    // Changed under the gate, read anywhere.
-    private volatile bool _pausing = true;
-    private volatile bool _over;
-    private volatile bool _stopping;
-    private volatile bool _throttled;
-    private volatile bool _awaitingFirst;
-    private volatile int _alone = -1; // the vCPU that runs while all others are parked
-    private volatile int _still; // how many threads want all vCPUs parked
-
     private protected Machine(GuestMemory memory, int vcpuCount)
     {
         Memory = memory;
         _vcpus = [.. Enumerable.Range(0, vcpuCount).Select(_ => new VcpuRecord())];
         _threads = new Thread[vcpuCount];
+        Gate = new VcpuGate(vcpuCount, Kick, () => Engine?.InterruptWaits());
     }
 
     /// <inheritdoc/>
@@ -107,18 +94,13 @@ public abstract class Machine : IMachine
     /// <summary>Whether the first instruction after a loaded state has not been seen yet.</summary>
     private protected bool AwaitsFirstInstruction => _awaitingFirst;
 
-    /// <summary>Whether a vCPU may go on without parking.</summary>
-    private protected bool MayRun => !_stopping && !IsHeld;
-
-    private bool IsHeld => _pausing || _throttled || _over || _alone >= 0 || _still > 0;
-
-    /// <summary>Whether the vCPUs will run again.</summary>
-    private protected bool MayFinish => !_stopping && !_over;
+    /// <summary>Where the vCPUs' threads stand still.</summary>
+    private protected VcpuGate Gate { get; }
 
     /// <inheritdoc/>
     public void Start()
     {
-        lock (_gate)
+        lock (_starting)
         {
             if (_started)
             {
@@ -132,28 +114,19 @@ public abstract class Machine : IMachine
     }
 
     /// <inheritdoc/>
-    public void Pause()
-    {
-        lock (_gate)
-        {
-            _pausing = true;
-            KickAll();
-            WaitUntilParked();
-        }
-    }
+    public void Pause() => Gate.Pause();
 
     /// <inheritdoc/>
     public void Resume()
     {
-        lock (_gate)
+        lock (_starting)
         {
             if (!_started)
             {
                 throw new InvalidOperationException("The machine has not been started.");
             }
 
-            _pausing = false;
-            Monitor.PulseAll(_gate);
+            Gate.Resume();
 
             // After the vCPUs: they need the processor more.
             if (_awaitingFirst && _kicker is null)
@@ -169,17 +142,7 @@ public abstract class Machine : IMachine
     {
         ArgumentOutOfRangeException.ThrowIfNegative(percent);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(percent, 99);
-        lock (_gate)
-        {
-            _throttlePercent = percent;
-            if (percent > 0 && _throttler is null)
-            {
-                _throttler = new Thread(KeepThrottled) { IsBackground = true, Name = "throttle" };
-                _throttler.Start();
-            }
-
-            Monitor.PulseAll(_gate);
-        }
+        Gate.Throttle(percent);
     }
 
     /// <inheritdoc/>
@@ -188,26 +151,14 @@ public abstract class Machine : IMachine
     /// <inheritdoc/>
     public byte[] SaveState()
     {
-        lock (_gate)
-        {
-            if (!_pausing || _running > 0)
-            {
-                throw new InvalidOperationException("The state of a machine that runs can't be saved; pause it first.");
-            }
-
-            if (_over)
-            {
-                throw new InvalidOperationException("The guest has ended: there is no state to go on from.");
-            }
-
-            return MachineState.Write(Host, _pagesWrong, [.. _vcpus.Select((vcpu, i) => new MachineState.Vcpu(vcpu.Passes, vcpu.PagesChecked, SaveVcpu(i)))]);
-        }
+        byte[]? state = null;
+        return Gate.TryWhilePaused(() => state = SavePaused()) ? state! : throw new InvalidOperationException("The state of a machine that runs can't be saved; pause it first.");
     }
 
     /// <inheritdoc/>
     public void LoadState(ReadOnlySpan<byte> state)
     {
-        lock (_gate)
+        lock (_starting)
         {
             if (_started)
             {
@@ -230,20 +181,14 @@ public abstract class Machine : IMachine
     /// <summary>Stops the vCPUs for good, then gives everything back, memory last.</summary>
     public void Dispose()
     {
-        lock (_gate)
-        {
-            _stopping = true;
-            KickAll();
-            Monitor.PulseAll(_gate);
-        }
-
+        Gate.Stop();
         foreach (Thread? thread in _threads)
         {
             thread?.Join();
         }
 
         _kicker?.Join();
-        _throttler?.Join();
+        Gate.JoinThrottler();
         DisposeVcpus();
         Engine?.Dispose();
         Memory.Dispose();
@@ -257,7 +202,6 @@ public abstract class Machine : IMachine
     /// <exception cref="Linux.LinuxException">The kernel refused a part of the state.</exception>
     private protected void Prepare()
     {
-        _running = _threads.Length;
         for (int i = 0; i < _threads.Length; i++)
         {
             int vcpu = i;
@@ -265,11 +209,7 @@ public abstract class Machine : IMachine
             _threads[i].Start();
         }
 
-        lock (_gate)
-        {
-            WaitUntilParked();
-        }
-
+        Gate.WaitUntilParked();
         if (_failure is not null)
         {
             throw new NotSupportedException($"The machine can't be made: {_failure}");
@@ -315,15 +255,9 @@ public abstract class Machine : IMachine
     /// <summary>The guest has ended: no vCPU runs any more.</summary>
     private protected void End(int vcpu, int code)
     {
-        lock (_gate)
+        if (!Gate.TryEnd())
         {
-            if (_over)
-            {
-                return;
-            }
-
-            _over = true;
-            KickAll();
+            return;
         }
 
         EndLine(_vcpus[vcpu]);
@@ -355,71 +289,12 @@ public abstract class Machine : IMachine
         }
     }
 
-    /// <summary>Does something on a vCPU's thread while no other vCPU runs.</summary>
-    /// <returns>Whether it was done; false if the vCPU is to park first.</returns>
-    private protected bool TryRunAlone(int vcpu, Action action)
-    {
-        lock (_gate)
-        {
-            if (!MayRun)
-            {
-                return false;
-            }
-
-            _alone = vcpu;
-            KickAll(except: vcpu);
-            while (_running > 1)
-            {
-                _ = Monitor.Wait(_gate);
-            }
-        }
-
-        try
-        {
-            action();
-        }
-        finally
-        {
-            lock (_gate)
-            {
-                _alone = -1;
-                Monitor.PulseAll(_gate);
-            }
-        }
-
-        return true;
-    }
-
-    /// <summary>Does something while no vCPU runs, on a thread that is none of theirs.</summary>
-    private protected void RunStill(Action action)
-    {
-        lock (_gate)
-        {
-            _still++;
-            KickAll();
-            WaitUntilParked();
-        }
-
-        try
-        {
-            action();
-        }
-        finally
-        {
-            lock (_gate)
-            {
-                _still--;
-                Monitor.PulseAll(_gate);
-            }
-        }
-    }
-
     /// <summary>The guest has executed an instruction since its state was loaded.</summary>
     private protected void SeeFirstInstruction()
     {
         if (_awaitingFirst)
         {
-            lock (_gate)
+            lock (_starting)
             {
                 if (!_awaitingFirst)
                 {
@@ -432,6 +307,10 @@ public abstract class Machine : IMachine
             FirstInstruction?.Invoke();
         }
     }
+
+    private byte[] SavePaused() => !Gate.IsOver
+        ? MachineState.Write(Host, _pagesWrong, [.. _vcpus.Select((vcpu, i) => new MachineState.Vcpu(vcpu.Passes, vcpu.PagesChecked, SaveVcpu(i)))])
+        : throw new InvalidOperationException("The guest has ended: there is no state to go on from.");
 
     private void EndLine(VcpuRecord vcpu)
     {
@@ -446,33 +325,12 @@ public abstract class Machine : IMachine
         }
     }
 
-    private void KickAll(int except = -1)
-    {
-        for (int i = 0; i < _vcpus.Length; i++)
-        {
-            if (i != except)
-            {
-                Kick(i);
-            }
-        }
-
-        Engine?.InterruptWaits();
-    }
-
-    private void WaitUntilParked()
-    {
-        while (_running > 0)
-        {
-            _ = Monitor.Wait(_gate);
-        }
-    }
-
     private void RunVcpu(int vcpu)
     {
         try
         {
             Enter(vcpu);
-            while (Park())
+            while (Gate.Park())
             {
                 Run(vcpu);
             }
@@ -482,75 +340,25 @@ public abstract class Machine : IMachine
             Fail(vcpu, $"failed: {failure.Message}");
         }
 
-        lock (_gate)
-        {
-            _running--;
-            Monitor.PulseAll(_gate);
-        }
-    }
-
-    /// <summary>Waits on a vCPU's thread as long as it may not run.</summary>
-    /// <returns>Whether the vCPU is to go on; false when the machine is given back.</returns>
-    private bool Park()
-    {
-        lock (_gate)
-        {
-            _running--;
-            Monitor.PulseAll(_gate);
-            while (!_stopping && IsHeld)
-            {
-                _ = Monitor.Wait(_gate);
-            }
-
-            _running++;
-            return !_stopping;
-        }
+        Gate.Leave();
     }
 
     /// <summary>Kicks the vCPUs, so that each compares its registers with those loaded: often at first, then ever more rarely.</summary>
     private void KickUntilFirstInstruction()
     {
         TimeSpan pause = s_firstKick;
-        for (int kicks = 0; _awaitingFirst && !_over && !_stopping; kicks++)
+        for (int kicks = 0; _awaitingFirst && Gate.MayFinish; kicks++)
         {
             CurrentThread.Sleep(pause);
-            if (!_pausing)
+            if (!Gate.IsPausing)
             {
-                KickAll();
+                Gate.KickAll();
             }
 
             if (kicks >= QuickKicks)
             {
                 pause = pause * 2 < s_rarestKick ? pause * 2 : s_rarestKick;
             }
-        }
-    }
-
-    /// <summary>Lets the vCPUs run and stand still in turn until the throttle is taken off.</summary>
-    private void KeepThrottled()
-    {
-        lock (_gate)
-        {
-            while (_throttlePercent > 0 && !_stopping && !_over)
-            {
-                WaitThrottled(s_throttleSlice);
-                _throttled = true;
-                KickAll();
-                WaitThrottled(s_throttleSlice * _throttlePercent / (100 - _throttlePercent));
-                _throttled = false;
-                Monitor.PulseAll(_gate);
-            }
-
-            _throttler = null;
-        }
-    }
-
-    private void WaitThrottled(TimeSpan time)
-    {
-        long until = Environment.TickCount64 + (long)time.TotalMilliseconds;
-        while (_throttlePercent > 0 && !_stopping && !_over && until - Environment.TickCount64 is > 0 and long left)
-        {
-            _ = Monitor.Wait(_gate, (int)left);
         }
     }
 

@@ -80,7 +80,7 @@ public sealed class ThreadMachine : Machine
     private protected override void Run(int vcpu)
     {
         Worker worker = _workers[vcpu];
-        while (MayRun)
+        while (Gate.MayRun)
         {
             Step(vcpu, worker);
             SeeFirstInstruction();
