@@ -4,7 +4,7 @@ using System.Text.RegularExpressions;
 
 namespace Pageferry.Cli.Tests;
 
-/// <summary>docs/cli.md has every command and every option that the command line takes.</summary>
+/// <summary>docs/cli.md has every command and every option that the command line takes, and README.md the program that samples/LazyRange is.</summary>
 public sealed class DocumentationTests
 {
     public static TheoryData<string, string> Words
@@ -24,6 +24,16 @@ public sealed class DocumentationTests
         string[] lines = await File.ReadAllLinesAsync(Path.Combine(SourceFolder(), "../../docs/cli.md"));
         string text = string.Join('\n', section.Length == 0 ? lines : Section(lines, section));
         Assert.Matches($@"(?<![\w-]){Regex.Escape(word)}(?![\w-])", text);
+    }
+
+    [Fact]
+    public async Task The_readme_shows_the_sample_as_it_is()
+    {
+        const string Begin = "```csharp\n";
+        string readme = await File.ReadAllTextAsync(Path.Combine(SourceFolder(), "../../README.md"));
+        string sample = await File.ReadAllTextAsync(Path.Combine(SourceFolder(), "../../samples/LazyRange/Program.cs"));
+        int at = readme.IndexOf(Begin, StringComparison.Ordinal) + Begin.Length;
+        Assert.Equal(sample.TrimEnd(), readme[at..readme.IndexOf("```", at, StringComparison.Ordinal)].TrimEnd());
     }
 
     /// <summary>From a heading that begins with a name to the next one of its level.</summary>
