@@ -11,6 +11,9 @@ internal static class HandshakePrologue
     /// <summary>"PAGEFERY" in memory.</summary>
     private const ulong Magic = 0x5952_4546_4547_4150;
 
+    /// <summary>What came is none of this protocol's first messages.</summary>
+    internal static ProtocolException NotSpoken() => new("The peer does not speak Pageferry's protocol.");
+
     internal static void Write(Span<byte> message, VersionRange versions)
     {
         BinaryPrimitives.WriteUInt64LittleEndian(message, Magic);
@@ -23,7 +26,7 @@ internal static class HandshakePrologue
     {
         if (message.Length != bytes || BinaryPrimitives.ReadUInt64LittleEndian(message) != Magic)
         {
-            throw new ProtocolException("The peer does not speak Pageferry's protocol.");
+            throw NotSpoken();
         }
 
         var versions = new VersionRange(BinaryPrimitives.ReadUInt16LittleEndian(message[8..]), BinaryPrimitives.ReadUInt16LittleEndian(message[10..]));

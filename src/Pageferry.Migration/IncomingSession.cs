@@ -118,7 +118,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         link.AcceptRest(MigrationSource.Patience);
         Counters.ProtocolVersion = link.Version;
         Counters.Phase = MigrationPhase.Preparing;
-        _layout = MigrationLayout.Deserialize(Control.Receive(MessageType.Layout, MigrationLayout.MostBytes));
+        _layout = MigrationLayout.Deserialize(Control.ReceiveAnswer(MessageType.Layout, MigrationLayout.MostBytes));
     }
 
     /// <summary>From the layout to the last page, on the first link.</summary>

@@ -35,6 +35,7 @@ public sealed class MigrationSource
     private readonly Lock _moving = new();
     private readonly List<string> _decisions = [];
     private PageThreads? _threads;
+    private OutgoingConnections? _link;
     private PostCopy? _postCopy;
     private SourceStage _stage;
 
@@ -255,6 +256,7 @@ public sealed class MigrationSource
         }
 
         _threads?.Fail(new OperationCanceledException());
+        _link?.Cancel();
         return true;
     }
 
@@ -412,6 +414,12 @@ public sealed class MigrationSource
         using var session = new OutgoingConnections(_options, _counters);
         try
         {
+            lock (_switching)
+            {
+                CheckNotCancelled();
+                _link = session;
+            }
+
             Migrate(destination, session);
         }
         catch (Exception failure)
@@ -431,7 +439,7 @@ public sealed class MigrationSource
         session.Open(destination);
         GuestMemory memory = _guest.Memory;
         session.Send(MessageType.Layout, LayoutOf(_guest, _options).Serialize());
-        _ = session.Control.Receive(MessageType.Armed, 0);
+        _ = session.Control.ReceiveAnswer(MessageType.Armed, 0);
 
         var pages = new OutgoingPages(memory);
         var server = new DemandServer(session.Demand, pages, _counters);
@@ -548,7 +556,7 @@ public sealed class MigrationSource
             }
 
             byte[] outOfDate = precopy is null ? [] : RunsOf(Without(pages.Pending, discarded));
-            session.Send(MessageType.Switchover, new SwitchoverMessage(generation, isPaused, outOfDate, state).Serialize());
+            session.SendInTime(MessageType.Switchover, new SwitchoverMessage(generation, isPaused, outOfDate, state).Serialize());
             if (hasLast)
             {
                 precopy!.AwaitRoundDone();
@@ -561,7 +569,7 @@ public sealed class MigrationSource
                 _kept = KeptStage.Offered;
             }
 
-            _ = session.Control.Receive(MessageType.StateLoaded, 0);
+            _ = session.Control.ReceiveAnswer(MessageType.StateLoaded, 0);
 
             _postCopy = new PostCopy(_options, _counters, destination, Step) { Session = session.Session, Pages = pages, Generation = generation, State = state, IsPaused = isPaused, Stopped = stopped };
 
@@ -618,8 +626,8 @@ public sealed class MigrationSource
         for (ulong from = 0; from < pages.Memory.PageCount;)
         {
             int bytes = RunCoding.Write(discarded, ref from, runs);
-            session.Send(MessageType.Discard, runs.AsSpan(0, bytes));
-            _ = session.Control.Receive(MessageType.Discarded, 0);
+            session.SendInTime(MessageType.Discard, runs.AsSpan(0, bytes));
+            _ = session.Control.ReceiveAnswer(MessageType.Discarded, 0);
         }
 
         return discarded;

@@ -15,6 +15,7 @@ internal sealed class OutgoingConnections(MigrationOptions options, MigrationCou
 
     private readonly List<PeerConnection> _all = [];
     private readonly List<PeerConnection> _background = [];
+    private readonly CancellationTokenSource _cancelling = new();
     private Heartbeat? _heartbeat;
 
     internal MigrationOptions Options => options;
@@ -53,7 +54,7 @@ internal sealed class OutgoingConnections(MigrationOptions options, MigrationCou
     /// <param name="patience">How long the destination may take for each step of the handshake then.</param>
     internal void Open(EndPoint destination, SessionId resumed, TimeSpan connectPatience, TimeSpan patience)
     {
-        var connector = new PeerConnector(destination, options.Security, options.InsecureNetwork, connectPatience, patience);
+        var connector = new PeerConnector(destination, options.Security, options.InsecureNetwork, connectPatience, patience, _cancelling.Token);
         Welcome welcome = connector.Connect(_all).Introduce(new Hello(options.Versions, ConnectionRole.Control, (byte)options.Connections, resumed));
         SessionId session = welcome.Session;
         Session = session;
@@ -89,11 +90,31 @@ internal sealed class OutgoingConnections(MigrationOptions options, MigrationCou
         background.Socket.SendBufferSize = LoopbackQueueBytes;
     }
 
+    /// <summary>Ends what is waited for from the destination, from any thread; it can still be told why.</summary>
+    internal void Cancel()
+    {
+        try
+        {
+            _cancelling.Cancel();
+        }
+        catch (ObjectDisposedException)
+        {
+            // Nothing is waited for any more.
+        }
+    }
+
     /// <summary>Sends a control message.</summary>
     internal void Send(MessageType type, ReadOnlySpan<byte> payload)
     {
         Control.Send(type, payload);
-        counters.AddControl(PeerConnection.HeaderBytes + payload.Length);
+        AddControl(payload);
+    }
+
+    /// <summary>Sends a control message, which the destination has to take within <see cref="MigrationSource.Patience"/> and a second for each MiB.</summary>
+    internal void SendInTime(MessageType type, ReadOnlySpan<byte> payload)
+    {
+        Control.SendWithin(MigrationSource.Patience + TimeSpan.FromSeconds(payload.Length >> 20), type, payload);
+        AddControl(payload);
     }
 
     /// <summary>From now on the guest's truth is on both sides: no answer has a deadline, but silence means that the link is lost.</summary>
@@ -115,5 +136,8 @@ internal sealed class OutgoingConnections(MigrationOptions options, MigrationCou
         }
 
         _all.ForEach(connection => connection.Dispose());
+        _cancelling.Dispose();
     }
+
+    private void AddControl(ReadOnlySpan<byte> payload) => counters.AddControl(PeerConnection.HeaderBytes + payload.Length);
 }

@@ -24,6 +24,7 @@ internal sealed class PeerConnection : IDisposable
     private readonly Socket _socket;
     private readonly SocketStream _stream;
     private readonly Lock _sending = new();
+    private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly byte[] _sendHeader = new byte[HeaderBytes];
     private readonly byte[] _receiveHeader = new byte[HeaderBytes];
     private readonly byte[] _buffer = new byte[BufferBytes];
@@ -41,6 +42,9 @@ internal sealed class PeerConnection : IDisposable
     }
 
     internal Socket Socket => _socket;
+
+    /// <summary>Completes when this side has ended the connection.</summary>
+    internal Task Ended => _ended.Task;
 
     /// <summary>The peer's address and port.</summary>
     internal string PeerName
@@ -61,6 +65,7 @@ internal sealed class PeerConnection : IDisposable
     /// <summary>How long one receive or send may wait; zero for as long as it takes.</summary>
     internal TimeSpan Patience
     {
+        get => _stream.Patience;
         set => _stream.Patience = value;
     }
 
@@ -211,7 +216,9 @@ internal sealed class PeerConnection : IDisposable
     /// <summary>Receives a frame's header. An error frame is received whole and thrown.</summary>
     /// <returns>What the frame carries, and how many bytes, without their check.</returns>
     /// <exception cref="ProtocolException">The peer parted with a reason, or the header makes no sense.</exception>
-    internal (MessageType Type, int Bytes) ReceiveHeader()
+    internal (MessageType Type, int Bytes) ReceiveHeader() => ReceiveHeader(isGreeting: false);
+
+    private (MessageType Type, int Bytes) ReceiveHeader(bool isGreeting)
     {
         MessageType type;
         uint bytes;
@@ -221,6 +228,11 @@ internal sealed class PeerConnection : IDisposable
             type = (MessageType)BinaryPrimitives.ReadUInt16LittleEndian(_receiveHeader);
             ushort flags = BinaryPrimitives.ReadUInt16LittleEndian(_receiveHeader.AsSpan(2));
             bytes = BinaryPrimitives.ReadUInt32LittleEndian(_receiveHeader.AsSpan(4));
+            if (isGreeting && (flags != 0 || type is not (MessageType.Hello or MessageType.Welcome or MessageType.Error)))
+            {
+                throw HandshakePrologue.NotSpoken();
+            }
+
             if (flags != 0)
             {
                 throw new ProtocolException($"The peer sent a {type} frame with the unknown flags 0x{flags:x}.");
@@ -268,7 +280,7 @@ internal sealed class PeerConnection : IDisposable
     /// <returns>The payload.</returns>
     internal byte[] Receive(MessageType expected, int mostBytes)
     {
-        (MessageType type, int bytes) = ReceiveHeader();
+        (MessageType type, int bytes) = ReceiveHeader(isGreeting: expected is MessageType.Hello or MessageType.Welcome);
         if (type != expected || bytes > mostBytes)
         {
             throw new ProtocolException($"The peer sent a frame {type} of {bytes} bytes where {expected} of up to {mostBytes} is due.");
@@ -279,6 +291,59 @@ internal sealed class PeerConnection : IDisposable
         return payload;
     }
 
+    /// <summary>
+    /// Receives a frame that is due by now: all of it within <see cref="Patience"/>, however little comes at a time, and however often the peer says that it is there.
+    /// </summary>
+    /// <inheritdoc cref="Receive"/>
+    /// <exception cref="TimeoutException">It did not come in time.</exception>
+    internal byte[] ReceiveAnswer(MessageType expected, int mostBytes)
+    {
+        TimeSpan longest = Patience;
+        if (longest > TimeSpan.Zero)
+        {
+            Deadline = longest;
+        }
+
+        try
+        {
+            return Receive(expected, mostBytes);
+        }
+        catch (SocketException failure) when (failure.SocketErrorCode is SocketError.TimedOut or SocketError.WouldBlock)
+        {
+            throw Late($"its {expected}", longest);
+        }
+        finally
+        {
+            EndDeadline(longest);
+        }
+    }
+
+    /// <summary>Sends a frame of any size, which the peer has to take within a time.</summary>
+    /// <exception cref="TimeoutException">It did not.</exception>
+    internal void SendWithin(TimeSpan longest, MessageType type, ReadOnlySpan<byte> payload)
+    {
+        TimeSpan patience = Patience;
+        Deadline = longest;
+        try
+        {
+            Send(type, payload);
+        }
+        catch (SocketException failure) when (failure.SocketErrorCode is SocketError.TimedOut or SocketError.WouldBlock)
+        {
+            throw Late($"the sending of {type}", longest);
+        }
+        finally
+        {
+            EndDeadline(patience);
+        }
+    }
+
+    /// <summary>What a deadline that has passed is told as.</summary>
+    /// <param name="what">What was waited for.</param>
+    /// <param name="longest">For how long.</param>
+    internal static TimeoutException Late(string what, TimeSpan longest) =>
+        new($"The peer did not answer in time: {what} was waited for, for {longest.TotalSeconds:0.###} s.");
+
     /// <summary>The source's part of the handshake.</summary>
     /// <param name="hello">What the connection is for.</param>
     /// <returns>The destination's answer.</returns>
@@ -287,7 +352,7 @@ internal sealed class PeerConnection : IDisposable
         Span<byte> payload = stackalloc byte[Hello.Bytes];
         hello.Write(payload);
         Send(MessageType.Hello, payload);
-        return Welcome.Read(Receive(MessageType.Welcome, Welcome.Bytes), hello.Versions);
+        return Welcome.Read(ReceiveAnswer(MessageType.Welcome, Welcome.Bytes), hello.Versions);
     }
 
     /// <summary>The destination's part of the handshake, first half: who is there.</summary>
@@ -351,13 +416,18 @@ internal sealed class PeerConnection : IDisposable
     }
 
     /// <summary>Ends what another thread waits in, and the connection.</summary>
-    internal void Shutdown() => Shutdown(SocketShutdown.Both);
+    internal void Shutdown()
+    {
+        Shutdown(SocketShutdown.Both);
+        _ = _ended.TrySetResult();
+    }
 
     /// <summary>Ends a receive that another thread waits in; the peer can still be told why.</summary>
     internal void StopReceiving() => Shutdown(SocketShutdown.Receive);
 
     public void Dispose()
     {
+        _ = _ended.TrySetResult();
         _socket.Dispose();
         _tls?.Dispose();
     }
@@ -388,16 +458,28 @@ internal sealed class PeerConnection : IDisposable
     private int ReceiveSome(Span<byte> bytes)
     {
         int received = _stream.Read(bytes);
-        return received > 0 ? received : throw Ended();
+        return received > 0 ? received : throw PeerClosed();
     }
 
     private int ReceiveSomeSecured()
     {
         int received = _tls!.Receive(_buffer);
-        return received > 0 ? received : throw Ended();
+        return received > 0 ? received : throw PeerClosed();
     }
 
-    private static EndOfStreamException Ended() => new("The peer closed the connection.");
+    private void EndDeadline(TimeSpan patience)
+    {
+        try
+        {
+            Patience = patience;
+        }
+        catch (Exception failure) when (failure is SocketException or ObjectDisposedException)
+        {
+            // Another thread closed it.
+        }
+    }
+
+    private static EndOfStreamException PeerClosed() => new("The peer closed the connection.");
 
     private string ReceiveError(uint bytes)
     {

@@ -11,6 +11,7 @@ internal sealed class PeerConnector
     private readonly bool _insecureNetwork;
     private readonly TimeSpan _connectPatience;
     private readonly TimeSpan _patience;
+    private readonly CancellationToken _cancelled;
     private IPEndPoint? _found;
 
     /// <summary>Remembers where to connect to, and how.</summary>
@@ -19,8 +20,10 @@ internal sealed class PeerConnector
     /// <param name="insecureNetwork">Whether to connect beyond loopback without TLS.</param>
     /// <param name="connectPatience">How long a connection may take to be made.</param>
     /// <param name="patience">How long the destination may take for each step of the handshake then.</param>
-    internal PeerConnector(EndPoint destination, MigrationSecurity? security, bool insecureNetwork, TimeSpan connectPatience, TimeSpan patience)
+    /// <param name="cancelled">Ends whatever is waited for, also in what was connected.</param>
+    internal PeerConnector(EndPoint destination, MigrationSecurity? security, bool insecureNetwork, TimeSpan connectPatience, TimeSpan patience, CancellationToken cancelled)
     {
+        _cancelled = cancelled;
         _connectPatience = connectPatience;
         _patience = patience;
         _destination = destination;
@@ -36,23 +39,40 @@ internal sealed class PeerConnector
     /// <returns>The connection.</returns>
     /// <exception cref="SocketException">Nobody answers there.</exception>
     /// <exception cref="ProtocolException">The destination is beyond loopback and there is no TLS, or TLS failed.</exception>
+    /// <exception cref="TimeoutException">It did not answer in time.</exception>
     internal PeerConnection Connect(List<PeerConnection> connections)
     {
         PeerConnection connection = _found is null ? ConnectFirst() : ConnectTo(_found);
         connections.Add(connection);
+
+        // The peer can still be told why.
+        _ = _cancelled.Register(connection.StopReceiving);
         if (_security is not null)
         {
-            connection.Deadline = _patience;
-            connection.SecureAsSource(_security, HostName());
-            connection.Patience = _patience;
+            Secure(connection, _security);
         }
 
         return connection;
     }
 
+    private void Secure(PeerConnection connection, MigrationSecurity security)
+    {
+        connection.Deadline = _patience;
+        try
+        {
+            connection.SecureAsSource(security, HostName());
+        }
+        catch (SocketException failure) when (failure.SocketErrorCode is SocketError.TimedOut or SocketError.WouldBlock)
+        {
+            throw PeerConnection.Late("its part of the TLS handshake", _patience);
+        }
+
+        connection.Patience = _patience;
+    }
+
     private PeerConnection ConnectFirst()
     {
-        SocketException? failure = null;
+        Exception? failure = null;
         foreach (IPEndPoint candidate in Resolve())
         {
             try
@@ -61,7 +81,7 @@ internal sealed class PeerConnector
                 _found = candidate;
                 return connection;
             }
-            catch (SocketException e)
+            catch (Exception e) when (e is SocketException or TimeoutException)
             {
                 failure = e;
             }
@@ -78,7 +98,7 @@ internal sealed class PeerConnector
             return MayConnect(address.Address) ? [address] : throw Refused(address);
         }
 
-        IPAddress[] found = Dns.GetHostAddresses(host.Host);
+        IPAddress[] found = Dns.GetHostAddressesAsync(host.Host, _cancelled).WaitAsync(_cancelled).GetAwaiter().GetResult();
         IPAddress[] allowed = Array.FindAll(found, MayConnect);
         return allowed.Length > 0 || found.Length == 0 ? allowed.Select(address => new IPEndPoint(address, host.Port)) : throw Refused(host);
     }
@@ -93,14 +113,15 @@ internal sealed class PeerConnector
         var connection = new PeerConnection(new Socket(destination.AddressFamily, SocketType.Stream, ProtocolType.Tcp)) { Patience = _patience };
         try
         {
-            using var deadline = new CancellationTokenSource(_connectPatience);
+            using var deadline = CancellationTokenSource.CreateLinkedTokenSource(_cancelled);
+            deadline.CancelAfter(_connectPatience);
             connection.Socket.ConnectAsync(destination, deadline.Token).AsTask().GetAwaiter().GetResult();
             return connection;
         }
-        catch (OperationCanceledException)
+        catch (OperationCanceledException) when (!_cancelled.IsCancellationRequested)
         {
             connection.Dispose();
-            throw new SocketException((int)SocketError.TimedOut);
+            throw PeerConnection.Late("a connection", _connectPatience);
         }
         catch
         {

@@ -55,7 +55,7 @@ internal sealed class PreCopy(IMigratingGuest guest, OutgoingConnections session
     /// <summary>The destination has placed a round.</summary>
     internal void AwaitRoundDone()
     {
-        byte[] done = session.Control.Receive(MessageType.RoundDone, sizeof(uint));
+        byte[] done = session.Control.ReceiveAnswer(MessageType.RoundDone, sizeof(uint));
         if (done.Length != sizeof(uint) || BinaryPrimitives.ReadUInt32LittleEndian(done) != Generation)
         {
             throw new ProtocolException($"The destination has done another round than {Generation}.");

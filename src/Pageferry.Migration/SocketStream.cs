@@ -5,6 +5,7 @@ namespace Pageferry.Migration;
 /// <summary>A connection's socket, with deadlines: what is sent and received on it directly, and what TLS runs over.</summary>
 internal sealed class SocketStream(Socket socket) : Stream
 {
+    private TimeSpan _patience;
     private long _deadline;
 
     /// <inheritdoc/>
@@ -29,8 +30,10 @@ internal sealed class SocketStream(Socket socket) : Stream
     /// <summary>How long one receive or send may wait from now on; zero for as long as it takes. Ends a deadline.</summary>
     internal TimeSpan Patience
     {
+        get => _patience;
         set
         {
+            _patience = value;
             _deadline = 0;
             socket.ReceiveTimeout = (int)value.TotalMilliseconds;
             socket.SendTimeout = (int)value.TotalMilliseconds;

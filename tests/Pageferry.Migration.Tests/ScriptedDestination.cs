@@ -21,7 +21,8 @@ internal sealed class ScriptedDestination : IDisposable
     internal IReadOnlyList<PeerConnection> Background => _connections!.Background;
 
     /// <summary>Lets a source in, up to the answer to its layout.</summary>
-    internal void Accept()
+    /// <param name="isArmed">Whether to give it.</param>
+    internal void Accept(bool isArmed = true)
     {
         _connections = _listener.AcceptControl();
         _connections.AcceptRest(s_patience);
@@ -31,7 +32,10 @@ internal sealed class ScriptedDestination : IDisposable
         }
 
         _ = Control.Receive(MessageType.Layout, MigrationLayout.MostBytes);
-        Control.Send(MessageType.Armed, []);
+        if (isArmed)
+        {
+            Control.Send(MessageType.Armed, []);
+        }
     }
 
     /// <summary>Takes the guest over from a source that sends no memory before it.</summary>
