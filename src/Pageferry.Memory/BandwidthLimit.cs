@@ -2,7 +2,7 @@ using System.Diagnostics;
 
 namespace Pageferry.Memory;
 
-/// <summary>Holds who sends or fetches pages to a rate, all together: who has done so waits until that is paid for.</summary>
+/// <summary>Holds who sends or fetches pages to a rate, all together: who does so waits until what went before is paid for.</summary>
 /// <param name="bytesPerSecond">The rate; 0 for none.</param>
 public sealed class BandwidthLimit(long bytesPerSecond)
 {
@@ -12,9 +12,10 @@ public sealed class BandwidthLimit(long bytesPerSecond)
     private readonly Lock _lock = new();
     private long _paidUntil;
 
-    /// <summary>Takes account of bytes that were sent or fetched, and waits for its turn.</summary>
-    /// <param name="bytes">How many.</param>
-    public void Pay(long bytes)
+    /// <summary>Waits until what was sent or fetched before is paid for, and takes account of more.</summary>
+    /// <param name="bytes">How many bytes are sent or fetched now.</param>
+    /// <param name="ended">Ends the waiting when it completes: nobody waits for a link that is lost. Null for nothing that does.</param>
+    public void Pay(long bytes, Task? ended = null)
     {
         if (bytesPerSecond == 0)
         {
@@ -25,14 +26,23 @@ public sealed class BandwidthLimit(long bytesPerSecond)
         lock (_lock)
         {
             long now = Stopwatch.GetTimestamp();
-            long earliest = now - (long)(s_burst.TotalSeconds * Stopwatch.Frequency);
-            _paidUntil = Math.Max(_paidUntil, earliest) + (long)((double)bytes / bytesPerSecond * Stopwatch.Frequency);
-            wait = Stopwatch.GetElapsedTime(now, _paidUntil);
+            long turn = Math.Max(_paidUntil, now - (long)(s_burst.TotalSeconds * Stopwatch.Frequency));
+            _paidUntil = turn + (long)((double)bytes / bytesPerSecond * Stopwatch.Frequency);
+            wait = Stopwatch.GetElapsedTime(now, turn);
         }
 
-        if (wait > TimeSpan.FromMilliseconds(1))
+        if (wait <= TimeSpan.FromMilliseconds(1))
+        {
+            return;
+        }
+
+        if (ended is null)
         {
             Thread.Sleep(wait);
+        }
+        else
+        {
+            _ = ended.Wait(wait);
         }
     }
 }

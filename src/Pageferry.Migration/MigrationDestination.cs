@@ -120,8 +120,14 @@ public sealed class MigrationDestination : IDisposable
     /// <summary>How long a link that was lost after switchover is waited for; <see cref="Timeout.InfiniteTimeSpan"/> for as long as it takes.</summary>
     public TimeSpan ReconnectFor { get; init; } = Timeout.InfiniteTimeSpan;
 
-    /// <summary>How long a connection may be silent after switchover until its link counts as lost; more than zero.</summary>
-    public TimeSpan LinkTimeout { get; init; } = MigrationOptions.DefaultLinkTimeout;
+    /// <summary>How long a connection may be silent after switchover until its link counts as lost: <see cref="MigrationOptions.LeastLinkTimeout"/> to <see cref="MigrationOptions.MostLinkTimeout"/>.</summary>
+    /// <exception cref="ArgumentException">It is out of its range.</exception>
+    public TimeSpan LinkTimeout
+    {
+        get;
+        init => field = MigrationOptions.CheckedLinkTimeout(value);
+    }
+    = MigrationOptions.DefaultLinkTimeout;
 
     /// <summary>How long a source may say nothing, on any connection, before the guest could run here.</summary>
     internal TimeSpan LongestSilence { get; init; } = TimeSpan.FromSeconds(60);

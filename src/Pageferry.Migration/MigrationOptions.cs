@@ -9,6 +9,15 @@ public sealed record MigrationOptions
     /// <summary>The default of <see cref="LinkTimeout"/>: 5 s.</summary>
     public static readonly TimeSpan DefaultLinkTimeout = TimeSpan.FromSeconds(5);
 
+    /// <summary>The least of <see cref="LinkTimeout"/>: 100 ms.</summary>
+    public static readonly TimeSpan LeastLinkTimeout = TimeSpan.FromMilliseconds(100);
+
+    /// <summary>The most of <see cref="LinkTimeout"/>: 1 h.</summary>
+    public static readonly TimeSpan MostLinkTimeout = TimeSpan.FromHours(1);
+
+    /// <summary>The least bandwidth: 64 KiB per second. With less, a batch would take so long that the peer hears nothing for too long.</summary>
+    public const long LeastBandwidth = 64 << 10;
+
     /// <summary>When memory goes: before the guest, after it, or what is measured to be right.</summary>
     public MigrationMode Mode { get; init; } = MigrationMode.Auto;
 
@@ -21,10 +30,10 @@ public sealed record MigrationOptions
     /// <summary>How background pages are compressed.</summary>
     public MigrationCompression Compression { get; init; }
 
-    /// <summary>Most bytes per second before the switchover, over all connections; 0 for as many as go.</summary>
+    /// <summary>Most bytes per second before the switchover, over all connections: <see cref="LeastBandwidth"/> or more; 0 for as many as go.</summary>
     public long MaxBandwidth { get; init; }
 
-    /// <summary>Most bytes per second after the switchover, of pages that the guest doesn't wait for; 0 for as many as go.</summary>
+    /// <summary>Most bytes per second after the switchover, of pages that the guest doesn't wait for: <see cref="LeastBandwidth"/> or more; 0 for as many as go.</summary>
     public long MaxPostcopyBandwidth { get; init; }
 
     /// <summary>How long pre-copy may take; zero for as long as it takes.</summary>
@@ -42,7 +51,7 @@ public sealed record MigrationOptions
     /// <summary>How long a link that was lost after switchover is looked for; <see cref="System.Threading.Timeout.InfiniteTimeSpan"/> for as long as it takes.</summary>
     public TimeSpan ReconnectFor { get; init; } = System.Threading.Timeout.InfiniteTimeSpan;
 
-    /// <summary>How long a connection may be silent after switchover until its link counts as lost; more than zero.</summary>
+    /// <summary>How long a connection may be silent after switchover until its link counts as lost: <see cref="LeastLinkTimeout"/> to <see cref="MostLinkTimeout"/>.</summary>
     public TimeSpan LinkTimeout { get; init; } = DefaultLinkTimeout;
 
     /// <summary>Who this side is and whom it trusts: every connection is then under TLS. Null for connections without TLS, to loopback only.</summary>
@@ -67,14 +76,25 @@ public sealed record MigrationOptions
             throw new ArgumentException($"A migration has 1 to {MostConnections} background connections, not {Connections}.");
         }
 
-        if (LinkTimeout <= TimeSpan.Zero || (ReconnectFor < TimeSpan.Zero && ReconnectFor != System.Threading.Timeout.InfiniteTimeSpan))
+        _ = CheckedLinkTimeout(LinkTimeout);
+        if (ReconnectFor < TimeSpan.Zero && ReconnectFor != System.Threading.Timeout.InfiniteTimeSpan)
         {
-            throw new ArgumentException("A link timeout is more than zero, a time to reconnect zero, for not at all, or more.");
+            throw new ArgumentException("A time to reconnect is zero, for not at all, or more.");
         }
 
-        if (DowntimeLimit <= TimeSpan.Zero || Timeout < TimeSpan.Zero || MaxBandwidth < 0 || MaxPostcopyBandwidth < 0)
+        if (DowntimeLimit <= TimeSpan.Zero || Timeout < TimeSpan.Zero)
         {
-            throw new ArgumentException("A downtime limit is more than zero; a timeout and a bandwidth are zero, for none, or more.");
+            throw new ArgumentException("A downtime limit is more than zero; a timeout is zero, for none, or more.");
+        }
+
+        if (MaxBandwidth is < 0 or (> 0 and < LeastBandwidth) || MaxPostcopyBandwidth is < 0 or (> 0 and < LeastBandwidth))
+        {
+            throw new ArgumentException($"A bandwidth is zero, for as much as goes, or at least {LeastBandwidth} bytes per second.");
         }
     }
+
+    /// <exception cref="ArgumentException">It is out of its range.</exception>
+    internal static TimeSpan CheckedLinkTimeout(TimeSpan linkTimeout) => linkTimeout >= LeastLinkTimeout && linkTimeout <= MostLinkTimeout
+        ? linkTimeout
+        : throw new ArgumentException($"A link timeout is {LeastLinkTimeout.TotalMilliseconds:0} ms to {MostLinkTimeout.TotalHours:0} h, not {linkTimeout}.");
 }
