@@ -8,17 +8,17 @@ internal sealed class Heartbeat : IDisposable
 {
     private const int BeatsPerSilence = 4;
 
+    /// <summary>Of the shortest silence that a peer may take for a lost link: how long it waits is not told.</summary>
+    private static readonly TimeSpan s_interval = MigrationOptions.LeastLinkTimeout / BeatsPerSilence;
+
     private readonly IReadOnlyList<PeerConnection> _link;
-    private readonly TimeSpan _interval;
     private readonly ManualResetEventSlim _end = new();
     private readonly Thread _thread;
 
     /// <param name="link">The connections.</param>
-    /// <param name="longestSilence">How long the peer waits for a sign of life.</param>
-    internal Heartbeat(IReadOnlyList<PeerConnection> link, TimeSpan longestSilence)
+    internal Heartbeat(IReadOnlyList<PeerConnection> link)
     {
         _link = link;
-        _interval = longestSilence / BeatsPerSilence;
         _thread = new Thread(Beat) { IsBackground = true, Name = "heartbeat" };
         _thread.Start();
     }
@@ -32,11 +32,22 @@ internal sealed class Heartbeat : IDisposable
 
     private void Beat()
     {
-        while (!_end.Wait(_interval))
+        try
         {
+            while (!_end.Wait(s_interval))
+            {
+                foreach (PeerConnection connection in _link)
+                {
+                    connection.KeepAlive();
+                }
+            }
+        }
+        catch (Exception)
+        {
+            // Whatever it is, the guest is not to die of it: the link is lost, and is made again.
             foreach (PeerConnection connection in _link)
             {
-                connection.KeepAlive();
+                connection.Shutdown();
             }
         }
     }

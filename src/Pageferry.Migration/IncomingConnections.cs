@@ -103,7 +103,7 @@ internal sealed class IncomingConnections : IDisposable
             connection.Patience = longest;
         }
 
-        _heartbeat = new Heartbeat(All, longest);
+        _heartbeat = new Heartbeat(All);
     }
 
     /// <summary>Ends the connections, so that who waits in one notices; they are still to be disposed.</summary>

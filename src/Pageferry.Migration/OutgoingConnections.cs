@@ -121,7 +121,7 @@ internal sealed class OutgoingConnections(MigrationOptions options, MigrationCou
     internal void ExpectLife()
     {
         _all.ForEach(connection => connection.Patience = options.LinkTimeout);
-        _heartbeat = new Heartbeat(_all, options.LinkTimeout);
+        _heartbeat = new Heartbeat(_all);
     }
 
     /// <summary>Tells the destination why this side parts, as far as it still listens.</summary>

@@ -131,6 +131,19 @@ public sealed class RecoveryTests : IDisposable
         Assert.Equal(0, source.Progress.Reconnects);
     }
 
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void How_long_each_side_waits_for_the_other_is_its_own_affair(bool isSourceTheShorter)
+    {
+        TimeSpan shorter = TimeSpan.FromMilliseconds(250);
+        Begin(linkTimeout: isSourceTheShorter ? MigrationOptions.MostLinkTimeout : shorter, hesitation: TimeSpan.FromSeconds(2));
+        _linkTimeout = isSourceTheShorter ? shorter : MigrationOptions.MostLinkTimeout;
+        MigrationSource source = Source();
+        AssertWhole(Task.Run(() => source.Run(_relay!.EndPoint)), "idle");
+        Assert.Equal(0, source.Progress.Reconnects);
+    }
+
     [Fact]
     public void Who_gave_up_can_be_told_to_go_on()
     {
