@@ -10,7 +10,7 @@ namespace Pageferry.Migration;
 /// </summary>
 internal sealed class ConnectionListener : IDisposable
 {
-    /// <summary>How many connections may be in their handshake; the next one is closed at once.</summary>
+    /// <summary>How many connections may be in their handshake; the next one takes the place of another.</summary>
     internal const int MostHandshakes = 32;
 
     /// <summary>How long a control connection waits for a session that may be ending, as after a failure that its source has seen already.</summary>
@@ -27,7 +27,9 @@ internal sealed class ConnectionListener : IDisposable
     private readonly ILogger? _logger;
     private readonly TimeSpan _patience;
     private readonly object _gate = new();
-    private readonly HashSet<PeerConnection> _handshakes = [];
+
+    /// <summary>The oldest first.</summary>
+    private readonly List<Newcomer> _handshakes = [];
     private (PeerConnection Connection, Hello Hello, ushort Version)? _offered;
     private IncomingConnections? _session;
     private SessionId _held;
@@ -155,7 +157,7 @@ internal sealed class ConnectionListener : IDisposable
     /// <summary>Stops listening, and closes every connection that is not a session's.</summary>
     public void Dispose()
     {
-        PeerConnection[] strangers;
+        Newcomer[] strangers;
         PeerConnection? offered;
         lock (_gate)
         {
@@ -167,9 +169,9 @@ internal sealed class ConnectionListener : IDisposable
         }
 
         _socket.Dispose();
-        foreach (PeerConnection stranger in strangers)
+        foreach (Newcomer stranger in strangers)
         {
-            stranger.Shutdown();
+            stranger.Connection.Shutdown();
         }
 
         offered?.TryPart("This destination stopped listening.");
@@ -207,7 +209,7 @@ internal sealed class ConnectionListener : IDisposable
         {
             try
             {
-                Begin(new PeerConnection(_socket.Accept()));
+                Begin(new Newcomer(new PeerConnection(_socket.Accept())));
             }
             catch (Exception failure) when (failure is SocketException or ObjectDisposedException or OutOfMemoryException)
             {
@@ -220,57 +222,75 @@ internal sealed class ConnectionListener : IDisposable
         }
     }
 
-    private void Begin(PeerConnection connection)
+    private void Begin(Newcomer newcomer)
     {
         lock (_gate)
         {
-            if (_isDisposed || _handshakes.Count >= MostHandshakes)
+            if (_isDisposed)
             {
-                connection.Dispose();
+                newcomer.Connection.Dispose();
                 return;
             }
 
-            _ = _handshakes.Add(connection);
+            if (_handshakes.Count == MostHandshakes)
+            {
+                MakeRoom();
+            }
+
+            _handshakes.Add(newcomer);
         }
 
         try
         {
-            new Thread(() => Handshake(connection)) { IsBackground = true, Name = "handshake" }.Start();
+            new Thread(() => Handshake(newcomer)) { IsBackground = true, Name = "handshake" }.Start();
         }
         catch
         {
-            Forget(connection);
-            connection.Dispose();
+            Forget(newcomer);
+            newcomer.Connection.Dispose();
             throw;
         }
     }
 
-    private void Handshake(PeerConnection connection)
+    /// <summary>
+    /// Has one go, so that nobody can keep all others out: of those that have sent nothing, if there are any, the oldest from the network that most of them come from.
+    /// </summary>
+    private void MakeRoom()
     {
+        List<Newcomer> silent = _handshakes.FindAll(newcomer => newcomer.IsSilent);
+        Newcomer leaving = (silent.Count > 0 ? silent : _handshakes).GroupBy(newcomer => newcomer.Network).MaxBy(network => network.Count())!.First();
+        _ = _handshakes.Remove(leaving);
+        leaving.Displace();
+        Monitor.PulseAll(_gate);
+    }
+
+    private void Handshake(Newcomer newcomer)
+    {
+        PeerConnection connection = newcomer.Connection;
         bool isTaken = false;
         try
         {
             connection.Deadline = _patience;
-            Secure(connection);
+            Secure(newcomer);
             Hello hello = connection.ReceiveHello(_versions, out ushort version);
             if (hello.Role == ConnectionRole.Control)
             {
-                Offer(connection, hello, version);
+                Offer(newcomer, hello, version);
             }
             else
             {
-                Join(connection, hello);
+                Join(newcomer, hello);
             }
 
             isTaken = true;
         }
         catch (Exception failure)
         {
-            Refuse(connection, MigrationSource.Describe(failure));
+            Refuse(connection, newcomer.IsDisplaced ? Displaced().Message : MigrationSource.Describe(failure));
         }
         finally
         {
-            Forget(connection);
+            Forget(newcomer);
             if (!isTaken)
             {
                 connection.Dispose();
@@ -278,9 +298,11 @@ internal sealed class ConnectionListener : IDisposable
         }
     }
 
-    private void Secure(PeerConnection connection)
+    private void Secure(Newcomer newcomer)
     {
+        PeerConnection connection = newcomer.Connection;
         bool isTls = connection.Peek() == TlsChannel.HandshakeRecord;
+        newcomer.HasSpoken = true;
         if (_security is null)
         {
             if (isTls)
@@ -298,7 +320,7 @@ internal sealed class ConnectionListener : IDisposable
         }
     }
 
-    private void Offer(PeerConnection connection, Hello hello, ushort version)
+    private void Offer(Newcomer newcomer, Hello hello, ushort version)
     {
         long until = Environment.TickCount64 + (long)s_grace.TotalMilliseconds;
         lock (_gate)
@@ -308,7 +330,7 @@ internal sealed class ConnectionListener : IDisposable
                 EndLinkOf(hello.Session);
             }
 
-            while ((_session is not null || _offered is not null) && !_isDisposed)
+            while ((_session is not null || _offered is not null) && !_isDisposed && !newcomer.IsDisplaced)
             {
                 long left = until - Environment.TickCount64;
                 if (left <= 0)
@@ -329,7 +351,8 @@ internal sealed class ConnectionListener : IDisposable
                 throw new ProtocolException("This destination holds a guest whose source may come back.");
             }
 
-            _offered = (connection, hello, version);
+            Leave(newcomer);
+            _offered = (newcomer.Connection, hello, version);
             Monitor.PulseAll(_gate);
         }
     }
@@ -349,7 +372,7 @@ internal sealed class ConnectionListener : IDisposable
         }
     }
 
-    private void Join(PeerConnection connection, Hello hello)
+    private void Join(Newcomer newcomer, Hello hello)
     {
         IncomingConnections? session;
         lock (_gate)
@@ -362,7 +385,12 @@ internal sealed class ConnectionListener : IDisposable
             throw new ProtocolException($"A {hello.Role} connection came that names no session of this destination.");
         }
 
-        session.Join(connection, hello, WelcomeTo(session));
+        lock (_gate)
+        {
+            Leave(newcomer);
+        }
+
+        session.Join(newcomer.Connection, hello, WelcomeTo(session));
         lock (_gate)
         {
             Monitor.PulseAll(_gate);
@@ -403,11 +431,22 @@ internal sealed class ConnectionListener : IDisposable
         MigrationLog.Refused(_logger, connection.PeerName, reason, others > 0 ? $" {others} others were refused since the last such line." : string.Empty);
     }
 
-    private void Forget(PeerConnection connection)
+    private void Forget(Newcomer newcomer)
     {
         lock (_gate)
         {
-            _ = _handshakes.Remove(connection);
+            _ = _handshakes.Remove(newcomer);
         }
     }
+
+    /// <summary>It has shown who it is, and makes room for nobody any more.</summary>
+    private void Leave(Newcomer newcomer)
+    {
+        if (!_handshakes.Remove(newcomer))
+        {
+            throw Displaced();
+        }
+    }
+
+    private static ProtocolException Displaced() => new("Too many connections are in their handshake here, and this one made room for another.");
 }

@@ -270,7 +270,7 @@ public sealed class ListenerTests : IDisposable
     }
 
     [Fact]
-    public void No_more_than_32_are_in_their_handshake_and_the_next_is_closed_at_once()
+    public void No_more_than_32_are_in_their_handshake_and_the_next_takes_the_place_of_the_oldest()
     {
         using ConnectionListener listener = Listen(TimeSpan.FromSeconds(30));
         var strangers = new List<Socket>();
@@ -280,17 +280,56 @@ public sealed class ListenerTests : IDisposable
         }
 
         Assert.True(SpinWait.SpinUntil(() => listener.Handshakes == ConnectionListener.MostHandshakes, s_patience));
-        using Socket next = ConnectRaw(listener);
-        Assert.Equal(string.Empty, ReadAll(next));
-        Assert.Equal(ConnectionListener.MostHandshakes, listener.Handshakes);
+        strangers[0].Send(HelloFrame(ConnectionRole.Control, 1, SessionId.None).AsSpan(0, 20));
+        strangers.Add(ConnectRaw(listener));
 
-        // One that goes makes room.
-        strangers[7].Dispose();
-        Assert.True(SpinWait.SpinUntil(() => listener.Handshakes < ConnectionListener.MostHandshakes, s_patience));
-        using Socket welcome = ConnectRaw(listener);
-        welcome.Send(HelloFrame(ConnectionRole.Control, 1, SessionId.None));
+        // Of those that have said nothing.
+        Assert.Contains("made room for another", ReadAll(strangers[1]), StringComparison.Ordinal);
+        Assert.Equal(ConnectionListener.MostHandshakes, listener.Handshakes);
+        strangers[0].Send(HelloFrame(ConnectionRole.Control, 1, SessionId.None).AsSpan(20));
         using IncomingConnections session = listener.AcceptControl();
         Assert.NotNull(session.Control);
+        strangers.ForEach(stranger => stranger.Dispose());
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Strangers_that_take_every_place_do_not_keep_a_source_out(bool speak)
+    {
+        using ConnectionListener listener = Listen(TimeSpan.FromSeconds(30));
+
+        // Half of its hello is here when they come, from another address.
+        using Socket slow = ConnectRaw(listener);
+        byte[] hello = HelloFrame(ConnectionRole.Control, 1, SessionId.None);
+        slow.Send(hello.AsSpan(0, 20));
+        var strangers = new List<Socket>();
+        for (int i = 0; i < 3 * ConnectionListener.MostHandshakes; i++)
+        {
+            var stranger = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+            stranger.Bind(new IPEndPoint(IPAddress.Parse("127.0.0.2"), 0));
+            stranger.Connect(listener.EndPoint);
+            strangers.Add(stranger);
+            if (speak)
+            {
+                _ = stranger.Send([1]);
+            }
+        }
+
+        Assert.True(SpinWait.SpinUntil(() => listener.Handshakes == ConnectionListener.MostHandshakes, s_patience));
+        slow.Send(hello.AsSpan(20));
+        using (IncomingConnections session = listener.AcceptControl())
+        {
+            Assert.Equal(IPAddress.Loopback, ((IPEndPoint)session.Control.Socket.RemoteEndPoint!).Address);
+        }
+
+        // And one that comes when all places are taken.
+        var source = new PeerConnection(ConnectRaw(listener)) { Patience = s_patience };
+        _sources.Add(source);
+        Task<Welcome> welcome = Task.Run(() => source.Introduce(new Hello(VersionRange.Current, ConnectionRole.Control, 1, SessionId.None)));
+        using IncomingConnections next = listener.AcceptControl();
+        Assert.True(welcome.Result.Session.Matches(next.Id));
+        Assert.InRange(listener.Handshakes, 1, ConnectionListener.MostHandshakes);
         strangers.ForEach(stranger => stranger.Dispose());
     }
 
