@@ -10,7 +10,7 @@ internal sealed class BackgroundSender : IDisposable
     private const int PagesPerBatch = 32;
 
     /// <summary>Neighbouring pages that one connection sends all versions of, so that none overtakes another.</summary>
-    private const ulong PagesPerStripe = 512;
+    internal const ulong PagesPerStripe = 512;
 
     /// <summary>What the senders together remember of what they sent: 64 MiB, QEMU's xbzrle-cache-size.</summary>
     private const int RememberedBytes = 64 << 20;
@@ -110,7 +110,7 @@ internal sealed class BackgroundSender : IDisposable
         // Most pages are sent once: what they were sent with is of use from the second round on.
         if (generation > 1)
         {
-            _sent ??= new SentContent(RememberedBytes / _count / Page.Size * Page.Size);
+            _sent ??= new SentContent(RememberedBytes / _count / Page.Size * Page.Size, _count);
         }
 
         while ((page = _pages.Pending.Next(page, end)) < end && Stopwatch.GetTimestamp() < until)

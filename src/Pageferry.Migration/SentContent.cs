@@ -7,12 +7,15 @@ namespace Pageferry.Migration;
 internal sealed class SentContent : IDisposable
 {
     private readonly NativeBuffer _content;
+    private readonly ulong _senders;
     private readonly ulong[] _pages;
     private readonly uint[] _sentIn;
 
     /// <param name="bytes">How much content to hold: a multiple of the page size.</param>
-    internal SentContent(int bytes)
+    /// <param name="senders">How many senders there are: each has every so many-th stripe of pages.</param>
+    internal SentContent(int bytes, int senders)
     {
+        _senders = (ulong)senders;
         _content = new NativeBuffer(bytes);
         _pages = new ulong[bytes / Page.Size];
         _sentIn = new uint[bytes / Page.Size];
@@ -22,7 +25,7 @@ internal sealed class SentContent : IDisposable
     /// <returns>The page's content, to be changed when it is sent again; empty if it isn't held.</returns>
     internal Span<byte> Find(ulong page)
     {
-        ulong slot = page % (ulong)_pages.Length;
+        ulong slot = SlotOf(page);
         return _sentIn[slot] != 0 && _pages[slot] == page ? Content(slot) : [];
     }
 
@@ -32,7 +35,7 @@ internal sealed class SentContent : IDisposable
     /// <param name="content">The content.</param>
     internal void Keep(ulong page, uint generation, ReadOnlySpan<byte> content)
     {
-        ulong slot = page % (ulong)_pages.Length;
+        ulong slot = SlotOf(page);
         if (_pages[slot] == page || _sentIn[slot] + 1 < generation)
         {
             _pages[slot] = page;
@@ -44,11 +47,15 @@ internal sealed class SentContent : IDisposable
     /// <summary>A page was sent as zero, or otherwise not kept.</summary>
     internal void Forget(ulong page)
     {
-        ulong slot = page % (ulong)_pages.Length;
+        ulong slot = SlotOf(page);
         _sentIn[slot] = _pages[slot] == page ? 0 : _sentIn[slot];
     }
 
     public void Dispose() => _content.Dispose();
+
+    /// <summary>Counts the sender's own pages alone: those of others would leave most places empty.</summary>
+    private ulong SlotOf(ulong page) =>
+        ((page / BackgroundSender.PagesPerStripe / _senders * BackgroundSender.PagesPerStripe) + (page % BackgroundSender.PagesPerStripe)) % (ulong)_pages.Length;
 
     private Span<byte> Content(ulong slot) => _content.Span((int)slot * Page.Size, Page.Size);
 }

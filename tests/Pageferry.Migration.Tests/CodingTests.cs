@@ -19,6 +19,24 @@ public class CodingTests
             return (before, now);
         });
 
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    [InlineData(8)]
+    [InlineData(16)]
+    public void What_a_sender_remembers_fills_all_its_places(int senders)
+    {
+        // As many stripes of its own as there are places for.
+        const int Stripes = 4;
+        const ulong PagesPerStripe = BackgroundSender.PagesPerStripe;
+        using var sent = new SentContent(Stripes * (int)PagesPerStripe * Page.Size, senders);
+        var content = new byte[Page.Size];
+        ulong[] own = [.. Enumerable.Range(0, Stripes).SelectMany(stripe => Enumerable.Range(0, (int)PagesPerStripe).Select(page => (((ulong)stripe * (ulong)senders) + 1) * PagesPerStripe + (ulong)page))];
+        Array.ForEach(own, page => sent.Keep(page, 2, content));
+        Assert.All(own, page => Assert.False(sent.Find(page).IsEmpty));
+    }
+
     [Fact]
     public void A_delta_makes_the_page_of_the_page_before() => s_pages.Sample((before, now) =>
     {

@@ -35,7 +35,7 @@ public sealed class DeltaBaseTests : IDisposable
     {
         var choice = new CompressionChoice(MigrationCompression.None);
         using var writer = new BatchWriter(_here, choice, new MigrationCounters());
-        using var sent = new SentContent((int)Pages * Page.Size);
+        using var sent = new SentContent((int)Pages * Page.Size, senders: 1);
         choice.Learn(PageEncoding.None, 1000, 1000, 0, 1e9);
         Assert.False(IsDelta(1));
         Assert.True(IsDelta(2));
