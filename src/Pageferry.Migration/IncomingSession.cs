@@ -170,7 +170,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         link.ExpectLife(LinkTimeout);
         TellMissing();
         Counters.Phase = Stage == DestinationStage.Loaded ? MigrationPhase.SwitchingOver : MigrationPhase.PostCopy;
-        Counters.WaitFor(null);
+        Counters.AddReconnect();
         ReceiveBackground();
         _requester!.Attach(link.Demand, _threads.Fail);
         RunLink(() =>

@@ -89,6 +89,7 @@ public sealed class RecoveryTests : IDisposable
         _relay!.CutAfter(toDestination: RequestBytes + StartBytes + 200_000, againAfter: 200_000);
         AssertWhole(Move(), "many cuts");
         Assert.True(_relay.Cuts > 3, $"Only {_relay.Cuts} cuts.");
+        Assert.InRange(_destination!.Progress.Reconnects, 1, _relay.Cuts);
     }
 
     [Fact]
@@ -129,6 +130,7 @@ public sealed class RecoveryTests : IDisposable
         Task moving = Task.Run(() => source.Run(_relay!.EndPoint));
         AssertWhole(moving, "idle");
         Assert.Equal(0, source.Progress.Reconnects);
+        Assert.Equal(0, _destination!.Progress.Reconnects);
     }
 
     [Theory]
