@@ -11,6 +11,9 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     /// <summary>How long a guest whose memory is whole may take to be known to have executed.</summary>
     private static readonly TimeSpan s_firstInstruction = TimeSpan.FromSeconds(1);
 
+    /// <summary>How long a source that has ended a connection before the switchover is listened to.</summary>
+    private static readonly TimeSpan s_lastWord = TimeSpan.FromSeconds(1);
+
     private readonly Lock _stepping = new();
     private readonly Lock _controlSends = new();
     private readonly TaskCompletionSource _running = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -26,6 +29,9 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
 
     /// <summary>Whether the source expects to hear that the guest has executed; on a new link only behind what is found there.</summary>
     private bool _tellsRunning = true;
+
+    /// <summary>What the source said where it was to forget a guest that is whole here; null if it did not.</summary>
+    private ProtocolException? _parting;
 
     /// <summary>Whether the source said on the control connection that it parts, instead of letting the guest go.</summary>
     private bool _hasSourceParted;
@@ -272,13 +278,15 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
 
     private void TellGone()
     {
-        bool isFenced = Stage == DestinationStage.Fenced;
-        SendControl(MessageType.Found, [(byte)(isFenced ? FoundGuest.Fenced : FoundGuest.Exported)]);
+        SendControl(MessageType.Found, [(byte)(Stage == DestinationStage.Fenced ? FoundGuest.Fenced : FoundGuest.Exported)]);
 
         // The source closes the link when it has heard that: closed from here, what was said last may be lost with it.
         _ = Control.ReceiveHeader();
-        throw new ProtocolException(isFenced ? "The guest was dropped here: its source went back to the switchover." : "The guest was taken out of this destination as a file.");
+        throw Gone();
     }
+
+    private ProtocolException Gone() => new(
+        Stage == DestinationStage.Fenced ? "The guest was dropped here: its source went back to the switchover." : "The guest was taken out of this destination as a file.");
 
     /// <summary>Waits for the source's word; it may as well be that the guest is to be dropped.</summary>
     private void ReceiveUnlessFenced(MessageType due)
@@ -317,7 +325,12 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         _threads!.Run(work);
         if (Stage == DestinationStage.Whole)
         {
-            throw new EndOfStreamException("The source closed the connection before it said that it has forgotten the guest.");
+            throw (Exception?)_parting ?? new EndOfStreamException("The source closed the connection before it said that it has forgotten the guest.");
+        }
+
+        if (Stage == DestinationStage.Fenced)
+        {
+            throw Gone();
         }
 
         Counters.Phase = MigrationPhase.Completed;
@@ -341,6 +354,12 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
                 try
                 {
                     receiver.ReceiveAll();
+                }
+                catch (Exception failure) when (Stage == DestinationStage.Empty && failure is (EndOfStreamException or SocketException))
+                {
+                    // A source that ends its connections says why on the control connection, which may be heard a moment later.
+                    _ = _threads!.Failed.Wait(s_lastWord);
+                    throw;
                 }
                 finally
                 {
@@ -452,7 +471,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     {
         _threads!.Start("control", () =>
         {
-            ReceiveUnlessFenced(MessageType.Released);
+            AwaitReleased();
             _ = Step(DestinationEvent.Released);
         });
         if (Stage != DestinationStage.Whole && !AwaitPages())
@@ -472,6 +491,20 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         {
             // It had huge pages there, and took as much memory as it can take here. Not earlier: no page that is waited for is to wait for that.
             _engine.Memory.BeginCollapse();
+        }
+    }
+
+    private void AwaitReleased()
+    {
+        _parting = null;
+        try
+        {
+            ReceiveUnlessFenced(MessageType.Released);
+        }
+        catch (ProtocolException failure) when (failure.IsParting)
+        {
+            _parting = failure;
+            throw;
         }
     }
 

@@ -52,7 +52,7 @@ internal sealed class MigrationCounters
             }
 
             bool isNew = Interlocked.Exchange(ref _phase, (int)value) != (int)value;
-            if (value is MigrationPhase.Completed or MigrationPhase.Failed or MigrationPhase.Cancelled or MigrationPhase.Stalled)
+            if (value is MigrationPhase.Completed or MigrationPhase.Failed or MigrationPhase.Cancelled or MigrationPhase.Stalled or MigrationPhase.Mismatched)
             {
                 Volatile.Write(ref _ended, Stopwatch.GetTimestamp());
                 Remaining = value == MigrationPhase.Completed ? 0 : Volatile.Read(ref _remaining);

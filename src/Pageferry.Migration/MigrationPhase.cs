@@ -38,4 +38,7 @@ public enum MigrationPhase
 
     /// <summary>The guest went back to the switchover, and is the source's again.</summary>
     RolledBack,
+
+    /// <summary>Every page is at the destination, where the guest runs; validation found some that are not as they are at the source, which keeps its memory.</summary>
+    Mismatched,
 }

@@ -212,7 +212,7 @@ public sealed class MigrationSource
     public void RollBack(bool destinationIsFenced)
     {
         MigrationPhase phase = _counters.Phase;
-        if (!MayComeBack || _postCopy is not { } postCopy || phase is not (MigrationPhase.Paused or MigrationPhase.Stalled))
+        if (!MayComeBack || _postCopy is not { } postCopy || phase is not (MigrationPhase.Paused or MigrationPhase.Stalled or MigrationPhase.Mismatched))
         {
             throw new InvalidOperationException($"There is nothing to go back from: the migration is {phase}.");
         }
@@ -265,6 +265,7 @@ public sealed class MigrationSource
     {
         SocketException { SocketErrorCode: SocketError.ConnectionRefused } => "Nobody listens there (ECONNREFUSED). Start the destination first: pageferry vm receive.",
         SocketException { SocketErrorCode: SocketError.TimedOut or SocketError.WouldBlock } => "The peer did not answer in time.",
+        SocketException { SocketErrorCode: SocketError.ConnectionReset or SocketError.ConnectionAborted or SocketError.Shutdown } closed => $"The peer closed the connection ({closed.SocketErrorCode}).",
         SocketException socket => $"{socket.Message} ({socket.SocketErrorCode}).",
         _ => failure.Message,
     };
@@ -362,10 +363,19 @@ public sealed class MigrationSource
             return Gone(name, failure);
         }
 
+        if (failure is ValidationException)
+        {
+            _counters.Phase = MigrationPhase.Mismatched;
+            return new MigrationException(
+                $"The migration to {name} did not pass validation: {failure.Message} The guest is the destination's, which has all of its memory. What it was at the switchover is kept here: 'pageferry recover rollback' has the guest go back to that.",
+                switchedOver: true,
+                failure);
+        }
+
         _counters.Phase = HasLetGo ? MigrationPhase.Stalled : _cancelled ? MigrationPhase.Cancelled : MigrationPhase.Failed;
         return new MigrationException(
             HasLetGo
-                ? $"The migration to {name} lost its destination after switchover: {Describe(failure)} The guest is the destination's; it stalls there on pages that only this side has. Its memory is kept here."
+                ? $"The migration to {name} lost its destination after switchover: {PostCopy.DescribeLost(failure)} The guest is the destination's; it stalls there on pages that only this side has. Its memory is kept here. {PostCopy.Remedy}"
                 : $"The migration to {name} {(_cancelled ? "was cancelled." : $"failed: {Describe(failure)}")} The guest goes on here.",
             HasLetGo,
             failure);
@@ -401,7 +411,7 @@ public sealed class MigrationSource
             if (!destinationIsFenced)
             {
                 throw new MigrationException(
-                    $"The guest was not taken back from {PeerConnector.NameOf(postCopy.Destination)}, which did not say that it has dropped it: {Describe(failure)} It may be running on there, with the pages it has.", switchedOver: true, failure);
+                    $"The guest was not taken back from {PeerConnector.NameOf(postCopy.Destination)}, which did not say that it has dropped it: {PostCopy.DescribeLost(failure)} It may be running on there, with the pages it has.", switchedOver: true, failure);
             }
 
             _ = Step(SourceEvent.StatedFenced);

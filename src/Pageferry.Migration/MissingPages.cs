@@ -42,8 +42,7 @@ internal static class MissingPages
             if (type == MessageType.Found && bytes == 1)
             {
                 control.ReceivePayload(type, runs.AsSpan(0, 1));
-                var found = (FoundGuest)runs[0];
-                return Enum.IsDefined(found) ? found : throw new ProtocolException($"The destination found the guest in a state {runs[0]} that is unknown here.");
+                return Known(runs[0]);
             }
 
             if (type != MessageType.Missing || bytes == 0 || bytes > runs.Length)
@@ -72,10 +71,13 @@ internal static class MissingPages
             control.ReceivePayload(type, payload.AsSpan(0, bytes));
             if (type == MessageType.Found && bytes == 1)
             {
-                return (FoundGuest)payload[0];
+                return Known(payload[0]);
             }
         }
     }
+
+    private static FoundGuest Known(byte found) =>
+        Enum.IsDefined((FoundGuest)found) ? (FoundGuest)found : throw new ProtocolException($"The destination found the guest in a state {found} that is unknown here.");
 
     /// <returns>The end of the last run.</returns>
     private static ulong Add(ReadOnlySpan<byte> runs, PageBitmap missing, ulong before)

@@ -61,7 +61,7 @@ internal sealed class PageValidation(GuestMemory memory)
         if (count > 0)
         {
             throw new ValidationException(
-                $"Validation found {count} of {memory.PageCount} pages that did not arrive as they are here: {string.Join(", ", wrong)}{(count > wrong.Count ? " and more" : string.Empty)}.");
+                $"Validation found {count} of {memory.PageCount} pages that did not arrive as they are at the source: {string.Join(", ", wrong)}{(count > wrong.Count ? " and more" : string.Empty)}.");
         }
     }
 

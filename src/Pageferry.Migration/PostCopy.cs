@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Net;
+using System.Net.Sockets;
 using Pageferry.Memory;
 
 namespace Pageferry.Migration;
@@ -12,6 +13,10 @@ internal sealed class PostCopy
 {
     /// <summary>How long one attempt to connect may take: the kernel sends what is lost of it again after 1 s, which a new attempt does too.</summary>
     private static readonly TimeSpan s_connectPatience = TimeSpan.FromSeconds(1);
+
+    /// <summary>What a person can do about a destination that is lost.</summary>
+    internal const string Remedy =
+        "If it is elsewhere now, 'pageferry vm migrate --resume --to HOST:PORT' tells where; if it is gone, 'pageferry recover rollback' has the guest go back to the switchover.";
 
     private static readonly TimeSpan s_firstDelay = TimeSpan.FromMilliseconds(50);
     private static readonly TimeSpan s_longestDelay = TimeSpan.FromSeconds(1);
@@ -169,7 +174,7 @@ internal sealed class PostCopy
 
     private OutgoingConnections Reconnect(Exception lost)
     {
-        _counters.WaitFor($"the destination: {MigrationSource.Describe(lost)}");
+        WaitForDestination(lost);
         _counters.Phase = MigrationPhase.Paused;
         long began = Stopwatch.GetTimestamp();
         TimeSpan delay = TimeSpan.Zero;
@@ -185,14 +190,21 @@ internal sealed class PostCopy
             {
                 link.Dispose();
                 lost = failure;
-                _counters.WaitFor($"the destination: {MigrationSource.Describe(failure)}");
+                WaitForDestination(failure);
             }
 
             delay = delay == TimeSpan.Zero ? s_firstDelay : TimeSpan.FromTicks(Math.Min(2 * delay.Ticks, s_longestDelay.Ticks));
         }
 
-        throw new TimeoutException($"It was not found again: {MigrationSource.Describe(lost)}", lost);
+        throw new TimeoutException($"It was not found again: {DescribeLost(lost)}", lost);
     }
+
+    private void WaitForDestination(Exception lost) => _counters.WaitFor($"the destination: {DescribeLost(lost)} {Remedy}");
+
+    /// <summary>What a person is told of a failure where the guest is the destination's: another one would not know it.</summary>
+    internal static string DescribeLost(Exception failure) => failure is SocketException { SocketErrorCode: SocketError.ConnectionRefused }
+        ? "Nobody listens there any more (ECONNREFUSED)."
+        : MigrationSource.Describe(failure);
 
     /// <returns>Whether to try again, when this returns.</returns>
     private bool MayWait(TimeSpan delay, long began)
@@ -271,13 +283,28 @@ internal sealed class PostCopy
         _ = link.Control.Receive(MessageType.Complete, 0);
         if (_options.Validate)
         {
-            new PageValidation(Pages.Memory).Compare(link.Control);
+            Validate(link, threads);
         }
 
         threads.Finish();
         if (_step(SourceEvent.Completed) == SourceAction.Release)
         {
             link.Send(MessageType.Released, []);
+        }
+    }
+
+    private void Validate(OutgoingConnections link, PageThreads threads)
+    {
+        try
+        {
+            new PageValidation(Pages.Memory).Compare(link.Control);
+        }
+        catch (ValidationException failure)
+        {
+            // In this order: it is what counts, not that the destination ends the link when it hears it.
+            threads.Fail(failure);
+            link.Control.TryPart(failure.Message);
+            throw;
         }
     }
 }

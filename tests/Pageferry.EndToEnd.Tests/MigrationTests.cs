@@ -274,6 +274,7 @@ public sealed class MigrationTests : IDisposable
         Assert.Contains("the destination", paused.GetProperty("migration").GetProperty("waits_for").GetString(), StringComparison.Ordinal);
         JsonElement status = await source.WaitForStateAsync("stalled");
         Assert.Contains("lost its destination after switchover", status.GetProperty("error").GetString(), StringComparison.Ordinal);
+        Assert.Contains("pageferry recover rollback", status.GetProperty("error").GetString(), StringComparison.Ordinal);
         await migrate.WaitForExitAsync();
         Assert.Equal(1, migrate.ExitCode);
         Assert.False(source.Process.HasExited);

@@ -91,7 +91,7 @@ public sealed class NetworkTests : IDisposable
         var clock = Stopwatch.StartNew();
         using PageferryProcess migrate = await source.MigrateAsync($"{NetworkPair.SlowAddressB}:4444", Tls("a"));
         Assert.Equal(1, migrate.ExitCode);
-        Assert.Contains("did not answer in time. The guest goes on here", migrate.Errors, StringComparison.Ordinal);
+        Assert.Contains("did not answer in time: a connection was waited for, for 10 s. The guest goes on here", migrate.Errors, StringComparison.Ordinal);
         Assert.True(clock.Elapsed < TimeSpan.FromSeconds(30), $"It took {clock.Elapsed}.");
         await source.MakePassesAsync(2);
     }

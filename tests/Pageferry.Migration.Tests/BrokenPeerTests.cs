@@ -68,6 +68,54 @@ public sealed class BrokenPeerTests : IDisposable
     }
 
     [Fact]
+    public void A_source_whose_destination_is_gone_does_not_ask_for_another()
+    {
+        var destination = new ScriptedDestination();
+        var source = new MigrationSource(_leaving, new MigrationOptions { Mode = MigrationMode.Postcopy, Connections = 1 });
+        Task<MigrationException> moving = Task.Run(() => Assert.Throws<MigrationException>(() => source.Run(destination.EndPoint)));
+        destination.Accept();
+        destination.TakeOver();
+        destination.Dispose();
+        Assert.True(SpinWait.SpinUntil(() => source.Progress.WaitsFor?.Contains("Nobody listens there any more (ECONNREFUSED).", StringComparison.Ordinal) == true, s_patience), source.Progress.WaitsFor);
+        AssertTellsWhatToDo(source.Progress.WaitsFor!);
+        source.GiveUp();
+        AssertTellsWhatToDo(moving.WaitAsync(s_patience).GetAwaiter().GetResult().Message);
+    }
+
+    [Theory]
+    [InlineData("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")]
+    [InlineData("SSH-2.0-OpenSSH_10.0\r\n")]
+    [InlineData("\u0002\0\0\0\u0020\0\0\0 a welcome of somebody else's...")]
+    public void A_server_of_another_kind_is_told_from_a_destination(string greeting)
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        Task<MigrationException> moving = Move(listener.LocalEndpoint);
+        using Socket server = listener.AcceptSocket();
+        _ = server.Send(System.Text.Encoding.ASCII.GetBytes(greeting));
+        Assert.Contains("failed: The peer does not speak Pageferry's protocol.", moving.WaitAsync(s_patience).GetAwaiter().GetResult().Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_destination_hears_that_its_source_was_cancelled()
+    {
+        var log = new LogLines();
+        using var destination = new MigrationDestination(new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions)), log);
+        _ = Task.Run(() => Record.Exception(() => destination.Receive(_ => { })));
+        for (int i = 0; i < 5; i++)
+        {
+            var source = new MigrationSource(_leaving, new MigrationOptions { Mode = MigrationMode.Precopy, DowntimeLimit = TimeSpan.FromTicks(1), Connections = 4 });
+            Task moving = Task.Run(() => Record.Exception(() => source.Run(destination.EndPoint)));
+            Assert.True(SpinWait.SpinUntil(() => source.Progress.Round > 1, s_patience));
+            Assert.True(source.Cancel());
+            Assert.True(moving.Wait(s_patience));
+            Assert.True(SpinWait.SpinUntil(() => log.Lines.Count == i + 1, s_patience));
+        }
+
+        Assert.All(log.Lines, line => Assert.Contains("The peer parted: It was cancelled.", line, StringComparison.Ordinal));
+    }
+
+    [Fact]
     public void A_guest_that_is_whole_before_it_is_known_to_run_arrives()
     {
         _leaving.Pause();
@@ -169,6 +217,13 @@ public sealed class BrokenPeerTests : IDisposable
 
         ProtocolException parting = Assert.Throws<ProtocolException>(() => session.Control.ReceiveHeader());
         Assert.Contains(isDiscardedBefore ? "after the last one" : "in the middle of a round", parting.Message, StringComparison.Ordinal);
+    }
+
+    private static void AssertTellsWhatToDo(string text)
+    {
+        Assert.Contains("'pageferry vm migrate --resume --to HOST:PORT'", text, StringComparison.Ordinal);
+        Assert.Contains("'pageferry recover rollback'", text, StringComparison.Ordinal);
+        Assert.DoesNotContain("vm receive", text, StringComparison.Ordinal);
     }
 
     private Task<MigrationException> Move(EndPoint destination) => Task.Run(() =>

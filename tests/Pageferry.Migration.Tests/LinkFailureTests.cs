@@ -98,6 +98,8 @@ public sealed class LinkFailureTests : IDisposable
         proxy.CutAfter(toDestination: RequestBytes + 8 + bytes);
         MigrationException failure = Assert.Throws<MigrationException>(() => Source().Run(proxy.EndPoint));
         Assert.True(failure.SwitchedOver);
+        Assert.Contains("'pageferry vm migrate --resume --to HOST:PORT'", failure.Message, StringComparison.Ordinal);
+        Assert.Contains("'pageferry recover rollback'", failure.Message, StringComparison.Ordinal);
         Assert.False(_leaving.IsRunning);
         MigrationException there = GiveUp();
         Assert.True(there.SwitchedOver);

@@ -80,15 +80,19 @@ public class MigrationTests
         Assert.InRange(sent.Downtime, TimeSpan.FromTicks(1), TimeSpan.FromSeconds(5));
     }
 
-    [Fact]
-    public void A_page_that_is_another_here_than_it_arrived_is_named_by_validation()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_page_that_is_another_here_than_it_arrived_is_named_by_validation(bool goesBack)
     {
         const ulong Changed = 1;
         using var leaving = new TestGuest(GuestMemory.Create(16 << 20));
         leaving.Resume();
         Assert.True(SpinWait.SpinUntil(() => leaving.Round > 2, s_patience));
         TestGuest? arrived = null;
-        using var destination = new MigrationDestination(new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions), layout.GuestId));
+        var log = new LogLines();
+        using var fenced = new ManualResetEventSlim();
+        using var destination = new MigrationDestination(new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions), layout.GuestId), log) { Fenced = fenced.Set };
         var receiving = Task.Run(() => destination.Receive(guest => Volatile.Write(ref arrived, (TestGuest)guest)), TestContext.Current.CancellationToken);
         var source = new MigrationSource(leaving, new MigrationOptions { Mode = MigrationMode.Postcopy, MaxPostcopyBandwidth = 16 << 20, Validate = true });
         var changing = Task.Run(
@@ -99,9 +103,30 @@ public class MigrationTests
             },
             TestContext.Current.CancellationToken);
         MigrationException failure = Assert.Throws<MigrationException>(() => source.Run(destination.EndPoint));
-        Assert.Contains($"1 of {leaving.Memory.PageCount} pages that did not arrive as they are here: {Changed}.", failure.Message, StringComparison.Ordinal);
+        Assert.Contains($"1 of {leaving.Memory.PageCount} pages that did not arrive as they are at the source: {Changed}.", failure.Message, StringComparison.Ordinal);
         Assert.True(changing.IsCompletedSuccessfully);
         Assert.False(leaving.IsRunning);
+
+        // The destination was not lost: it has all, and hears why its source does not forget the guest.
+        Assert.True(failure.SwitchedOver);
+        Assert.Contains("did not pass validation", failure.Message, StringComparison.Ordinal);
+        Assert.Contains("has all of its memory", failure.Message, StringComparison.Ordinal);
+        Assert.Equal(MigrationPhase.Mismatched, source.Progress.Phase);
+        Assert.Throws<InvalidOperationException>(() => source.Resume(destination.EndPoint));
+        Assert.True(SpinWait.SpinUntil(() => log.Lines.Count > 0, s_patience));
+        Assert.Contains("The peer parted: Validation found 1 of", Assert.Single(log.Lines), StringComparison.Ordinal);
+        if (goesBack)
+        {
+            source.RollBack(destinationIsFenced: false);
+            Assert.Equal(MigrationPhase.RolledBack, source.Progress.Phase);
+            Assert.True(fenced.Wait(s_patience));
+            Assert.False(arrived!.IsRunning);
+            ulong before = leaving.Round;
+            Assert.True(SpinWait.SpinUntil(() => leaving.Round > before + 2, s_patience));
+            Assert.Equal(0, leaving.Wrong);
+            arrived.Dispose();
+            return;
+        }
 
         // Nobody comes back. It has all that was sent, and runs on.
         destination.Dispose();

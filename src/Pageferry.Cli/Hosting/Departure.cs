@@ -64,7 +64,7 @@ internal sealed class Departure(
     internal GuestMemory Memory => guest.Memory;
 
     /// <summary>Whether the destination was lost after the switchover.</summary>
-    internal bool IsLost => _source.Progress.Phase is MigrationPhase.Paused or MigrationPhase.Stalled;
+    internal bool IsLost => _source.Progress.Phase is MigrationPhase.Paused or MigrationPhase.Stalled or MigrationPhase.Mismatched;
 
     /// <summary>What this side has of a guest that it has let go of.</summary>
     /// <exception cref="InvalidOperationException">It was not let go of, or the destination has all of it.</exception>

@@ -120,6 +120,7 @@ internal sealed record MigrationStatus
             MigrationPhase.Cancelled => "cancelled",
             MigrationPhase.Exported => "exported",
             MigrationPhase.RolledBack => "rolled_back",
+            MigrationPhase.Mismatched => "mismatched",
             _ => "stalled",
         },
         PagesTotal = (ulong)progress.PagesTotal,
