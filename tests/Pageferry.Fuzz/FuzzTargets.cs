@@ -31,6 +31,8 @@ internal static class FuzzTargets
         new("requests-served", PageStream.Serve, typeof(ProtocolException)),
         new("digests", PageStream.Validate, typeof(ProtocolException), typeof(ValidationException)),
         new("missing", PageStream.Miss, typeof(ProtocolException)),
+        new("found", PageStream.Find, typeof(ProtocolException)),
+        new("control-received", ControlStream.Receive),
         new("listener", input => Strangers.Plain.Send(input)),
         new("listener-tls", input => Strangers.Secured.Send(input)),
         new("page-server", input => CriuServers.Serve(input)),

@@ -3,7 +3,7 @@ using Pageferry.Migration;
 
 namespace Pageferry.Fuzz;
 
-/// <summary>The three who read streams of messages about pages, each at its own end of a connection. The first byte of an input says in which state.</summary>
+/// <summary>Those who read streams of messages about pages, each at its own end of a connection. The first byte of an input says in which state.</summary>
 internal static class PageStream
 {
     private const int RepairFlag = 1;
@@ -48,6 +48,9 @@ internal static class PageStream
 
     /// <summary>The source hears on a new link what its destination lacks.</summary>
     internal static void Miss(byte[] input) => Feed(input, flags => connection => _ = MissingPages.Receive(connection, new PageBitmap(FuzzTargets.Pages)));
+
+    /// <summary>The source hears how far the guest is that it has the destination drop.</summary>
+    internal static void Find(byte[] input) => Feed(input, _ => connection => FuzzTargets.Hold(Enum.IsDefined(MissingPages.ReceiveFound(connection)), "a guest is found in a state that is known"));
 
     private static void Feed(byte[] input, Func<byte, Action<PeerConnection>> read)
     {

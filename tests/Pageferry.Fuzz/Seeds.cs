@@ -47,6 +47,18 @@ internal static class Seeds
             [0, .. Frame(MessageType.Missing, [3, 4, 1, 2]), .. Frame(MessageType.Missing, [20, 40]), .. Frame(MessageType.Found, [(byte)FoundGuest.Running])],
             [0, .. Frame(MessageType.Found, [(byte)FoundGuest.Loaded])],
         ],
+        "found" =>
+        [
+            [0, .. Frame(MessageType.Running, []), .. Frame(MessageType.Complete, []), .. Frame(MessageType.Found, [(byte)FoundGuest.Fenced])],
+            [0, .. Frame(MessageType.Digests, new byte[sizeof(ulong) * (1 + (int)FuzzTargets.Pages)]), .. Frame(MessageType.Found, [(byte)FoundGuest.Exported])],
+        ],
+        "control-received" =>
+        [
+            [Before, .. Frame(MessageType.Discard, [3, 4, 1, 2]), .. SwitchedOver(1, 5, 1), .. Frame(MessageType.Start, [])],
+            [Behind, .. SwitchedOver(2), .. Frame(MessageType.Start, []), .. Frame(MessageType.Released, [])],
+            [Before, .. SwitchedOver(1), .. Frame(MessageType.Fence, [])],
+            [Behind, .. SwitchedOver(2), .. Frame(MessageType.Start, []), .. Frame(MessageType.Fence, [])],
+        ],
         "listener" or "listener-tls" =>
         [
             Frame(MessageType.Hello, Written(Hello.Bytes, new Hello(VersionRange.Current, ConnectionRole.Control, 1, SessionId.None).Write)),
@@ -161,6 +173,9 @@ internal static class Seeds
         ulong from = 0;
         return runs[..RunCoding.Write(pages, ref from, runs)];
     }
+
+    private static byte[] SwitchedOver(uint generation, params byte[] outOfDate) =>
+        Frame(MessageType.Switchover, new SwitchoverMessage(generation, IsPaused: false, outOfDate, new byte[] { 1, 2, 3 }).Serialize());
 
     private static byte[] Frame(MessageType type, byte[] payload)
     {
