@@ -54,10 +54,12 @@ public sealed class BandwidthTests : IDisposable
         Task<MigrationException> moving = Task.Run(() => Assert.Throws<MigrationException>(() => source.Run(_destination.EndPoint)));
         Assert.True(SpinWait.SpinUntil(() => source.Progress.Phase == MigrationPhase.PreCopy, s_patience));
         Thread.Sleep(500);
+
+        // 16 batches at this rate take half a minute.
         long began = Environment.TickCount64;
         Assert.True(source.Cancel());
         Assert.False(moving.WaitAsync(s_patience).GetAwaiter().GetResult().SwitchedOver);
-        Assert.InRange(Environment.TickCount64 - began, 0, 2_000);
+        Assert.InRange(Environment.TickCount64 - began, 0, 10_000);
     }
 
     [Fact]
@@ -70,10 +72,12 @@ public sealed class BandwidthTests : IDisposable
         Task<MigrationException> moving = Task.Run(() => Assert.Throws<MigrationException>(() => source.Run(relay.EndPoint)));
         Assert.True(SpinWait.SpinUntil(() => source.Progress.PagesBackground > 0, s_patience));
         Thread.Sleep(500);
+
+        // 16 batches at this rate take half a minute.
         long began = Environment.TickCount64;
         relay.Cut();
         Assert.True(SpinWait.SpinUntil(() => source.Progress.Reconnects == 1, s_patience));
-        Assert.InRange(Environment.TickCount64 - began, 0, 2_000);
+        Assert.InRange(Environment.TickCount64 - began, 0, 10_000);
 
         relay.IsRefusing = true;
         relay.Cut();
