@@ -24,7 +24,7 @@ public sealed class ThreadMachine : Machine
     public override DirtyTracking DirtyTracking => DirtyTracking.Scan;
 
     /// <summary>Makes a machine with a built-in guest, ready to start.</summary>
-    /// <param name="configuration">What it is made of; the privilege has no meaning here.</param>
+    /// <param name="configuration">What it is made of; threads run as users.</param>
     /// <param name="guest">"stamp" or "random".</param>
     /// <returns>The machine, which the caller disposes.</returns>
     /// <exception cref="ArgumentException">There is no such built-in guest, or the configuration makes no sense.</exception>
@@ -39,6 +39,11 @@ public sealed class ThreadMachine : Machine
         if (configuration.DirtyTracking is not (DirtyTracking.Auto or DirtyTracking.Scan))
         {
             throw new ArgumentException($"What threads write is told by page tables (scan), not by {configuration.DirtyTracking}.", nameof(configuration));
+        }
+
+        if (configuration.Privilege != GuestPrivilege.User)
+        {
+            throw new ArgumentException("Threads run as users: a guest that is to run as a kernel (CPL 0) needs KVM.", nameof(configuration));
         }
 
         KvmMachine.CheckMemory(configuration.MemorySize);

@@ -89,7 +89,8 @@ public sealed class VmRunTests : IDisposable
     [Theory]
     [InlineData(1, "by page tables (scan), not by Ring", "--host", "threads", "--dirty-tracking", "ring")]
     [InlineData(2, "Choose one of: auto, log, ring", "--dirty-tracking", "scan")]
-    public async Task What_cannot_track_the_guests_writes_is_refused(int exitCode, string reason, params string[] options)
+    [InlineData(1, "a guest that is to run as a kernel (CPL 0) needs KVM", "--host", "threads", "--privilege", "kernel")]
+    public async Task What_a_guest_cannot_be_made_with_is_refused(int exitCode, string reason, params string[] options)
     {
         using PageferryProcess run = await RunAsync("stamp", options);
         Assert.Equal(exitCode, run.ExitCode);

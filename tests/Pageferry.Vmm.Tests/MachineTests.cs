@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using CsCheck;
 using Pageferry.Memory;
 
@@ -49,6 +50,28 @@ public class MachineTests
         machine.Start();
         Assert.True(machine.Ended.Wait(s_patience));
         Assert.Equal(level, machine.Progress.ExitCode);
+    }
+
+    [Fact]
+    public void A_throttled_guest_gets_as_much_less_done_and_all_again_without()
+    {
+        using IMachine machine = ThreadMachine.Create(new MachineConfiguration(Size), "stamp");
+        machine.Start();
+        double free = PassesPerSecond(machine, 0);
+        double half = PassesPerSecond(machine, 50);
+        double tenth = PassesPerSecond(machine, 90);
+        double again = PassesPerSecond(machine, 0);
+        double full = Math.Max(free, again);
+        Assert.InRange(half / full, 0.2, 0.75);
+        Assert.InRange(tenth / full, 0.01, 0.3);
+        Assert.InRange(again / tenth, 3, double.PositiveInfinity);
+    }
+
+    [Fact]
+    public void Threads_are_no_kernel()
+    {
+        ArgumentException refused = Assert.Throws<ArgumentException>(() => ThreadMachine.Create(new MachineConfiguration(Size, Privilege: GuestPrivilege.Kernel), "stamp"));
+        Assert.Contains("CPL 0", refused.Message, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -145,5 +168,16 @@ public class MachineTests
     {
         KvmDevice.SkipIfMissing();
         return KvmMachine.Create(new MachineConfiguration(Size, Privilege: privilege), GuestImage.Flat("test", code));
+    }
+
+    /// <summary>How fast the guest gets on with a throttle, by enough of its time that what else the machine does is no matter.</summary>
+    private static double PassesPerSecond(IMachine machine, int throttle)
+    {
+        machine.Throttle(throttle);
+        Thread.Sleep(200);
+        ulong before = machine.Progress.Passes;
+        var clock = Stopwatch.StartNew();
+        Thread.Sleep(1500);
+        return (machine.Progress.Passes - before) / clock.Elapsed.TotalSeconds;
     }
 }
