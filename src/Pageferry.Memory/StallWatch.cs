@@ -11,6 +11,9 @@ public sealed class StallWatch : IDisposable
 {
     private const int LooksPerWarning = 2;
 
+    /// <summary>A timer takes no more than 49 days, and to look too often does no harm.</summary>
+    private static readonly TimeSpan s_longestInterval = TimeSpan.FromHours(1);
+
     private readonly FaultEngine _engine;
     private readonly TimeSpan _warning;
     private readonly Func<string?> _waitsFor;
@@ -32,7 +35,8 @@ public sealed class StallWatch : IDisposable
         _waitsFor = waitsFor;
         _logger = logger;
         _ = _meter.CreateObservableGauge("pageferry.faults.oldest", () => _engine.OldestFault?.Age.TotalSeconds ?? 0, "s", "How long the oldest userfault has waited");
-        _timer = new Timer(_ => Look(), null, warning / LooksPerWarning, warning / LooksPerWarning);
+        TimeSpan interval = TimeSpan.FromTicks(Math.Clamp(warning.Ticks / LooksPerWarning, TimeSpan.TicksPerMillisecond, s_longestInterval.Ticks));
+        _timer = new Timer(_ => Look(), null, interval, interval);
     }
 
     /// <summary>The stall that is now; null if no fault has waited for too long.</summary>

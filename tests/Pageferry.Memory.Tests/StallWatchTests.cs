@@ -42,6 +42,15 @@ public sealed class StallWatchTests
         Assert.Null(watch.Stall);
     }
 
+    [Fact]
+    public void A_fault_may_wait_for_longer_than_a_timer_can()
+    {
+        using GuestMemory memory = GuestMemory.Create(1 << 20);
+        using var engine = new FaultEngine(memory);
+        using var watch = new StallWatch(engine, TimeSpan.FromDays(365), () => null, new Lines());
+        Assert.Null(watch.Stall);
+    }
+
     private sealed class Silence : IPageSource
     {
         public void Request(ReadOnlySpan<ulong> pages)

@@ -234,7 +234,8 @@ internal static class CommonOptions
     /// <param name="name">The option's name.</param>
     /// <param name="description">Its line of help.</param>
     /// <param name="unit">The unit of a number without one.</param>
-    internal static Option<TimeSpan?> Time(string name, string description, string unit) => new(name)
+    /// <param name="range">The least and the most that make sense, as a user writes them; null for any time above zero.</param>
+    internal static Option<TimeSpan?> Time(string name, string description, string unit, (string Least, string Most)? range = null) => new(name)
     {
         Description = description,
         HelpName = "TIME",
@@ -243,6 +244,10 @@ internal static class CommonOptions
             if (!Quantity.TryParseTime(Text(result), unit, out TimeSpan time))
             {
                 result.AddError($"'{Text(result)}' is not a value of {name}. Write a number above zero and a unit, such as 300ms, 1.5s or 10m; without a unit, {unit}.");
+            }
+            else if (range is { } bounds && (time < TimeOf(bounds.Least) || time > TimeOf(bounds.Most)))
+            {
+                result.AddError($"'{Text(result)}' is not a value of {name}, which is from {bounds.Least} to {bounds.Most}.");
             }
 
             return time;
@@ -273,7 +278,7 @@ internal static class CommonOptions
         Time("--reconnect-for", $"How long to look for {whom} when the link is lost after the switchover. Default: as long as it takes.", "s");
 
     internal static Option<TimeSpan?> LinkTimeout() =>
-        Time("--link-timeout", "How long a connection may be silent after the switchover until its link counts as lost. Default: 5s.", "s");
+        Time("--link-timeout", "How long a connection may be silent after the switchover until its link counts as lost: from 100ms to 1h. Default: 5s.", "s", ("100ms", "1h"));
 
     /// <summary>Ties a child process to its parent: the demo's processes end when the demo does, however it ends.</summary>
     internal static Option<bool> EndWithInput() => new("--end-with-input") { Description = "End when standard input closes, and not before.", Hidden = true };
@@ -295,3 +300,5 @@ internal static class CommonOptions
 
     private static string Text(ArgumentResult result) => result.Tokens.Count > 0 ? result.Tokens[0].Value : string.Empty;
 }
+    private static TimeSpan TimeOf(string text) => Quantity.TryParseTime(text, string.Empty, out TimeSpan time) ? time : throw new ArgumentException($"'{text}' is no time.");
+

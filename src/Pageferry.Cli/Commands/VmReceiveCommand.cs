@@ -25,7 +25,7 @@ internal static class VmReceiveCommand
         listen.Required = false;
         Option<TimeSpan?> reconnectFor = CommonOptions.ReconnectFor("the source");
         Option<TimeSpan?> linkTimeout = CommonOptions.LinkTimeout();
-        Option<TimeSpan?> stallWarning = CommonOptions.Time("--stall-warning", "How long a userfault may wait before it is reported. Default: 1s.", "s");
+        Option<TimeSpan?> stallWarning = CommonOptions.Time("--stall-warning", "How long a userfault may wait before it is reported: from 10ms to 24h. Default: 1s.", "s", ("10ms", "24h"));
         Option<bool> resume = new("--resume") { Description = "Have a process that gave its source up, after the switchover, wait for it again." };
         var engine = new Option<string>("--engine")
         {
