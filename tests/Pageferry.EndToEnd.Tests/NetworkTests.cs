@@ -33,7 +33,7 @@ public sealed class NetworkTests : IDisposable
         GuestProcess source = await RunAsync();
         GuestProcess destination = await ReceiveAsync($"{NetworkPair.AddressB}:0", Tls("b"));
         Assert.Contains("under TLS", destination.Process.Output, StringComparison.Ordinal);
-        await MoveAsync(source, destination, destination.Endpoint, [.. Tls("a"), "--mode", mode, "--auto-converge", "--validate"]);
+        await MoveAsync(source, destination, destination.Endpoint, [.. Tls("a"), "--mode", mode, .. mode == "precopy" ? (string[])["--auto-converge"] : [], "--validate"]);
     }
 
     [Theory]

@@ -283,6 +283,20 @@ internal static class CommonOptions
     /// <summary>Ties a child process to its parent: the demo's processes end when the demo does, however it ends.</summary>
     internal static Option<bool> EndWithInput() => new("--end-with-input") { Description = "End when standard input closes, and not before.", Hidden = true };
 
+    /// <summary>Refuses what is given beside an option that makes it mean nothing.</summary>
+    /// <param name="result">The command line.</param>
+    /// <param name="option">The option.</param>
+    /// <param name="reason">Why it would mean nothing.</param>
+    /// <param name="allowed">What means something beside it.</param>
+    internal static void RefuseOthers(CommandResult result, Option option, string reason, params Option[] allowed)
+    {
+        string[] others = [.. result.Command.Options.Except(allowed).Where(other => other != option && result.GetResult(other) is { Implicit: false }).Select(other => other.Name)];
+        if (others.Length > 0)
+        {
+            result.AddError($"With {option.Name} {reason}: leave out {string.Join(", ", others)}.");
+        }
+    }
+
     /// <summary>Reads one of several words.</summary>
     /// <param name="result">What the user wrote.</param>
     /// <param name="words">The words; the first one stands in where the user wrote another.</param>
@@ -298,7 +312,7 @@ internal static class CommonOptions
         return words[0];
     }
 
-    private static string Text(ArgumentResult result) => result.Tokens.Count > 0 ? result.Tokens[0].Value : string.Empty;
-}
     private static TimeSpan TimeOf(string text) => Quantity.TryParseTime(text, string.Empty, out TimeSpan time) ? time : throw new ArgumentException($"'{text}' is no time.");
 
+    private static string Text(ArgumentResult result) => result.Tokens.Count > 0 ? result.Tokens[0].Value : string.Empty;
+}

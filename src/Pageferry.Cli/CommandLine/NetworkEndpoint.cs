@@ -32,7 +32,7 @@ internal sealed class NetworkEndpoint
             || !ushort.TryParse(text.AsSpan(colon + 1), NumberStyles.None, CultureInfo.InvariantCulture, out ushort port)
             || !TryParseHost(text[..colon], port, out EndPoint? found))
         {
-            error = $"'{text}' is not HOST:PORT. Write a host's name or address and a port from 0 to 65535, such as b.example:4444, 127.0.0.1:4444 or [::1]:4444.";
+            error = $"'{text}' is not HOST:PORT. Write a host's name or address and a port from {(anyPort ? 0 : 1)} to 65535, such as b.example:4444, 127.0.0.1:4444 or [::1]:4444.";
             return false;
         }
 

@@ -19,7 +19,8 @@ internal sealed class SecurityOptions
     /// <param name="endpoint">Its option that says where it listens or connects.</param>
     /// <param name="hostname">The line of help for the peer's name.</param>
     /// <param name="givenUp">What is given up without TLS, to end a sentence.</param>
-    internal SecurityOptions(Command command, Option<NetworkEndpoint> endpoint, string hostname, string givenUp)
+    /// <param name="without">An option with which none of this is read, since a process has it already; null for none.</param>
+    internal SecurityOptions(Command command, Option<NetworkEndpoint> endpoint, string hostname, string givenUp, Option<bool>? without = null)
     {
         _endpoint = endpoint;
         _hostname = new Option<string?>("--tls-hostname") { Description = hostname, HelpName = "NAME" };
@@ -30,7 +31,13 @@ internal sealed class SecurityOptions
             command.Add(option);
         }
 
-        command.Validators.Add(Check);
+        command.Validators.Add(result =>
+        {
+            if (without is null || !result.GetValue(without))
+            {
+                Check(result);
+            }
+        });
     }
 
     /// <summary>What the user asked for, with absolute paths: another process may be the one that reads the files. Says on standard error what is given up.</summary>

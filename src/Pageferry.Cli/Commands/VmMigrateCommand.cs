@@ -44,7 +44,24 @@ internal static class VmMigrateCommand
             command,
             to,
             "The name that the destination's certificate has to be for, if it is another than --to names.",
-            "whoever is on the way can read and change the guest");
+            "whoever is on the way can read and change the guest",
+            without: resume);
+        command.Validators.Add(result =>
+        {
+            if (result.GetValue(resume))
+            {
+                CommonOptions.RefuseOthers(result, resume, "the migration goes on as it began", control, to, json);
+                return;
+            }
+
+            // As written: the value of an option that has an error can't be asked for.
+            string asked = Word(result, mode) ?? "auto";
+            bool mayPostcopy = asked != "precopy" || Word(result, onTimeout) == "postcopy";
+            RefuseIdle(result, asked == "postcopy", "--mode postcopy sends nothing before the switchover", bandwidth, timeout, onTimeout);
+            RefuseIdle(result, asked != "precopy", "a guest is slowed down with --mode precopy only: auto goes on by post-copy instead", autoConverge);
+            RefuseIdle(result, !mayPostcopy, "--mode precopy sends nothing after the switchover", postcopyBandwidth);
+            RefuseIdle(result, asked != "postcopy" && Word(result, timeout) is null, "there is no time that could be over without --timeout", onTimeout);
+        });
         examples[command] =
         [
             "pageferry vm migrate --control /tmp/a.sock --to 127.0.0.1:4444",
@@ -154,6 +171,17 @@ internal static class VmMigrateCommand
         catch (CommandException refusal)
         {
             await Console.Error.WriteLineAsync($"pageferry: {refusal.Message} Follow it: pageferry vm status --control {control} --watch");
+        }
+    }
+
+    private static string? Word(CommandResult result, Option option) => result.GetResult(option) is { Implicit: false, Tokens: [var token] } ? token.Value : null;
+
+    /// <summary>Refuses options that would do nothing: whoever gives one counts on it.</summary>
+    private static void RefuseIdle(CommandResult result, bool isIdle, string reason, params Option[] options)
+    {
+        foreach (Option option in options.Where(option => isIdle && result.GetResult(option) is { Implicit: false }))
+        {
+            result.AddError($"{option.Name} has no effect here: {reason}. Leave it out.");
         }
     }
 

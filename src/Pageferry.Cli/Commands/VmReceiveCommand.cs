@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
+using System.Text.Json;
 using Pageferry.Migration;
 
 namespace Pageferry.Cli;
@@ -45,10 +46,17 @@ internal static class VmReceiveCommand
             command,
             listen,
             "The name that the source's certificate has to be for. Default: any that the authority has signed.",
-            "whoever is on the way can read and change the guest, and whoever reaches the port can send one");
+            "whoever is on the way can read and change the guest, and whoever reaches the port can send one",
+            without: resume);
         command.Validators.Add(result =>
         {
-            if (result.GetResult(listen) is null && !result.GetValue(resume))
+            if (result.GetValue(resume))
+            {
+                CommonOptions.RefuseOthers(result, resume, "the process waits as it did", control, json);
+                return;
+            }
+
+            if (result.GetResult(listen) is null)
             {
                 result.AddError("Option '--listen' is required.");
             }
@@ -78,7 +86,7 @@ internal static class VmReceiveCommand
             string path = result.GetRequiredValue(control);
             if (result.GetValue(resume))
             {
-                return ResumeAsync(path, cancellation);
+                return ResumeAsync(path, result.GetValue(json), cancellation);
             }
 
             bool isSeparate = result.GetValue(engine) is EngineWord.Separate;
@@ -110,11 +118,13 @@ internal static class VmReceiveCommand
         }
     }
 
-    private static async Task<int> ResumeAsync(string control, CancellationToken cancellation)
+    private static async Task<int> ResumeAsync(string control, bool json, CancellationToken cancellation)
     {
         using var client = ControlClient.Connect(control);
         VmStatus status = await client.LastStatusAsync(new ControlRequest { Command = ControlRequest.Recover }, cancellation);
-        await Console.Out.WriteLineAsync($"The guest in process {status.Pid} waits for its source on {status.Listen}.");
+        await Console.Out.WriteLineAsync(json
+            ? JsonSerializer.Serialize(status, CliJson.Indented.VmStatus)
+            : $"The guest in process {status.Pid} waits for its source on {status.Listen}.");
         return ExitCode.Done;
     }
 }
