@@ -40,6 +40,20 @@ public sealed class ControlSocketTests : IDisposable
     }
 
     [Fact]
+    public async Task A_failure_that_nobody_thought_of_is_answered_too()
+    {
+        await using ControlServer server = ControlServer.Start(
+            SocketPath, (request, answer) => request.Command is "fail" ? throw new InvalidOperationException("not at all") : answer(new ControlAnswer { Event = ControlAnswer.Done, Message = "here" }));
+        using var client = ControlClient.Connect(SocketPath);
+        CommandException refused = await Assert.ThrowsAsync<CommandException>(() => client.LastStatusAsync(new ControlRequest { Command = "fail" }, default));
+        Assert.Equal("not at all", refused.Message);
+        await foreach (ControlAnswer answer in client.AskAsync(new ControlRequest { Command = "again" }, default))
+        {
+            Assert.Equal("here", answer.Message);
+        }
+    }
+
+    [Fact]
     public async Task Only_the_owner_can_connect()
     {
         await using ControlServer server = ControlServer.Start(SocketPath, Ignore);

@@ -198,8 +198,9 @@ internal sealed class ControlServer : IAsyncDisposable
         {
             await _handle(request ?? new ControlRequest(), answer => AnswerAsync(stream, answer));
         }
-        catch (CommandException e)
+        catch (Exception e)
         {
+            // Also what nobody thought of: a client that hears nothing believes that the process ended.
             await AnswerAsync(stream, Refusal(e.Message));
         }
     }
