@@ -34,9 +34,9 @@ internal static class CommandTree
         try
         {
             var configuration = new InvocationConfiguration { EnableDefaultExceptionHandler = false };
-            if (result.CommandResult.Command is { Name: CriuMoveCommand.Name or CriuReceiveCommand.Name or CriuLazyPagesCommand.Name } moving && moving.Parents.Any(static parent => parent.Name == "criu"))
+            if (EndsWhenItCan(result.CommandResult.Command))
             {
-                // Told to end, they end when they can: no deadline ends them in the middle.
+                // No deadline ends it in the middle.
                 configuration.ProcessTerminationTimeout = null;
             }
 
@@ -138,6 +138,14 @@ internal static class CommandTree
 
         return root;
     }
+
+    /// <summary>Whether a command takes the signals that tell it to end itself: see <see cref="EndRequest"/>.</summary>
+    private static bool EndsWhenItCan(Command command) => command.Parents.FirstOrDefault()?.Name switch
+    {
+        "criu" => command.Name is CriuMoveCommand.Name or CriuReceiveCommand.Name or CriuLazyPagesCommand.Name,
+        "vm" => command.Name is VmRunCommand.Name or VmReceiveCommand.Name or VmServeCommand.Name,
+        _ => false,
+    };
 
     private static void Fail(string message, bool json)
     {

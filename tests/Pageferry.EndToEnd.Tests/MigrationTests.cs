@@ -256,7 +256,7 @@ public sealed class MigrationTests : IDisposable
         Assert.Equal("stalled", status.GetProperty("state").GetString());
         Assert.Equal(0UL, status.GetProperty("pages_wrong").GetUInt64());
         Assert.Equal(passes, status.GetProperty("passes").GetUInt64());
-        using PageferryProcess stop = await PageferryProcess.RunAsync("vm", "stop", "--control", B);
+        using PageferryProcess stop = await PageferryProcess.RunAsync("vm", "stop", "--control", B, "--yes");
         Assert.Equal(0, stop.ExitCode);
         await destination.Process.WaitForExitAsync();
     }

@@ -8,6 +8,9 @@ namespace Pageferry.Cli;
 /// <summary><c>pageferry vm receive</c>: waits for a guest, and runs it when it arrives.</summary>
 internal static class VmReceiveCommand
 {
+    /// <summary>Its name.</summary>
+    internal const string Name = "receive";
+
     /// <summary>Makes the command.</summary>
     /// <param name="examples">Where to put its examples.</param>
     /// <returns>The command.</returns>
@@ -41,7 +44,7 @@ internal static class VmReceiveCommand
         Option<string?> report = CommonOptions.Report();
         Option<bool> json = CommonOptions.Json();
         Option<bool> endWithInput = CommonOptions.EndWithInput();
-        var command = new Command("receive", "Wait for a guest and run it when it arrives.") { listen, control, backing, delivery, dirtyTracking, engine, engineSocket, reconnectFor, linkTimeout, stallWarning, resume, report, json, endWithInput };
+        var command = new Command(Name, "Wait for a guest and run it when it arrives.") { listen, control, backing, delivery, dirtyTracking, engine, engineSocket, reconnectFor, linkTimeout, stallWarning, resume, report, json, endWithInput };
         var security = new SecurityOptions(
             command,
             listen,
@@ -105,7 +108,7 @@ internal static class VmReceiveCommand
                 StallWarning = result.GetValue(stallWarning) ?? TimeSpan.FromSeconds(1),
             };
             return VmProcess.ReceiveAsync(
-                result.GetRequiredValue(listen), security.Read(result), result.GetValue(backing), result.GetRequiredValue(dirtyTracking), options, cancellation);
+                result.GetRequiredValue(listen), security.Read(result), result.GetValue(backing), result.GetRequiredValue(dirtyTracking), options);
         });
         return command;
     }

@@ -5,6 +5,9 @@ namespace Pageferry.Cli;
 /// <summary><c>pageferry vm run</c>: runs a guest in the foreground.</summary>
 internal static class VmRunCommand
 {
+    /// <summary>Its name.</summary>
+    internal const string Name = "run";
+
     /// <summary>Makes the command.</summary>
     /// <param name="examples">Where to put its examples.</param>
     /// <returns>The command.</returns>
@@ -24,7 +27,7 @@ internal static class VmRunCommand
         var passes = new Option<ulong>("--passes") { Description = "Passes after which a built-in guest ends; 0 for never.", HelpName = "N" };
         Option<bool> json = CommonOptions.Json();
         Option<bool> endWithInput = CommonOptions.EndWithInput();
-        var command = new Command("run", "Run a guest in the foreground.") { guest, from, memory, vcpus, control, privilege, backing, delivery, host, dirtyTracking, seed, passes, json, endWithInput };
+        var command = new Command(Name, "Run a guest in the foreground.") { guest, from, memory, vcpus, control, privilege, backing, delivery, host, dirtyTracking, seed, passes, json, endWithInput };
         examples[command] =
         [
             "pageferry vm run stamp --memory 1G --vcpus 2 --control /tmp/a.sock",
@@ -45,7 +48,7 @@ internal static class VmRunCommand
                 result.AddError($"A guest of --from is as it was: leave {option.Name} out.");
             }
         });
-        command.SetAction((result, cancellation) =>
+        command.SetAction((result, _) =>
         {
             string path = result.GetRequiredValue(control);
             bool held = result.GetValue(endWithInput);
@@ -58,7 +61,7 @@ internal static class VmRunCommand
             if (result.GetValue(from) is { } snapshot)
             {
                 return VmProcess.RunSnapshotAsync(
-                    snapshot, result.GetResult(backing) is { Implicit: false } ? result.GetValue(backing) : null, result.GetRequiredValue(dirtyTracking), process, cancellation);
+                    snapshot, result.GetResult(backing) is { Implicit: false } ? result.GetValue(backing) : null, result.GetRequiredValue(dirtyTracking), process);
             }
 
             var options = new GuestOptions(
@@ -71,7 +74,7 @@ internal static class VmRunCommand
                 result.GetValue(seed),
                 result.GetValue(passes),
                 result.GetRequiredValue(dirtyTracking));
-            return VmProcess.RunAsync(options, process, cancellation);
+            return VmProcess.RunAsync(options, process);
         });
         return command;
     }

@@ -5,6 +5,9 @@ namespace Pageferry.Cli;
 /// <summary><c>pageferry vm serve</c>: goes on for a source whose process is gone.</summary>
 internal static class VmServeCommand
 {
+    /// <summary>Its name.</summary>
+    internal const string Name = "serve";
+
     /// <summary>Makes the command.</summary>
     /// <param name="examples">Where to put its examples.</param>
     /// <returns>The command.</returns>
@@ -17,9 +20,9 @@ internal static class VmServeCommand
         reconnectFor.Description = "How long the destination is looked for: a number and s, m or h. Default: as 'vm migrate' was told.";
         Option<bool> json = CommonOptions.Json();
         Option<bool> endWithInput = CommonOptions.EndWithInput();
-        var command = new Command("serve", "Serve the memory of a guest that has left, for a process that died, until it has all.") { holder, control, reconnectFor, json, endWithInput };
+        var command = new Command(Name, "Serve the memory of a guest that has left, for a process that died, until it has all.") { holder, control, reconnectFor, json, endWithInput };
         examples[command] = ["pageferry vm serve --holder /run/pageferry/holder.sock --control /tmp/a.sock"];
-        command.SetAction((result, cancellation) =>
+        command.SetAction((result, _) =>
         {
             string path = result.GetRequiredValue(control);
             bool held = result.GetValue(endWithInput);
@@ -29,7 +32,7 @@ internal static class VmServeCommand
             }
 
             var options = new VmProcessOptions(path, new VmOutput(result.GetValue(json)), held, DeliveryWord.Auto);
-            return VmProcess.ServeAsync(result.GetRequiredValue(holder)!, result.GetValue(reconnectFor), options, cancellation);
+            return VmProcess.ServeAsync(result.GetRequiredValue(holder)!, result.GetValue(reconnectFor), options);
         });
         return command;
     }

@@ -44,6 +44,9 @@ internal sealed record ControlRequest
     /// <summary>What to do: one of the constants of this type.</summary>
     public string? Command { get; init; }
 
+    /// <summary>Whether the process is to end also where more is lost than the guest that runs in it.</summary>
+    public bool? Yes { get; init; }
+
     /// <summary>Where a migration goes, <c>HOST:PORT</c>.</summary>
     public string? To { get; init; }
 

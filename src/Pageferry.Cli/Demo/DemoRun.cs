@@ -83,7 +83,9 @@ internal sealed class DemoRun(DemoOptions options, DemoDisplay display)
         display.Say("destination", $"the guest runs here and has all its memory; {PassesAfter} passes follow");
         VmStatus arrived = await WatchAsync(destination, PassesAfter, cancellation);
         await SayReportsAsync(left, destination, cancellation);
-        arrived = await destination.AskAsync(new ControlRequest { Command = ControlRequest.Stop }, cancellation);
+
+        // Its source is gone, and may not have said so yet.
+        arrived = await destination.AskAsync(new ControlRequest { Command = ControlRequest.Stop, Yes = true }, cancellation);
         return Report(left, arrived);
     }
 

@@ -8,7 +8,6 @@ namespace Pageferry.Cli;
 /// <summary>Keeps what a source serves from at a holder: the file of the guest's memory, one of its machine state, and how to go on.</summary>
 internal sealed class HolderKeeper : ISourceKeeper, IDisposable
 {
-    private readonly string _path;
     private readonly GuestMemory _memory;
     private readonly Func<SourceRecord, HeldSource> _describe;
     private readonly string _name;
@@ -38,7 +37,7 @@ internal sealed class HolderKeeper : ISourceKeeper, IDisposable
             throw new CommandException(e.Message);
         }
 
-        _path = path;
+        Path = path;
         _memory = memory;
         _describe = describe;
         _name = $"{guest:N}-{Guid.NewGuid().ToString("N")[..8]}";
@@ -52,13 +51,19 @@ internal sealed class HolderKeeper : ISourceKeeper, IDisposable
     /// <param name="memory">The guest's memory.</param>
     internal HolderKeeper(HolderClient client, string name, byte[] secret, GuestMemory memory)
     {
-        _path = client.Path;
+        Path = client.Path;
         _memory = memory;
         _describe = static _ => throw new InvalidOperationException("What is kept already is not offered again.");
         _name = name;
         _secret = secret;
         _client = client;
     }
+
+    /// <summary>The holder's socket.</summary>
+    internal string Path { get; }
+
+    /// <summary>Whether the holder that it was put at is there, and keeps it.</summary>
+    internal bool IsKept => _client is { IsEnded: false };
 
     /// <inheritdoc/>
     public void Offer(SourceRecord record)
@@ -69,11 +74,11 @@ internal sealed class HolderKeeper : ISourceKeeper, IDisposable
             throw new IOException($"What the holder is to keep beside the memory has {blob.Length} bytes, of {HoldPacket.MostBlob} that it takes. Use shorter paths for certificates.");
         }
 
-        _client = HolderClient.Connect(_path);
+        _client = HolderClient.Connect(Path);
         using MemoryFile state = BytesFile.Write("machine-state", record.State.Span);
         using FileDescriptor memory = _memory.DuplicateFile();
         _client.Put(_name, _secret, HoldStage.Offered, blob, memory, state.Descriptor);
-        HoldSecret.Write(_path, _name, _secret);
+        HoldSecret.Write(Path, _name, _secret);
     }
 
     /// <inheritdoc/>
@@ -101,13 +106,13 @@ internal sealed class HolderKeeper : ISourceKeeper, IDisposable
     {
         bool isOther = _client!.IsEnded;
         Dispose();
-        HoldSecret.Remove(_path, _name);
+        HoldSecret.Remove(Path, _name);
         if (isOther)
         {
             try
             {
                 // A holder that came after the one it was put at knows of no connection that has ended; one that comes has it look.
-                HolderClient.Connect(_path).Dispose();
+                HolderClient.Connect(Path).Dispose();
             }
             catch (HolderException)
             {

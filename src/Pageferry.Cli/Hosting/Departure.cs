@@ -1,3 +1,4 @@
+using System.Globalization;
 using Pageferry.Memory;
 using Pageferry.Migration;
 
@@ -55,6 +56,19 @@ internal sealed class Departure(
 
     /// <summary>Looks for a destination that was lost after the switchover, where it is now.</summary>
     /// <param name="where">Where.</param>
+    /// <summary>What is lost with this process once the guest was let go of, in whole sentences.</summary>
+    internal string Loss
+    {
+        get
+        {
+            MigrationProgress progress = _source.Progress;
+            string lacks = string.Create(CultureInfo.InvariantCulture, $"The guest at {to} lacks up to {progress.PagesRemaining:N0} of its {progress.PagesTotal:N0} pages, and this process has them.");
+            return keeper is { IsKept: true }
+                ? $"{lacks} It would stall there until 'pageferry vm serve --holder {keeper.Path}' has come."
+                : $"{lacks} It would stall there for good, and could neither be exported nor go back to its switchover.";
+        }
+    }
+
     /// <returns>Completes at once if it is looked for already, else when the destination has every page; fails with <see cref="MigrationException"/>.</returns>
     /// <exception cref="InvalidOperationException">No link was lost.</exception>
     internal Task ResumeAsync(NetworkEndpoint where) =>

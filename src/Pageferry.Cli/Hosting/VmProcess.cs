@@ -1,3 +1,4 @@
+using System.Globalization;
 using Pageferry.Linux;
 using Pageferry.Memory;
 using Pageferry.Migration;
@@ -10,7 +11,7 @@ namespace Pageferry.Cli;
 /// A process around one guest: runs it or waits for it, takes requests on the control socket, moves it away, and ends when the guest has
 /// ended or left.
 /// </summary>
-internal sealed class VmProcess
+internal sealed class VmProcess : IDisposable
 {
     private static readonly TimeSpan s_progressInterval = TimeSpan.FromMilliseconds(100);
     private static readonly TimeSpan s_exportInterval = TimeSpan.FromSeconds(1);
@@ -29,6 +30,10 @@ internal sealed class VmProcess
     private readonly Lock _armingLock = new();
     private readonly Lock _lock = new();
     private readonly TaskCompletionSource<int> _end = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly EndRequest _endRequest;
+
+    /// <summary>Whether it was told to end by a signal, and said what would be lost.</summary>
+    private bool _isWarned;
     private Guid _id;
     private IMachine? _machine;
     private GuestPause? _pause;
@@ -48,19 +53,22 @@ internal sealed class VmProcess
         _options = options;
         _delivery = DeliveryWord.Choose(options.Delivery);
         _arming = new GuestArming(_delivery, new OutputLogger(options.Output));
+        _endRequest = new EndRequest(MayEnd);
     }
+
+    /// <inheritdoc/>
+    public void Dispose() => _endRequest.Dispose();
 
     /// <summary>Runs a guest until it ends, leaves or is stopped.</summary>
     /// <param name="guest">What to run.</param>
     /// <param name="options">How the process behaves.</param>
-    /// <param name="cancellation">Ends the guest.</param>
     /// <returns>The exit status.</returns>
     /// <exception cref="CommandException">The guest can't be run as asked.</exception>
-    internal static async Task<int> RunAsync(GuestOptions guest, VmProcessOptions options, CancellationToken cancellation)
+    internal static async Task<int> RunAsync(GuestOptions guest, VmProcessOptions options)
     {
         // A guest that can't be made leaves no socket behind, and a socket that can't be made costs no more than a guest that never ran.
-        IMachine machine = MachineFactory.Create(guest);
-        return await HostAsync(machine, Guid.NewGuid(), isPaused: false, $"Guest '{guest.Guest}'", options, cancellation);
+        using var process = new VmProcess(options);
+        return await process.HostAsync(MachineFactory.Create(guest), Guid.NewGuid(), isPaused: false, $"Guest '{guest.Guest}'");
     }
 
     /// <summary>Runs a guest that was taken out of a migration and made whole.</summary>
@@ -68,25 +76,24 @@ internal sealed class VmProcess
     /// <param name="backing">What is to hold its memory, one of the constants of <see cref="BackingWord"/>; null for what held it before.</param>
     /// <param name="dirtyTracking">One of the constants of <see cref="DirtyTrackingWord"/>.</param>
     /// <param name="options">How the process behaves.</param>
-    /// <param name="cancellation">Ends the guest.</param>
     /// <returns>The exit status.</returns>
     /// <exception cref="CommandException">The guest can't be run.</exception>
-    internal static Task<int> RunSnapshotAsync(string path, string? backing, string dirtyTracking, VmProcessOptions options, CancellationToken cancellation)
+    internal static async Task<int> RunSnapshotAsync(string path, string? backing, string dirtyTracking, VmProcessOptions options)
     {
+        using var process = new VmProcess(options);
         IMachine machine = MachineFactory.Load(path, backing is null ? null : BackingWord.Parse(backing), DirtyTrackingWord.Parse(dirtyTracking), out SnapshotHeader header);
-        return HostAsync(machine, header.Guest, header.IsPaused, $"The guest of {path}", options, cancellation);
+        return await process.HostAsync(machine, header.Guest, header.IsPaused, $"The guest of {path}");
     }
 
-    private static async Task<int> HostAsync(IMachine machine, Guid id, bool isPaused, string name, VmProcessOptions options, CancellationToken cancellation)
+    private async Task<int> HostAsync(IMachine machine, Guid id, bool isPaused, string name)
     {
-        var process = new VmProcess(options);
-        await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
+        await using ControlServer control = ControlServer.Start(_options.ControlPath, HandleAsync);
         var pause = new GuestPause(machine);
-        process.Adopt(id, machine, pause, VmState.Running);
+        Adopt(id, machine, pause, VmState.Running);
         // Said before the guest can say anything itself.
-        process.Say("started", $"{name} {(isPaused ? "stands still" : "runs")} on {HostWord.Of(machine.Host)} with {MemorySize.Format(machine.Memory.Size)} of memory and {machine.VcpuCount} vCPU; userfaults by {DeliveryWord.Of(process._delivery)}, writes tracked by {DirtyTrackingWord.Of(machine.DirtyTracking)}; control socket {options.ControlPath}");
+        Say("started", $"{name} {(isPaused ? "stands still" : "runs")} on {HostWord.Of(machine.Host)} with {MemorySize.Format(machine.Memory.Size)} of memory and {machine.VcpuCount} vCPU; userfaults by {DeliveryWord.Of(_delivery)}, writes tracked by {DirtyTrackingWord.Of(machine.DirtyTracking)}; control socket {_options.ControlPath}");
         pause.Start(isPaused);
-        return await process._end.Task.WaitAsync(cancellation);
+        return await _end.Task;
     }
 
     /// <summary>Waits for a guest to arrive, and runs it until it ends, leaves or is stopped.</summary>
@@ -95,11 +102,10 @@ internal sealed class VmProcess
     /// <param name="backing">What is to hold the guest's memory; null for what held it at the source.</param>
     /// <param name="dirtyTracking">One of the constants of <see cref="DirtyTrackingWord"/>.</param>
     /// <param name="options">How the process behaves.</param>
-    /// <param name="cancellation">Ends the waiting and the guest.</param>
     /// <returns>The exit status.</returns>
     /// <exception cref="CommandException">It can't wait there.</exception>
     internal static async Task<int> ReceiveAsync(
-        NetworkEndpoint listen, SecuritySettings settings, string? backing, string dirtyTracking, VmProcessOptions options, CancellationToken cancellation)
+        NetworkEndpoint listen, SecuritySettings settings, string? backing, string dirtyTracking, VmProcessOptions options)
     {
         string? refusal = dirtyTracking is DirtyTrackingWord.Ring ? KvmExamination.WhyNoDirtyRing() : null;
         refusal ??= backing is BackingWord.GuestMemfd ? MemoryExamination.WhyNot(GuestBacking.GuestMemfd, FaultDelivery.Queue) : null;
@@ -109,7 +115,7 @@ internal sealed class VmProcess
             throw new CommandException(refusal);
         }
 
-        var process = new VmProcess(options);
+        using var process = new VmProcess(options);
         using MigrationSecurity? security = settings.Load();
         var arrivalOptions = new ArrivalOptions(
             backing is null ? null : BackingWord.Parse(backing), process._delivery, DirtyTrackingWord.Parse(dirtyTracking), security, settings.InsecureNetwork, options.ReconnectFor, options.LinkTimeout, options.StallWarning, ReportFile.At(options.Report));
@@ -122,7 +128,7 @@ internal sealed class VmProcess
             await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
             process.Say("listening", $"Waits for a guest on {arrival.Endpoint}{(security is null ? string.Empty : " under TLS")}; userfaults by {DeliveryWord.Of(process._delivery)}; control socket {options.ControlPath}");
             _ = process.WatchArrivalAsync();
-            return await process._end.Task.WaitAsync(cancellation);
+            return await process._end.Task;
         }
         finally
         {
@@ -133,13 +139,13 @@ internal sealed class VmProcess
     /// <summary>Serves a guest that another process let go of, until the destination has all of it.</summary>
     /// <param name="holder">The socket of the holder that keeps what that process left.</param>
     /// <param name="reconnectFor">How long the destination is looked for; null for as long as that process would have.</param>
-    /// <param name="options">How the process behaves.</param>
-    /// <param name="cancellation">Ends the serving: what is kept stays, for another process to serve.</param>
+    /// <param name="options">How the process behaves. When it ends early, what is kept stays, for another process to serve.</param>
     /// <returns>The exit status.</returns>
     /// <exception cref="CommandException">There is nothing that could be served.</exception>
-    internal static async Task<int> ServeAsync(string holder, TimeSpan? reconnectFor, VmProcessOptions options, CancellationToken cancellation)
+    internal static async Task<int> ServeAsync(string holder, TimeSpan? reconnectFor, VmProcessOptions options)
     {
-        TakenSource taken = await TakenSource.TakeAsync(holder, cancellation);
+        using var process = new VmProcess(options);
+        TakenSource taken = await TakenSource.TakeAsync(holder, process._endRequest.Token);
         using var keeper = new HolderKeeper(taken.Client, taken.Name, taken.Secret, taken.Memory);
         if (!NetworkEndpoint.TryParse(taken.Source.To, anyPort: false, out NetworkEndpoint? to, out string error))
         {
@@ -148,7 +154,6 @@ internal sealed class VmProcess
 
         MigrationOptions migration = taken.Source.Migration.ToOptions() with { Security = taken.Source.Security?.Load(), InsecureNetwork = taken.Source.Security?.InsecureNetwork ?? false };
         migration = migration with { ReconnectFor = reconnectFor ?? migration.ReconnectFor };
-        var process = new VmProcess(options);
         var guest = new ServedGuest(taken.Record, taken.Memory, process.RunHere);
         process._id = guest.Id;
         process._served = taken.Record;
@@ -157,7 +162,7 @@ internal sealed class VmProcess
         await using ControlServer control = ControlServer.Start(options.ControlPath, process.HandleAsync);
         process.Say("serving", $"Serves {MemorySize.Format(taken.Memory.Size)} of a guest's memory, kept at {holder}, to {to}; control socket {options.ControlPath}");
         _ = process.FollowServingAsync(to!);
-        return await process._end.Task.WaitAsync(cancellation);
+        return await process._end.Task;
     }
 
     private async Task FollowServingAsync(NetworkEndpoint to)
@@ -275,8 +280,7 @@ internal sealed class VmProcess
                 await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
                 break;
             case ControlRequest.Stop:
-                await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
-                _ = _end.TrySetResult(ExitCode.Done);
+                await StopAsync(request, answer);
                 break;
             case ControlRequest.Migrate:
                 await MigrateAsync(request, answer);
@@ -311,6 +315,70 @@ internal sealed class VmProcess
                 throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop, migrate, recover, export, rollback, cancel, pause, resume, arm, disarm or replace-engine.");
         }
     }
+
+    private async Task StopAsync(ControlRequest request, Func<ControlAnswer, Task> answer)
+    {
+        string? loss = Loss();
+        if (loss is not null && request.Yes is not true)
+        {
+            throw new CommandException($"Process {Environment.ProcessId} was not ended. {loss} Say --yes to end it all the same.");
+        }
+
+        await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
+        EndAsTold(loss, ExitCode.Done);
+    }
+
+    /// <summary>A signal asks to end.</summary>
+    /// <returns>Whether it does: where more than the guest that runs here would be lost, at the second.</returns>
+    private bool MayEnd()
+    {
+        string? loss = Loss();
+        if (loss is not null && !_isWarned)
+        {
+            _isWarned = true;
+            Say("state", $"Told to end. {loss} It goes on; told once more, it ends.");
+            return false;
+        }
+
+        EndAsTold(loss, ExitCode.Interrupted);
+        return true;
+    }
+
+    private void EndAsTold(string? loss, int code)
+    {
+        if (loss is null)
+        {
+            lock (_lock)
+            {
+                _state = _state is VmState.Moved or VmState.Failed or VmState.Exported or VmState.Fenced ? _state : VmState.Ended;
+            }
+        }
+
+        _ = _end.TrySetResult(code);
+    }
+
+    /// <summary>
+    /// What the end of this process would cost beside a guest that is all here, which it ends: from the switchover on, until all of its memory has followed it, a
+    /// guest needs both sides. A migration that has not come so far is cancelled: else it might, before this process has ended.
+    /// </summary>
+    /// <returns>In whole sentences; null if nothing.</returns>
+    private string? Loss()
+    {
+        (string state, Departure? departure, IArrival? arrival, _, _) = Sides();
+        if (departure is not null && state is VmState.Leaving or VmState.Stalled)
+        {
+            return departure.Cancel() ? null : departure.Loss;
+        }
+
+        MigrationStatus? arriving = arrival?.Status;
+        return (departure, state) is (null, VmState.Arriving or VmState.Stalled) || (state == VmState.Waiting && arriving?.Phase is "switching_over" or "postcopy_paused")
+            ? $"The guest here is not whole: {Missing(arriving)} at {arriving?.Peer ?? "its source"}. It would be lost as it is now; from there it can go back to its switchover, by 'recover rollback --destination-is-fenced'."
+            : null;
+    }
+
+    private static string Missing(MigrationStatus? arriving) => arriving is null
+        ? "pages of it are"
+        : string.Create(CultureInfo.InvariantCulture, $"{arriving.PagesRemaining:N0} of its {arriving.PagesTotal:N0} pages are");
 
     private ArmingReport Arm(string what, Func<IMachine, ArmingReport> arm)
     {

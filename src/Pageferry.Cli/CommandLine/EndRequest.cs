@@ -6,12 +6,18 @@ namespace Pageferry.Cli;
 internal sealed class EndRequest : IDisposable
 {
     private readonly CancellationTokenSource _source = new();
+    private readonly Func<bool> _mayEnd;
     private readonly PosixSignalRegistration[] _registrations;
 
     /// <summary>Begins to take the signals.</summary>
-    internal EndRequest() => _registrations = [PosixSignalRegistration.Create(PosixSignal.SIGINT, Take), PosixSignalRegistration.Create(PosixSignal.SIGTERM, Take)];
+    /// <param name="mayEnd">Whether to end at the signal that has come; without, at the first.</param>
+    internal EndRequest(Func<bool>? mayEnd = null)
+    {
+        _mayEnd = mayEnd ?? (static () => true);
+        _registrations = [PosixSignalRegistration.Create(PosixSignal.SIGINT, Take), PosixSignalRegistration.Create(PosixSignal.SIGTERM, Take)];
+    }
 
-    /// <summary>Cancelled by the first of them.</summary>
+    /// <summary>Cancelled by the first of them at which it may end.</summary>
     internal CancellationToken Token => _source.Token;
 
     /// <inheritdoc/>
@@ -24,6 +30,9 @@ internal sealed class EndRequest : IDisposable
     private void Take(PosixSignalContext context)
     {
         context.Cancel = true;
-        _source.Cancel();
+        if (_mayEnd())
+        {
+            _source.Cancel();
+        }
     }
 }
