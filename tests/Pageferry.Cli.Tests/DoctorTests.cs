@@ -60,14 +60,17 @@ public sealed class DoctorTests
         Assert.Equal(0UL, report.RootElement.GetProperty("pages_wrong").GetUInt64());
     }
 
-    [Fact]
-    public async Task Without_permission_the_demo_by_queue_says_which_command_grants_it()
+    [Theory]
+    [InlineData("--delivery", "queue")]
+    [InlineData("--backing", "anonymous")]
+    public async Task Without_permission_a_demo_that_needs_it_says_which_command_grants_it_and_what_does_without(string option, string value)
     {
         using UnprivilegedPageferry unprivileged = UnprivilegedPageferry.OrSkip();
-        using PageferryProcess demo = await unprivileged.RunAsync("demo", "--memory", "64M", "--delivery", "queue");
+        using PageferryProcess demo = await unprivileged.RunAsync("demo", "--memory", "64M", option, value);
         Assert.Equal(1, demo.ExitCode);
         Assert.Contains("EPERM", demo.Errors, StringComparison.Ordinal);
         Assert.Contains("sysctl -w vm.unprivileged_userfaultfd=1", demo.Errors, StringComparison.Ordinal);
+        Assert.Contains("--backing memfd --delivery exit", demo.Errors, StringComparison.Ordinal);
     }
 
     private static JsonElement Capability(JsonDocument report, string name) =>

@@ -58,7 +58,7 @@ internal static class DemoCommand
         bool needsUserfaultfd = options.Delivery is DeliveryWord.Queue || backing == GuestBacking.Anonymous;
         if (needsUserfaultfd && UserfaultfdExamination.WhyNot(needed) is { } refusal)
         {
-            throw new CommandException(refusal);
+            throw new CommandException($"{refusal} Without it a guest moves with --backing {BackingWord.Memfd} --delivery {DeliveryWord.Exit}.");
         }
 
         if (backing == GuestBacking.GuestMemfd && MemoryExamination.WhyNot(backing, FaultDelivery.Queue) is { } why)

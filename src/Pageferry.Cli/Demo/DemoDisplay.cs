@@ -85,7 +85,7 @@ internal sealed class DemoDisplay
         string faults = string.Create(CultureInfo.InvariantCulture, $"{migration.DemandFaults ?? 0:N0} faults{latency}");
         if (_live is { } live)
         {
-            live.UpdateTarget(Picture(done, pages, $"{faults}; guest in pass {destination.Passes + 1}, {destination.PagesWrong} wrong"));
+            live.UpdateTarget(Picture(done, pages, destination.Passes is { } passes ? $"{faults}; guest in pass {passes + 1}, {destination.PagesWrong} wrong" : faults));
         }
         else if (migration.PagesDone > _lineDone && (_lineDone == 0 || migration.PagesDone == migration.PagesTotal || _clock.GetElapsedTime(_lineAt) >= s_lineInterval))
         {
