@@ -687,6 +687,7 @@ internal sealed class VmProcess : IDisposable
             _arming.End(machine, _pause!);
         }
         catch (LinuxException refusal)
+                _error = null;
         {
             throw new CommandException($"Could not {purpose}, for memory of it is armed: {refusal.Message}");
         }
