@@ -152,7 +152,7 @@ internal static class CommandTree
         Console.Error.WriteLine($"pageferry: {message}");
         if (json)
         {
-            Console.Out.WriteLine(JsonSerializer.Serialize(new FailureReport(Ok: false, message), CliJson.Indented.FailureReport));
+            Console.Out.WriteLine(JsonSerializer.Serialize(new FailureReport(Ok: false, message), CliJson.Default.FailureReport));
         }
     }
 
