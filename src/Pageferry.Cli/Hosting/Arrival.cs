@@ -13,6 +13,7 @@ internal sealed class Arrival : IArrival
 {
     private readonly MigrationDestination _destination;
     private readonly RecentLatencies _recent = new();
+    private readonly RecentRate _rate = new();
     private readonly ArrivalOptions _options;
     private readonly ILogger _logger;
     private StallWatch? _stalls;
@@ -46,6 +47,7 @@ internal sealed class Arrival : IArrival
                 Role = "destination",
                 Peer = _destination.Peer?.ToString(),
                 Tls = _options.Security is not null,
+                BytesMibPerS = _rate.Observe((ulong)progress.BytesSent) / (1 << 20),
                 Stall = _stalls?.Stall is { } stall ? StallStatus.Of(stall) : null,
                 Report = _options.Report?.WrittenTo,
                 ReportError = _options.Report?.Error,

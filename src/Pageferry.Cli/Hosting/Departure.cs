@@ -18,6 +18,7 @@ internal sealed class Departure(
     private readonly MigrationSource _source = taken is null
         ? new(guest, options with { Keeper = keeper }) { IsRecorded = report is not null }
         : MigrationSource.TakeOver(guest, taken, options with { Keeper = keeper }, to.EndPoint);
+    private readonly RecentRate _rate = new();
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     /// <summary>Completes when the guest's process has taken note of the end.</summary>
@@ -37,6 +38,7 @@ internal sealed class Departure(
                 Role = "source",
                 Peer = to.ToString(),
                 Tls = options.Security is not null,
+                BytesMibPerS = _rate.Observe((ulong)progress.BytesSent) / (1 << 20),
                 DowntimeMs = progress.Downtime > TimeSpan.Zero ? progress.Downtime.TotalMilliseconds : null,
                 Round = Known(progress.Round),
                 BandwidthMibPerS = Known(progress.BandwidthMibPerSecond),
@@ -54,8 +56,6 @@ internal sealed class Departure(
     /// <returns>False if it is too late.</returns>
     internal bool Cancel() => _source.Cancel();
 
-    /// <summary>Looks for a destination that was lost after the switchover, where it is now.</summary>
-    /// <param name="where">Where.</param>
     /// <summary>What is lost with this process once the guest was let go of, in whole sentences.</summary>
     internal string Loss
     {
@@ -69,6 +69,8 @@ internal sealed class Departure(
         }
     }
 
+    /// <summary>Looks for a destination that was lost after the switchover, where it is now.</summary>
+    /// <param name="where">Where.</param>
     /// <returns>Completes at once if it is looked for already, else when the destination has every page; fails with <see cref="MigrationException"/>.</returns>
     /// <exception cref="InvalidOperationException">No link was lost.</exception>
     internal Task ResumeAsync(NetworkEndpoint where) =>

@@ -92,6 +92,11 @@ internal sealed class MigrationDisplay
 
         if (isBefore && migration.BandwidthMibPerS is { } bandwidth)
         {
+        if ((isBefore || isAfter) && migration.BytesMibPerS is { } wire)
+        {
+            yield return ("on the wire", $"{Mib(wire)}/s");
+        }
+
             yield return ("bandwidth", $"{Mib(bandwidth)}/s");
             yield return ("dirty rate", $"{Mib(migration.DirtyMibPerS ?? 0)}/s");
         }
@@ -182,7 +187,7 @@ internal sealed class MigrationDisplay
             Grid grid = new Grid().AddColumn(new GridColumn { NoWrap = true }).AddColumn();
             if (migration.Peer is { } peer)
             {
-                _ = grid.AddRow(new Text("to"), new Text($"{peer}{(migration.Tls ? " under TLS" : string.Empty)}"));
+                _ = grid.AddRow(new Text(migration.Role is "source" ? "to" : "from"), new Text($"{peer}{(migration.Tls ? " under TLS" : string.Empty)}"));
             }
 
             foreach ((string name, string value) in Facts(migration).Append((migration.Role is "source" ? "sent" : "received", MemorySize.FormatMeasured(migration.Bytes))))

@@ -47,6 +47,9 @@ internal sealed record MigrationStatus
     /// <summary>Bytes on the wire, headers included.</summary>
     public required ulong Bytes { get; init; }
 
+    /// <summary>Bytes on the wire per second in the last second, or in the time since somebody asked before that, in MiB; null when there were none.</summary>
+    public double? BytesMibPerS { get; init; }
+
     /// <summary>Milliseconds since the migration began, or that it took.</summary>
     public required double TotalMs { get; init; }
 
