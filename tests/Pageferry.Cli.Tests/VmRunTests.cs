@@ -99,6 +99,42 @@ public sealed class VmRunTests : IDisposable
     }
 
     [Fact]
+    public async Task A_request_with_a_value_out_of_range_is_answered_and_the_guest_can_still_move()
+    {
+        using PageferryProcess run = await StartAsync("--host", "threads");
+        using var client = ControlClient.Connect(Control);
+        var request = new ControlRequest { Command = ControlRequest.Migrate, To = "127.0.0.1:9", Migration = new MigrationSettings { Connections = 99 } };
+        CommandException refused = await Assert.ThrowsAsync<CommandException>(() => client.LastStatusAsync(request, default));
+        Assert.Contains("1 to 16 background connections, not 99", refused.Message, StringComparison.Ordinal);
+        Assert.Equal(VmState.Running, (await client.StatusAsync(default)).State);
+    }
+
+    [Theory]
+    [InlineData("stop", 0)]
+    [InlineData("INT", 0)]
+    [InlineData("KILL", 1)]
+    public async Task A_guest_is_watched_until_its_process_ends(string how, int code)
+    {
+        using PageferryProcess run = await StartAsync("--host", "threads");
+        using PageferryProcess watch = PageferryProcess.Start("vm", "status", "--watch", "--control", Control);
+        await watch.WaitUntilAsync(() => watch.Output.Contains("running", StringComparison.Ordinal), "its first line");
+        if (how == "stop")
+        {
+            using PageferryProcess stop = await PageferryProcess.RunAsync("vm", "stop", "--control", Control);
+            Assert.Equal(0, stop.ExitCode);
+        }
+        else
+        {
+            run.Signal(how);
+        }
+
+        await watch.WaitForExitAsync();
+        Assert.Equal(code, watch.ExitCode);
+        Assert.Contains($"Process {run.Pid} ended", code == 0 ? watch.Output : watch.Errors, StringComparison.Ordinal);
+        await run.WaitForExitAsync();
+    }
+
+    [Fact]
     public async Task Ctrl_c_ends_the_guest_and_removes_its_socket()
     {
         using PageferryProcess run = await StartAsync("--host", "threads");

@@ -68,21 +68,6 @@ internal sealed class ControlClient : IDisposable
     internal async Task<VmStatus> StatusAsync(CancellationToken cancellation) =>
         await LastStatusAsync(new ControlRequest { Command = ControlRequest.Status }, cancellation);
 
-    /// <summary>Asks for the guest's state, while there is one.</summary>
-    /// <param name="cancellation">Ends the waiting.</param>
-    /// <returns>The state; null when the guest's process has ended.</returns>
-    internal async Task<VmStatus?> TryStatusAsync(CancellationToken cancellation)
-    {
-        try
-        {
-            return await StatusAsync(cancellation);
-        }
-        catch (CommandException)
-        {
-            return null;
-        }
-    }
-
     /// <summary>Sends a request and waits for its last answer.</summary>
     /// <param name="request">What to do.</param>
     /// <param name="cancellation">Ends the waiting, not the request.</param>

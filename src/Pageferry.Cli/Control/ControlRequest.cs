@@ -3,7 +3,7 @@ namespace Pageferry.Cli;
 /// <summary>One line that a client writes to a control socket.</summary>
 internal sealed record ControlRequest
 {
-    /// <summary>Answers once with the guest's state.</summary>
+    /// <summary>Answers with the guest's state: once, or with progress until the process ends.</summary>
     internal const string Status = "status";
 
     /// <summary>Ends the guest and its process.</summary>
@@ -43,6 +43,9 @@ internal sealed record ControlRequest
 
     /// <summary>What to do: one of the constants of this type.</summary>
     public string? Command { get; init; }
+
+    /// <summary>Whether a status is answered again and again, and for the last time when the process ends.</summary>
+    public bool? Watch { get; init; }
 
     /// <summary>Whether the process is to end also where more is lost than the guest that runs in it.</summary>
     public bool? Yes { get; init; }

@@ -59,7 +59,9 @@ internal sealed class MigrationDisplay
     }
 
     /// <summary>Shows how the guest is now.</summary>
-    internal void Update(VmStatus status)
+    /// <param name="status">How it is.</param>
+    /// <param name="isLast">Whether nothing is shown after it.</param>
+    internal void Update(VmStatus status, bool isLast = false)
     {
         if (_live is { } live)
         {
@@ -68,7 +70,7 @@ internal sealed class MigrationDisplay
         }
 
         string phase = $"{status.State} {status.Migration?.Phase}";
-        bool isDue = phase != _phase || _clock.GetElapsedTime(_lineAt) >= s_lineInterval;
+        bool isDue = isLast || phase != _phase || _clock.GetElapsedTime(_lineAt) >= s_lineInterval;
         TellDecisions(status.Migration);
         string line = isDue ? _json ? JsonSerializer.Serialize(status, CliJson.Default.VmStatus) : Line(status) : string.Empty;
         if (isDue && (_json || line != _line))
@@ -90,13 +92,13 @@ internal sealed class MigrationDisplay
             yield return ("remaining", Mib(migration.PagesRemaining * Memory.Page.Size / (double)(1 << 20)));
         }
 
-        if (isBefore && migration.BandwidthMibPerS is { } bandwidth)
-        {
         if ((isBefore || isAfter) && migration.BytesMibPerS is { } wire)
         {
             yield return ("on the wire", $"{Mib(wire)}/s");
         }
 
+        if (isBefore && migration.BandwidthMibPerS is { } bandwidth)
+        {
             yield return ("bandwidth", $"{Mib(bandwidth)}/s");
             yield return ("dirty rate", $"{Mib(migration.DirtyMibPerS ?? 0)}/s");
         }

@@ -15,6 +15,7 @@ internal sealed class VmProcess : IDisposable
 {
     private static readonly TimeSpan s_progressInterval = TimeSpan.FromMilliseconds(100);
     private static readonly TimeSpan s_exportInterval = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_watchInterval = TimeSpan.FromMilliseconds(200);
 
     /// <summary>How long a vCPU may take to stop that waits for a page.</summary>
     private static readonly TimeSpan s_stopPatience = TimeSpan.FromSeconds(10);
@@ -277,7 +278,7 @@ internal sealed class VmProcess : IDisposable
         switch (request.Command)
         {
             case ControlRequest.Status:
-                await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
+                await TellStatusAsync(request, answer);
                 break;
             case ControlRequest.Stop:
                 await StopAsync(request, answer);
@@ -314,6 +315,17 @@ internal sealed class VmProcess : IDisposable
             default:
                 throw new CommandException($"'{request.Command}' is not a request that this guest understands: status, stop, migrate, recover, export, rollback, cancel, pause, resume, arm, disarm or replace-engine.");
         }
+    }
+
+    private async Task TellStatusAsync(ControlRequest request, Func<ControlAnswer, Task> answer)
+    {
+        while (request.Watch is true && !_end.Task.IsCompleted)
+        {
+            await answer(new ControlAnswer { Event = ControlAnswer.Progress, Status = Status() });
+            _ = await Task.WhenAny(_end.Task, Task.Delay(s_watchInterval));
+        }
+
+        await answer(new ControlAnswer { Event = ControlAnswer.Done, Status = Status() });
     }
 
     private async Task StopAsync(ControlRequest request, Func<ControlAnswer, Task> answer)
@@ -675,6 +687,7 @@ internal sealed class VmProcess : IDisposable
                 });
                 _departure = new Departure(new LeavingGuest(_id, machine, _pause!), to, options, settings, report, keeper);
                 _state = VmState.Leaving;
+                _error = null;
                 return _departure;
             }
         }
@@ -687,7 +700,6 @@ internal sealed class VmProcess : IDisposable
             _arming.End(machine, _pause!);
         }
         catch (LinuxException refusal)
-                _error = null;
         {
             throw new CommandException($"Could not {purpose}, for memory of it is armed: {refusal.Message}");
         }
