@@ -80,7 +80,16 @@ public sealed class EndingTests : IDisposable
         destination.Process.Signal("INT");
         await destination.Process.WaitUntilAsync(() => destination.Process.Output.Contains("told once more, it ends", StringComparison.Ordinal), "the warning");
         Assert.Contains("recover rollback --destination-is-fenced", destination.Process.Output, StringComparison.Ordinal);
-        Assert.Equal("arriving", destination.State);
+        JsonElement status = destination.Status();
+        Assert.Equal("arriving", status.GetProperty("state").GetString());
+        if (engine == "separate")
+        {
+            // As a terminal's Ctrl-C does, it reaches the engine too.
+            PageferryProcess.Signal(status.GetProperty("engine").GetProperty("pid").GetInt32(), "INT");
+            await Task.Delay(500);
+            Assert.Equal(0, destination.Status().GetProperty("engine").GetProperty("restarts").GetInt32());
+        }
+
         destination.Process.Signal("INT");
         await destination.Process.WaitForExitAsync();
         Assert.Equal(130, destination.Process.ExitCode);

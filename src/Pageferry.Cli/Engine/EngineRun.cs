@@ -21,7 +21,12 @@ internal sealed class EngineRun
     /// <summary>Runs for the process that started this one.</summary>
     /// <param name="socket">The number of the socket that this process was started with.</param>
     /// <returns>The exit status.</returns>
-    internal static int RunStarted(int socket) => Run(UnixSocket.FromDescriptor(new FileDescriptor(socket)));
+    internal static int RunStarted(int socket)
+    {
+        // A terminal's Ctrl-C reaches this process too, and is meant for the guest's: when that ends, this one does.
+        using var end = new EndRequest(static () => false);
+        return Run(UnixSocket.FromDescriptor(new FileDescriptor(socket)));
+    }
 
     /// <summary>Runs for a process that listens for engines, as soon as one does.</summary>
     /// <param name="path">Where.</param>
