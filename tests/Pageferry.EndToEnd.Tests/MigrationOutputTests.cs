@@ -111,6 +111,24 @@ public sealed class MigrationOutputTests : IDisposable
     }
 
     [Fact]
+    public async Task A_terminal_shows_a_panel_of_what_is_known()
+    {
+        using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "64M");
+        using GuestProcess destination = await GuestProcess.ReceiveAsync(B);
+        await source.MakePassesAsync(2);
+        using PageferryProcess migrate = source.BeginMigration(destination.Endpoint, "--mode", "postcopy", "--max-postcopy-bandwidth", "16M");
+        await destination.WaitForStateAsync("arriving");
+        using PageferryProcess watch = OnTerminal($"vm status --watch --control {B}");
+        await watch.WaitUntilAsync(() => watch.Output.Contains("on the wire", StringComparison.Ordinal), "the panel");
+        Assert.Matches(@"│ from +127\.0\.0\.1:", watch.Output);
+        Assert.DoesNotMatch(@"│ to +127\.0\.0\.1:", watch.Output);
+        using PageferryProcess demo = OnTerminal("demo --memory 16M --host threads");
+        await demo.WaitForExitAsync();
+        Assert.Contains("; guest in pass ", demo.Output, StringComparison.Ordinal);
+        Assert.DoesNotContain("guest in pass ,", demo.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task A_migration_that_fails_says_so_in_one_line_and_is_forgotten_by_the_next()
     {
         using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "64M");
@@ -128,6 +146,10 @@ public sealed class MigrationOutputTests : IDisposable
         JsonElement status = await source.WaitForStateAsync("leaving");
         Assert.False(status.TryGetProperty("error", out _), status.ToString());
     }
+
+    /// <summary>Starts the built command on a terminal of its own: script(1).</summary>
+    private static PageferryProcess OnTerminal(string arguments) =>
+        PageferryProcess.StartProgram("env", "TERM=xterm", "script", "--quiet", "--return", "--command", $"{PageferryProcess.Built} {arguments}", "/dev/null");
 
     private static JsonElement[] Lines(string output) => [.. output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => JsonDocument.Parse(line).RootElement)];
 
