@@ -16,6 +16,9 @@ public sealed unsafe class MappedRegion : IDisposable
     /// <summary>Longer regions begin at a multiple of this, so that the kernel can make huge pages of them.</summary>
     private const ulong HugePage = 2 << 20;
 
+    /// <summary>No less than <c>pthread_mutex_t</c> takes anywhere.</summary>
+    private const ulong LockBytes = 64;
+
     private nint _address;
 
     private MappedRegion(nint address, ulong length)
@@ -60,13 +63,17 @@ public sealed unsafe class MappedRegion : IDisposable
     /// <param name="protection">What may be done with the mapping.</param>
     /// <returns>The region, which the caller disposes.</returns>
     /// <exception cref="LinuxException">ENOMEM: no address space, or not as many huge pages free as the file needs. Else the file can't be mapped so.</exception>
-    public static MappedRegion MapShared(FileDescriptor file, ulong offset, ulong length, MemoryProtection protection = MemoryProtection.ReadWrite)
-    {
-        nint address = Map(length, (int)protection, Interop.MAP_SHARED, file.Number, checked((long)offset));
-        return address != Interop.MAP_FAILED
-            ? new MappedRegion(address, length)
-            : throw LinuxException.FromLastError($"map {length} bytes at offset {offset} of file descriptor {file.Number}");
-    }
+    public static MappedRegion MapShared(FileDescriptor file, ulong offset, ulong length, MemoryProtection protection = MemoryProtection.ReadWrite) =>
+        MapFile(file, offset, length, (int)protection, Interop.MAP_SHARED);
+
+    /// <summary>Maps a range of a file; what is written is this mapping's alone (<c>MAP_PRIVATE</c>).</summary>
+    /// <param name="file">The file.</param>
+    /// <param name="offset">Where in the file the range starts, in bytes; a page multiple.</param>
+    /// <param name="length">Bytes.</param>
+    /// <returns>The region, which the caller disposes.</returns>
+    /// <exception cref="LinuxException">As for <see cref="MapShared"/>.</exception>
+    internal static MappedRegion MapPrivate(FileDescriptor file, ulong offset, ulong length) =>
+        MapFile(file, offset, length, Interop.PROT_READ | Interop.PROT_WRITE, Interop.MAP_PRIVATE);
 
     /// <summary>The bytes of a range that can't be missing. Never for memory registered with a userfaultfd.</summary>
     /// <param name="offset">Bytes from the region's start.</param>
@@ -119,6 +126,14 @@ public sealed unsafe class MappedRegion : IDisposable
             }
         }
     }
+
+    /// <summary>Takes a lock that lies in the region (pthread_mutex_lock(3)), in native code. All zeros is one that nobody has.</summary>
+    /// <param name="offset">Bytes from the region's start; a multiple of 8.</param>
+    internal void Lock(ulong offset) => _ = Interop.PthreadMutexLock((nint)Pointer(offset, LockBytes));
+
+    /// <summary>Gives the lock back, on the thread that took it.</summary>
+    /// <param name="offset">Bytes from the region's start.</param>
+    internal void Unlock(ulong offset) => _ = Interop.PthreadMutexUnlock((nint)Pointer(offset, LockBytes));
 
     /// <summary>
     /// Copies from the region by the kernel (process_vm_readv(2)): a page that can't be touched ends the copy and raises no signal.
@@ -212,6 +227,23 @@ public sealed unsafe class MappedRegion : IDisposable
         }
     }
 
+    /// <summary>Moves the region to where another one is, which is unmapped (mremap(2)).</summary>
+    /// <param name="place">The other region, no shorter; it is disposed.</param>
+    /// <exception cref="LinuxException">The kernel refused.</exception>
+    internal void MoveTo(MappedRegion place)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(place.Length, Length, nameof(place));
+        nint address = Interop.Mremap((nint)Address, (nuint)Length, (nuint)Length, Interop.MREMAP_MAYMOVE | Interop.MREMAP_FIXED, (nint)place.Address);
+        if (address == Interop.MAP_FAILED)
+        {
+            throw LinuxException.FromLastError($"move {Length} bytes from 0x{Address:x} to 0x{place.Address:x}");
+        }
+
+        Unmap(address + (nint)Length, address + (nint)place.Length);
+        place._address = 0;
+        _address = address;
+    }
+
     /// <summary>Unmaps the region.</summary>
     public void Dispose()
     {
@@ -220,6 +252,14 @@ public sealed unsafe class MappedRegion : IDisposable
         {
             _ = Interop.Munmap(address, (nuint)Length);
         }
+    }
+
+    private static MappedRegion MapFile(FileDescriptor file, ulong offset, ulong length, int protection, int flags)
+    {
+        nint address = Map(length, protection, flags, file.Number, checked((long)offset));
+        return address != Interop.MAP_FAILED
+            ? new MappedRegion(address, length)
+            : throw LinuxException.FromLastError($"map {length} bytes at offset {offset} of file descriptor {file.Number}");
     }
 
     private static nint Map(ulong length, int protection, int flags, int file, long offset)

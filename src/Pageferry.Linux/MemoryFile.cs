@@ -111,6 +111,17 @@ public sealed class MemoryFile : IDisposable
         }
     }
 
+    /// <summary>Makes the file shorter (ftruncate(2)): pages of its mappings beyond the end are SIGBUS.</summary>
+    /// <param name="length">Bytes; a multiple of the file's page size.</param>
+    /// <exception cref="LinuxException">The file does not allow it.</exception>
+    internal void Shorten(ulong length)
+    {
+        if (Interop.Ftruncate(Descriptor.Number, checked((long)length)) != 0)
+        {
+            throw LinuxException.FromLastError($"set memfd {Name} to {length} bytes");
+        }
+    }
+
     /// <summary>Copies from the file (pread(2)), which maps nothing, populates nothing, and waits for no userfault.</summary>
     /// <param name="offset">Bytes from the start.</param>
     /// <param name="destination">Where to copy to; its length says how much.</param>

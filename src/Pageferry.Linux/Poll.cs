@@ -56,6 +56,11 @@ public sealed class Poll
     /// <returns>True for POLLIN, POLLHUP, POLLERR and POLLNVAL.</returns>
     public bool IsReadable(int index) => _entries[index].revents != 0;
 
+    /// <summary>Whether a descriptor had an error in the last wait.</summary>
+    /// <param name="index">Its position in the constructor's list.</param>
+    /// <returns>True for POLLERR.</returns>
+    internal bool IsFaulty(int index) => (_entries[index].revents & Interop.POLLERR) != 0;
+
     /// <summary>Whether a descriptor's other end was found closed in the last wait, whatever there is left to read.</summary>
     /// <param name="index">Its position in the constructor's list.</param>
     /// <returns>True for POLLHUP.</returns>

@@ -236,7 +236,8 @@ public sealed class Userfaultfd : IDisposable
     /// <summary>Closes the userfaultfd: the threads that wait go on with pages of zeros.</summary>
     public void Dispose() => Descriptor.Dispose();
 
-    private static FileDescriptor OpenAny(bool userModeOnly, out bool isByDevice)
+    /// <summary>Opens a userfaultfd that <c>UFFDIO_API</c> was not done on: it takes nothing else.</summary>
+    internal static FileDescriptor OpenAny(bool userModeOnly, out bool isByDevice)
     {
         int flags = Interop.O_CLOEXEC | Interop.O_NONBLOCK | (userModeOnly ? Interop.UFFD_USER_MODE_ONLY : 0);
         int device = Interop.Open("/dev/userfaultfd", Interop.O_RDWR | Interop.O_CLOEXEC);
@@ -266,19 +267,31 @@ public sealed class Userfaultfd : IDisposable
     {
         var api = new Interop.uffdio_api { api = Interop.UFFD_API, features = (ulong)features };
 
-        // SAFETY: the kernel reads and fills a structure of the size that the request's number states.
-        unsafe
+        if (TryAgree(descriptor, ref api))
         {
-            if (Interop.Ioctl(descriptor.Number, Interop.UFFDIO_API, &api) == 0)
-            {
-                return (UserfaultfdFeatures)api.features;
-            }
+            return (UserfaultfdFeatures)api.features;
         }
 
         bool isForkRefused = Marshal.GetLastPInvokeError() == (int)Errno.EPERM;
         throw LinuxException.FromLastError(
             $"agree with the kernel on the userfaultfd features {features}",
             isForkRefused ? $"{nameof(UserfaultfdFeatures.EventFork)} needs CAP_SYS_PTRACE." : null);
+    }
+
+    /// <summary>UFFDIO_API as it is.</summary>
+    /// <param name="descriptor">The userfaultfd.</param>
+    /// <param name="api">What is asked for; the kernel puts its answer there.</param>
+    /// <returns>Whether the kernel agreed.</returns>
+    internal static bool TryAgree(FileDescriptor descriptor, ref Interop.uffdio_api api)
+    {
+        // SAFETY: the kernel reads and fills a structure of the size that the request's number states, pinned for the call.
+        unsafe
+        {
+            fixed (Interop.uffdio_api* asked = &api)
+            {
+                return Interop.Ioctl(descriptor.Number, Interop.UFFDIO_API, asked) == 0;
+            }
+        }
     }
 
     private static bool IsGranted(UserfaultfdFeatures features)

@@ -165,6 +165,8 @@ public class AbiTests
         Assert.Contains($"#define __NR_perf_event_open {Interop.PerfEventOpenNumber(Architecture.Arm64)}", generic, StringComparer.Ordinal);
         Assert.Contains($"#define __NR_pidfd_send_signal {Interop.SYS_pidfd_send_signal}", generic, StringComparer.Ordinal);
         Assert.Contains($"#define __NR_pidfd_open {Interop.SYS_pidfd_open}", generic, StringComparer.Ordinal);
+        Assert.Contains($"#define __NR_io_uring_setup {Interop.SYS_io_uring_setup}", generic, StringComparer.Ordinal);
+        Assert.Contains($"#define __NR_io_uring_register {Interop.SYS_io_uring_register}", generic, StringComparer.Ordinal);
     }
 
     [Fact]

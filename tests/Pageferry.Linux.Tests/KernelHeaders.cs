@@ -24,16 +24,21 @@ internal static class KernelHeaders
         #include <sys/syscall.h>
         #include <sys/uio.h>
         #include <sys/un.h>
+        #include <sys/wait.h>
         #include <linux/fs.h>
         #include <linux/hw_breakpoint.h>
+        #include <linux/io_uring.h>
         #include <linux/memfd.h>
         #include <linux/mman.h>
         #include <linux/perf_event.h>
+        #include <linux/sched.h>
         #include <linux/sched/types.h>
         #include <linux/userfaultfd.h>
         /* Enumerators there, which #ifdef does not see. */
         #define PERF_TYPE_BREAKPOINT PERF_TYPE_BREAKPOINT
         #define HW_BREAKPOINT_W HW_BREAKPOINT_W
+        #define IORING_REGISTER_BUFFERS IORING_REGISTER_BUFFERS
+        #define IORING_UNREGISTER_BUFFERS IORING_UNREGISTER_BUFFERS
 
         int main(void)
         {

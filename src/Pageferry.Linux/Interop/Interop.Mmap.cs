@@ -19,7 +19,10 @@ internal static partial class Interop
     /// <summary>log2 of the huge page size, shifted by MAP_HUGE_SHIFT: 21 is 2 MiB.</summary>
     internal const int MAP_HUGE_2MB = 21 << 26;
 
-    /// <summary>What mmap returns on failure.</summary>
+    internal const int MREMAP_MAYMOVE = 1;
+    internal const int MREMAP_FIXED = 2;
+
+    /// <summary>What mmap and mremap return on failure.</summary>
     internal static readonly nint MAP_FAILED = -1;
 
     [LibraryImport(Libraries.C, EntryPoint = "mmap", SetLastError = true)]
@@ -27,6 +30,9 @@ internal static partial class Interop
 
     [LibraryImport(Libraries.C, EntryPoint = "munmap", SetLastError = true)]
     internal static partial int Munmap(nint address, nuint length);
+
+    [LibraryImport(Libraries.C, EntryPoint = "mremap", SetLastError = true)]
+    internal static partial nint Mremap(nint address, nuint length, nuint newLength, int flags, nint newAddress);
 
     [LibraryImport(Libraries.C, EntryPoint = "mprotect", SetLastError = true)]
     internal static partial int Mprotect(nint address, nuint length, int protection);
