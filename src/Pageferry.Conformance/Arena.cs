@@ -10,63 +10,71 @@ internal sealed class Arena : IDisposable
     private const ulong SmallPageBytes = 4096;
     private const ulong HugePageBytes = 2 << 20;
     private const ulong ContentPages = 8;
+    private const ulong NumberPage = ContentPages - 1;
+
+    /// <summary>To fill so much takes longer than most cases: once for all of them.</summary>
+    private static readonly Lazy<MappedRegion> s_hugeContent = new(() => MakeContent(HugePageBytes));
 
     private readonly Lazy<MappedRegion> _content;
 
     internal Arena(MemoryKind kind)
     {
         Kind = kind;
-        _content = new Lazy<MappedRegion>(() =>
-        {
-            var content = MappedRegion.MapAnonymous(ContentPages * PageBytes);
-            content.Span(0, (int)content.Length).Fill(ContentByte);
-            return content;
-        });
+        _content = IsHuge ? s_hugeContent : new Lazy<MappedRegion>(() => MakeContent(SmallPageBytes));
     }
 
-    /// <summary>Every byte of <see cref="Content"/>.</summary>
+    /// <summary>Every byte of <see cref="Content"/>, and the number of <see cref="NumberContent"/>.</summary>
     internal const byte ContentByte = 42;
 
     internal MemoryKind Kind { get; }
 
-    internal ulong PageBytes => Kind == MemoryKind.Hugetlb ? HugePageBytes : SmallPageBytes;
+    internal ulong PageBytes => IsHuge ? HugePageBytes : SmallPageBytes;
 
-    /// <summary>The address of 8 pages to copy from.</summary>
+    /// <summary>The address of 7 pages to copy from.</summary>
     internal ulong Content => _content.Value.Address;
+
+    /// <summary>The address of a page whose text is the number 42.</summary>
+    internal ulong NumberContent => Content + (NumberPage * PageBytes);
 
     internal MappedRegion ContentRegion => _content.Value;
 
-    internal bool IsShared => Kind != MemoryKind.Anonymous;
+    internal bool IsShared => Kind is MemoryKind.Shmem or MemoryKind.Hugetlb or MemoryKind.GuestMemfd;
+
+    internal bool IsHuge => Kind is MemoryKind.Hugetlb or MemoryKind.HugetlbPrivate;
 
     /// <summary>What missing faults of this memory need.</summary>
     internal UserfaultfdFeatures MissingFeature => Kind switch
     {
-        MemoryKind.Shmem => UserfaultfdFeatures.MissingShmem,
-        MemoryKind.Hugetlb => UserfaultfdFeatures.MissingHugetlbfs,
+        MemoryKind.Shmem or MemoryKind.ShmemPrivate => UserfaultfdFeatures.MissingShmem,
+        MemoryKind.Hugetlb or MemoryKind.HugetlbPrivate => UserfaultfdFeatures.MissingHugetlbfs,
         _ => UserfaultfdFeatures.None,
     };
 
     /// <summary>What minor faults of this memory need.</summary>
     internal UserfaultfdFeatures MinorFeature => Kind switch
     {
-        MemoryKind.Shmem => UserfaultfdFeatures.MinorShmem,
-        MemoryKind.Hugetlb => UserfaultfdFeatures.MinorHugetlbfs,
+        MemoryKind.Shmem or MemoryKind.ShmemPrivate => UserfaultfdFeatures.MinorShmem,
+        MemoryKind.Hugetlb or MemoryKind.HugetlbPrivate => UserfaultfdFeatures.MinorHugetlbfs,
         _ => UserfaultfdFeatures.None,
     };
 
     /// <summary>What write-protect faults of this memory need.</summary>
     internal UserfaultfdFeatures WriteProtectFeature =>
-        UserfaultfdFeatures.PageFaultFlagWriteProtect | (IsShared ? UserfaultfdFeatures.WriteProtectHugetlbfsShmem : UserfaultfdFeatures.None);
+        UserfaultfdFeatures.PageFaultFlagWriteProtect | (Kind != MemoryKind.Anonymous ? UserfaultfdFeatures.WriteProtectHugetlbfsShmem : UserfaultfdFeatures.None);
+
+    /// <summary>Whether the kernel offers features to this process.</summary>
+    internal static bool Offers(UserfaultfdFeatures features) => Userfaultfd.Probe() is { Failure: null } probe && (features & ~probe.Features) == UserfaultfdFeatures.None;
 
     /// <summary>Opens a userfaultfd.</summary>
-    /// <exception cref="CaseUnsupportedException">The kernel refuses it, or lacks a feature.</exception>
+    /// <exception cref="CaseUnsupportedException">This process may have none, or the kernel lacks a feature.</exception>
+    /// <exception cref="LinuxException">The kernel refuses what it offers.</exception>
     internal Userfaultfd Open(UserfaultfdFeatures features = UserfaultfdFeatures.None)
     {
         try
         {
             return Userfaultfd.Open(features);
         }
-        catch (LinuxException refusal)
+        catch (LinuxException refusal) when (!Offers(features))
         {
             throw new CaseUnsupportedException(refusal.Message);
         }
@@ -87,13 +95,29 @@ internal sealed class Arena : IDisposable
         MemoryFile file = MakeFile(pages * PageBytes);
         try
         {
-            return (MappedRegion.MapShared(file.Descriptor, 0, file.Length), file);
+            return (IsShared ? MappedRegion.MapShared(file.Descriptor, 0, file.Length) : MappedRegion.MapPrivate(file.Descriptor, 0, file.Length), file);
         }
         catch (LinuxException refusal)
         {
             file.Dispose();
+            throw IsHuge && refusal.Errno == Errno.ENOMEM ? new CaseUnsupportedException($"{refusal.Message} Too few huge pages are reserved.") : refusal;
+        }
+    }
+
+    /// <summary>Has the kernel hold a page where it is.</summary>
+    /// <exception cref="CaseUnsupportedException">This process may not, of whatever memory.</exception>
+    internal MemoryPin Pin(ulong page)
+    {
+        try
+        {
+            MemoryPin.Pin(Content, SmallPageBytes).Dispose();
+        }
+        catch (LinuxException refusal)
+        {
             throw new CaseUnsupportedException(refusal.Message);
         }
+
+        return MemoryPin.Pin(page, SmallPageBytes);
     }
 
     /// <summary>Memory whose missing pages fault.</summary>
@@ -136,10 +160,18 @@ internal sealed class Arena : IDisposable
 
     public void Dispose()
     {
-        if (_content.IsValueCreated)
+        if (!IsHuge && _content.IsValueCreated)
         {
             _content.Value.Dispose();
         }
+    }
+
+    private static MappedRegion MakeContent(ulong pageBytes)
+    {
+        var content = MappedRegion.MapAnonymous(ContentPages * pageBytes);
+        content.Span(0, (int)content.Length).Fill(ContentByte);
+        "42\0"u8.CopyTo(content.Span(NumberPage * pageBytes, 3));
+        return content;
     }
 
     private MemoryFile MakeFile(ulong length)
@@ -148,9 +180,9 @@ internal sealed class Arena : IDisposable
         {
             return Kind == MemoryKind.GuestMemfd
                 ? MachineMemory.CreateGuestMemfd(length)
-                : MemoryFile.Create("conformance", length, hugePages: Kind == MemoryKind.Hugetlb);
+                : MemoryFile.Create("conformance", length, hugePages: IsHuge);
         }
-        catch (Exception refusal) when (refusal is LinuxException or NotSupportedException)
+        catch (Exception refusal) when ((IsHuge || Kind == MemoryKind.GuestMemfd) && refusal is LinuxException or NotSupportedException)
         {
             throw new CaseUnsupportedException(refusal.Message);
         }

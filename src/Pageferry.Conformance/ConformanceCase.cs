@@ -3,7 +3,8 @@ namespace Pageferry.Conformance;
 /// <summary>One rule of userfaults, and the code that finds out whether the running kernel keeps it.</summary>
 public sealed class ConformanceCase
 {
-    internal static readonly MemoryKind[] All = [MemoryKind.Anonymous, MemoryKind.Shmem, MemoryKind.Hugetlb];
+    /// <summary>All kinds that every kernel with userfaultfd has, as in the kernel's own tests.</summary>
+    internal static readonly MemoryKind[] All = [MemoryKind.Anonymous, MemoryKind.Shmem, MemoryKind.ShmemPrivate, MemoryKind.Hugetlb, MemoryKind.HugetlbPrivate];
 
     internal ConformanceCase(char group, string name, string rule, string source, IReadOnlyList<MemoryKind> memories, Action<Arena> run)
     {

@@ -14,4 +14,10 @@ public enum MemoryKind
 
     /// <summary>A guest_memfd of KVM's that this process may map (Linux 6.18).</summary>
     GuestMemfd,
+
+    /// <summary>A memfd of 4 KiB pages, mapped privately: what is written is the mapping's own.</summary>
+    ShmemPrivate,
+
+    /// <summary>A memfd of 2 MiB pages, mapped privately.</summary>
+    HugetlbPrivate,
 }
