@@ -11,17 +11,23 @@ internal sealed class Guarded : IPageSource, IDisposable
     private readonly GuestMemory _memory;
     private int _asked;
 
-    internal Guarded(Arena arena, FaultDelivery delivery, ulong units)
+    internal Guarded(GuestBacking backing, FaultDelivery delivery, ulong bytes)
     {
-        GuestBacking backing = arena.Kind switch
+        _memory = GuestMemory.Create(bytes, backing);
+        FaultEngine? engine = null;
+        try
         {
-            MemoryKind.Shmem => GuestBacking.Memfd,
-            MemoryKind.Hugetlb => GuestBacking.Memfd2M,
-            _ => GuestBacking.Anonymous,
-        };
-        _memory = GuestMemory.Create(units * arena.PageBytes, backing);
-        Engine = new FaultEngine(_memory, delivery: delivery);
-        Engine.Start(this, armed: false);
+            engine = new FaultEngine(_memory, delivery: delivery);
+            engine.Start(this, armed: false);
+        }
+        catch
+        {
+            engine?.Dispose();
+            _memory.Dispose();
+            throw;
+        }
+
+        Engine = engine;
     }
 
     internal FaultEngine Engine { get; }
