@@ -5,7 +5,7 @@ namespace Pageferry.Conformance;
 /// <summary>C: each request that resolves a fault, and its answers.</summary>
 internal static class ResolveCases
 {
-    private static readonly MemoryKind[] s_small = [MemoryKind.Anonymous, MemoryKind.Shmem];
+    private static readonly MemoryKind[] s_small = [MemoryKind.Anonymous, MemoryKind.Shmem, MemoryKind.ShmemPrivate];
     private static readonly MemoryKind[] s_shared = [MemoryKind.Shmem, MemoryKind.Hugetlb];
 
     internal static IEnumerable<ConformanceCase> All =>
@@ -87,7 +87,7 @@ internal static class ResolveCases
             arena.Expect(touch.Through(), (byte)0);
             arena.Expect(memory.Userfaultfd.ZeroPage(memory.At(0), memory.PageBytes, UserfaultfdCopyFlags.None, out done), UserfaultfdResult.AlreadyPresent);
         }),
-        new('C', "zeropage-huge", "UFFDIO_ZEROPAGE on huge pages is refused", "uffd-unit-tests: zeropage", [MemoryKind.Hugetlb], arena =>
+        new('C', "zeropage-huge", "UFFDIO_ZEROPAGE on huge pages is refused", "uffd-unit-tests: zeropage", [MemoryKind.Hugetlb, MemoryKind.HugetlbPrivate], arena =>
         {
             using Armed memory = arena.ArmMissing(1);
             arena.Expect(memory.Userfaultfd.ZeroPage(memory.At(0), memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.Invalid);
@@ -122,19 +122,103 @@ internal static class ResolveCases
             using Armed memory = arena.ArmMissing(1);
             arena.Expect(memory.Userfaultfd.Continue(memory.At(0), memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.Invalid);
         }),
-        new('C', "move", "UFFDIO_MOVE places another range's page without a copy, and that range has a hole", "uffd-unit-tests: move", [MemoryKind.Anonymous], arena =>
+        new('C', "zeropage-partial", "UFFDIO_ZEROPAGE that meets a page in its middle is EAGAIN, and the count is what was done", "observed on 6.18", s_small, arena =>
         {
-            using Armed memory = arena.ArmMissing(2, UserfaultfdFeatures.Move);
-            Touch touch = memory.Read(0);
-            _ = memory.NextFault(0);
-            arena.Expect(memory.Userfaultfd.Move(memory.At(0), arena.Content, memory.PageBytes, UserfaultfdMoveFlags.None, out long done), UserfaultfdResult.Done);
+            using Armed memory = arena.ArmMissing(4);
+            memory.Place(2);
+            arena.Expect(memory.Userfaultfd.ZeroPage(memory.At(0), 4 * memory.PageBytes, UserfaultfdCopyFlags.None, out long done), UserfaultfdResult.Retry);
+            arena.Expect(done, 2 * (long)memory.PageBytes);
+        }),
+        new('C', "place-unregistered", "UFFDIO_ZEROPAGE and UFFDIO_CONTINUE of memory that is not registered are ENOENT", "ioctl_userfaultfd(2)", ConformanceCase.All, arena =>
+        {
+            using Armed memory = arena.ArmMissing(1);
+            memory.Userfaultfd.Unregister(memory.At(0), memory.PageBytes);
+            arena.Expect(memory.Userfaultfd.ZeroPage(memory.At(0), memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.NotRegistered);
+            arena.Expect(memory.Userfaultfd.Continue(memory.At(0), memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.NotRegistered);
+        }),
+        new('C', "place-invalid", "UFFDIO_ZEROPAGE and UFFDIO_CONTINUE of an odd address, of no or an odd length, or with an unknown mode are EINVAL", "ioctl_userfaultfd(2)", ConformanceCase.All, arena =>
+        {
+            using Armed memory = arena.ArmMissing(2);
+            ExpectInvalid(arena, memory, memory.Userfaultfd.ZeroPage);
+            ExpectInvalid(arena, memory, memory.Userfaultfd.Continue);
+        }),
+        new('C', "poison", "UFFDIO_POISON counts its bytes, wakes who waits, and fails whoever touches the page from then on", "uffd-unit-tests: poison", ConformanceCase.All, arena =>
+        {
+            using Armed memory = arena.ArmMissing(2, UserfaultfdFeatures.Poison);
+            arena.Expect(memory.Userfaultfd.Poison(memory.At(0), memory.PageBytes, UserfaultfdCopyFlags.None, out long done), UserfaultfdResult.Done);
             arena.Expect(done, (long)memory.PageBytes);
-            arena.Expect(touch.Through(), Arena.ContentByte);
-            arena.Expect(arena.ContentRegion.Span(0, 1)[0], (byte)0);
-            arena.ContentRegion.Advise(0, memory.PageBytes, MemoryAdvice.DontNeed);
-            arena.Expect(memory.Userfaultfd.Move(memory.At(1), arena.Content, memory.PageBytes, UserfaultfdMoveFlags.None, out _), UserfaultfdResult.NotRegistered);
-            arena.Expect(memory.Userfaultfd.Move(memory.At(1), arena.Content, memory.PageBytes, UserfaultfdMoveFlags.AllowSourceHoles, out _), UserfaultfdResult.Done);
-            arena.Expect(memory.Userfaultfd.Move(memory.At(0), arena.Content + memory.PageBytes, memory.PageBytes, UserfaultfdMoveFlags.None, out _), UserfaultfdResult.AlreadyPresent);
+            arena.Expect(memory.CanKernelRead(0), false);
+            arena.Expect(memory.Userfaultfd.Poison(memory.At(0), memory.PageBytes, UserfaultfdCopyFlags.None, out done), UserfaultfdResult.AlreadyPresent);
+            arena.Expect(done, -(long)Errno.EEXIST);
+            memory.Place(1);
+            arena.Expect(memory.Userfaultfd.Poison(memory.At(1), memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.AlreadyPresent);
+        }),
+        new('C', "poison-partial", "UFFDIO_POISON that meets a page in its middle is EAGAIN, and the count is what was done", "observed on 6.18", ConformanceCase.All, arena =>
+        {
+            using Armed memory = arena.ArmMissing(4, UserfaultfdFeatures.Poison);
+            memory.Place(2);
+            arena.Expect(memory.Userfaultfd.Poison(memory.At(0), 4 * memory.PageBytes, UserfaultfdCopyFlags.None, out long done), UserfaultfdResult.Retry);
+            arena.Expect(done, 2 * (long)memory.PageBytes);
+        }),
+        new('C', "poison-refused", "UFFDIO_POISON of memory that is not registered is ENOENT; of an odd address, of no or an odd length, or with an unknown mode EINVAL", "ioctl_userfaultfd(2)", ConformanceCase.All, arena =>
+        {
+            using Armed memory = arena.ArmMissing(2, UserfaultfdFeatures.Poison);
+            ExpectInvalid(arena, memory, memory.Userfaultfd.Poison);
+            memory.Userfaultfd.Unregister(memory.At(0), memory.PageBytes);
+            arena.Expect(memory.Userfaultfd.Poison(memory.At(0), memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.NotRegistered);
+        }),
+        new('C', "end-of-file", "beyond the end of the file UFFDIO_COPY is EFAULT, and nothing is placed", "observed on 6.18", [MemoryKind.Shmem, MemoryKind.ShmemPrivate, MemoryKind.Hugetlb], arena =>
+        {
+            using Armed memory = arena.ArmMissing(2);
+            memory.MemoryFile!.Shorten(memory.PageBytes);
+            arena.Expect(memory.Copy(1, 1, out long done), UserfaultfdResult.BadSource);
+            arena.Expect(done, -(long)Errno.EFAULT);
+            memory.Place(0);
+        }),
+        new('C', "surprise-end-of-file-huge", "of huge pages that are mapped privately UFFDIO_COPY places one beyond the end of the file, where without it an access is SIGBUS; or it is EFAULT, as elsewhere", "observed on 6.18", [MemoryKind.HugetlbPrivate], arena =>
+        {
+            using Armed memory = arena.ArmMissing(2);
+            memory.MemoryFile!.Shorten(memory.PageBytes);
+            UserfaultfdResult result = memory.Copy(1, 1, out _);
+            arena.Expect(result is UserfaultfdResult.Done or UserfaultfdResult.BadSource, true, $"it is placed or EFAULT, not {result}");
+            arena.Expect(memory.CanKernelRead(1), result == UserfaultfdResult.Done);
+        }),
+        new('C', "end-of-file-continue", "beyond the end of the file UFFDIO_CONTINUE is EINVAL, or EFAULT on huge pages", "observed on 6.18", s_shared, arena =>
+        {
+            using Armed memory = arena.ArmMinor(2);
+            memory.MemoryFile!.Shorten(memory.PageBytes);
+            UserfaultfdResult result = memory.Userfaultfd.Continue(memory.At(1), memory.PageBytes, UserfaultfdCopyFlags.None, out long done);
+            arena.Expect(result, arena.IsHuge ? UserfaultfdResult.BadSource : UserfaultfdResult.Invalid);
+            arena.Expect(done, -(long)(arena.IsHuge ? Errno.EFAULT : Errno.EINVAL));
+        }),
+        new('C', "process-gone", "when the process whose memory it is has ended every request is ESRCH and leaves its count as it was; WAKE is no error", "observed on 6.18", ConformanceCase.All, arena =>
+        {
+            using Armed memory = arena.ArmWriteProtect(1, UserfaultfdFeatures.EventFork);
+            Child child = memory.ForkIdler();
+            using var inherited = new Inherited(arena, memory);
+            child.Dispose();
+            (Userfaultfd userfaultfd, ulong page, ulong length) = (inherited.Userfaultfd, memory.At(0), memory.PageBytes);
+            arena.Expect(userfaultfd.Copy(page, arena.Content, length, UserfaultfdCopyFlags.None, out long done), UserfaultfdResult.ProcessGone);
+            arena.Expect(done, 0L);
+            arena.Expect(userfaultfd.ZeroPage(page, length, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.ProcessGone);
+            arena.Expect(userfaultfd.Continue(page, length, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.ProcessGone);
+            arena.Expect(userfaultfd.WriteProtect(page, length, UserfaultfdWriteProtectFlags.Protect), UserfaultfdResult.ProcessGone);
+            if (Arena.Offers(UserfaultfdFeatures.Poison))
+            {
+                arena.Expect(userfaultfd.Poison(page, length, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.ProcessGone);
+            }
+
+            userfaultfd.Wake(page, length);
         }),
     ];
+
+    private delegate UserfaultfdResult Request(ulong address, ulong length, UserfaultfdCopyFlags flags, out long done);
+
+    private static void ExpectInvalid(Arena arena, Armed memory, Request request)
+    {
+        arena.Expect(request(memory.At(0) + 1, memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.Invalid);
+        arena.Expect(request(memory.At(0), 0, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.Invalid);
+        arena.Expect(request(memory.At(0), 100, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.Invalid);
+        arena.Expect(request(memory.At(0), memory.PageBytes, (UserfaultfdCopyFlags)(1 << 10), out _), UserfaultfdResult.Invalid);
+    }
 }
