@@ -28,8 +28,8 @@ public static class ConformanceSuite
     /// <summary>All cases, by group.</summary>
     public static IReadOnlyList<ConformanceCase> Cases { get; } =
     [
-        .. HandshakeCases.All, .. RegisterCases.All, .. ResolveCases.All, .. WakeCases.All, .. EventCases.All, .. RearmCases.All, .. MinorCases.All,
-        .. PoisonCases.All, .. PermissionCases.All, .. CloseCases.All, .. StressCases.All, .. AttributeCases.All,
+        .. HandshakeCases.All, .. RegisterCases.All, .. ResolveCases.All, .. MoveCases.All, .. WakeCases.All, .. EventCases.All, .. RearmCases.All, .. WriteProtectCases.All,
+        .. MinorCases.All, .. PoisonCases.All, .. PermissionCases.All, .. CloseCases.All, .. StressCases.All, .. AttributeCases.All,
     ];
 
     /// <summary>Runs a case.</summary>

@@ -7,15 +7,15 @@ internal static class RearmCases
 {
     internal static IEnumerable<ConformanceCase> All =>
     [
-        new('F', "dontneed-private", "MADV_DONTNEED of private anonymous memory loses the content; the next access is a missing fault", "madvise(2)", [MemoryKind.Anonymous], arena =>
+        new('F', "dontneed-private", "MADV_DONTNEED of private memory loses the content; the next access is a missing fault", "madvise(2)", [MemoryKind.Anonymous, MemoryKind.ShmemPrivate, MemoryKind.HugetlbPrivate], arena =>
         {
             using Armed memory = arena.ArmMissing(1);
             memory.Place(0);
             memory.Region.Advise(0, memory.PageBytes, MemoryAdvice.DontNeed);
             Touch touch = memory.Read(0);
             arena.Expect(memory.NextFault(0).IsMinor, false);
-            arena.Expect(memory.Userfaultfd.ZeroPage(memory.At(0), memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.Done);
-            arena.Expect(touch.Through(), (byte)0);
+            memory.PlaceNumber(0);
+            arena.Expect(touch.Through(), (byte)'4');
         }),
         new('F', "dontneed-shared", "MADV_DONTNEED of shared memory keeps the content; the next access is a minor fault", "observed on 6.18", [MemoryKind.Shmem, MemoryKind.Hugetlb], arena =>
         {
@@ -38,33 +38,53 @@ internal static class RearmCases
             memory.Place(0);
             arena.Expect(touch.Through(), Arena.ContentByte);
         }),
-        new('F', "write-protect", "a page that was write-protected lets reads through and faults on the next write", "uffd-unit-tests", ConformanceCase.All, arena =>
+        new('F', "move-aside", "UFFDIO_MOVE into another mapping keeps the content there; the next access is a missing fault, and moving it back resolves it", "uffd-unit-tests: move", [MemoryKind.Anonymous], arena =>
         {
-            using Armed memory = arena.ArmWriteProtect(1);
+            using Armed memory = arena.ArmMissing(1, UserfaultfdFeatures.Move);
+            using Armed aside = arena.ArmMissing(1, UserfaultfdFeatures.Move);
             memory.Place(0);
-            arena.Expect(memory.Userfaultfd.WriteProtect(memory.At(0), memory.PageBytes, UserfaultfdWriteProtectFlags.Protect), UserfaultfdResult.Done);
+            arena.Expect(aside.Userfaultfd.Move(aside.At(0), memory.At(0), memory.PageBytes, UserfaultfdMoveFlags.None, out _), UserfaultfdResult.Done);
+            Touch touch = memory.Read(0);
+            arena.Expect(memory.NextFault(0).IsMinor, false);
+            arena.Expect(memory.Userfaultfd.Move(memory.At(0), aside.At(0), memory.PageBytes, UserfaultfdMoveFlags.None, out _), UserfaultfdResult.Done);
+            arena.Expect(touch.Through(), Arena.ContentByte);
+        }),
+        new('F', "protect-none", "PROT_NONE keeps the content, and an access is EFAULT and no userfault, also of a page that is missing; when it is taken off, pages are as they were", "mprotect(2)", ConformanceCase.All, arena =>
+        {
+            using Armed memory = arena.ArmMissing(2);
+            memory.Place(0);
+            memory.Region.Protect(0, memory.Region.Length, MemoryProtection.None);
+            arena.Expect(memory.CanKernelRead(0), false);
+            arena.Expect(memory.CanKernelRead(1), false);
+            arena.Expect(memory.IsQuiet, true);
+            memory.Region.Protect(0, memory.Region.Length, MemoryProtection.ReadWrite);
             arena.Expect(memory.Read(0).Through(), Arena.ContentByte);
-            Touch touch = memory.Write(0, 9);
-            UserfaultfdEvent fault = memory.NextFault(0);
-            arena.Expect(fault.IsWriteProtect, true);
-            arena.Expect(fault.IsWrite, true);
-            arena.Expect(memory.Userfaultfd.WriteProtect(memory.At(0), memory.PageBytes, UserfaultfdWriteProtectFlags.None), UserfaultfdResult.Done);
-            _ = touch.Through();
-            arena.Expect(memory.Read(0).Through(), (byte)9);
+            Touch touch = memory.Read(1);
+            _ = memory.NextFault(1);
+            memory.Place(1);
+            arena.Expect(touch.Through(), Arena.ContentByte);
         }),
-        new('F', "write-protect-unregistered", "UFFDIO_WRITEPROTECT where write-protect faults are not registered is ENOENT", "observed on 6.18", ConformanceCase.All, arena =>
+        new('F', "protect-none-place", "a page can be placed under PROT_NONE; it is there when that is taken off", "observed on 6.18", ConformanceCase.All, arena =>
         {
-            using Armed memory = arena.ArmMissing(1, arena.WriteProtectFeature);
-            arena.Expect(memory.Userfaultfd.WriteProtect(memory.At(0), memory.PageBytes, UserfaultfdWriteProtectFlags.Protect), UserfaultfdResult.NotRegistered);
+            using Armed memory = arena.ArmMissing(1);
+            memory.Region.Protect(0, memory.PageBytes, MemoryProtection.None);
+            memory.Place(0);
+            arena.Expect(memory.CanKernelRead(0), false);
+            memory.Region.Protect(0, memory.PageBytes, MemoryProtection.ReadWrite);
+            arena.Expect(memory.Read(0).Through(), Arena.ContentByte);
         }),
-        new('F', "copy-protected", "UFFDIO_COPY with MODE_WP places a page whose first write faults", "ioctl_userfaultfd(2)", ConformanceCase.All, arena =>
+        new('F', "protect-none-punch-hole", "FALLOC_FL_PUNCH_HOLE under PROT_NONE loses the content; when PROT_NONE is taken off, the next access is a missing fault", "fallocate(2)", [MemoryKind.Shmem, MemoryKind.Hugetlb], arena =>
         {
-            using Armed memory = arena.ArmWriteProtect(1);
-            arena.Expect(memory.Copy(0, 1, out _, UserfaultfdCopyFlags.WriteProtect), UserfaultfdResult.Done);
-            Touch touch = memory.Write(0, 9);
-            arena.Expect(memory.NextFault(0).IsWriteProtect, true);
-            arena.Expect(memory.Userfaultfd.WriteProtect(memory.At(0), memory.PageBytes, UserfaultfdWriteProtectFlags.None), UserfaultfdResult.Done);
-            _ = touch.Through();
+            using Armed memory = arena.ArmMinor(1);
+            memory.Place(0);
+            memory.Region.Protect(0, memory.PageBytes, MemoryProtection.None);
+            memory.MemoryFile!.PunchHole(0, memory.PageBytes);
+            arena.Expect(memory.CanKernelRead(0), false);
+            memory.Region.Protect(0, memory.PageBytes, MemoryProtection.ReadWrite);
+            Touch touch = memory.Read(0);
+            arena.Expect(memory.NextFault(0).IsMinor, false);
+            memory.PlaceNumber(0);
+            arena.Expect(touch.Through(), (byte)'4');
         }),
     ];
 }
