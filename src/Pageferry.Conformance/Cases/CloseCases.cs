@@ -15,7 +15,7 @@ internal static class CloseCases
             memory.Userfaultfd.Unregister(memory.At(0), memory.PageBytes);
             arena.Expect(touch.Through(), (byte)0);
         }),
-        new('J', "close-hands-out-zeros", "surprise: closing the last descriptor lets who waits go on, with zeros in place of the content", "observed on 6.18", ConformanceCase.All, arena =>
+        new('J', "surprise-close-hands-out-zeros", "closing the last descriptor lets who waits go on, with zeros in place of the content", "observed on 6.18", ConformanceCase.All, arena =>
         {
             using Armed memory = arena.ArmMissing(1);
             Touch touch = memory.Read(0);
@@ -34,7 +34,7 @@ internal static class CloseCases
             arena.Expect(kept.Copy(memory.At(0), arena.Content, memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.Done);
             arena.Expect(touch.Through(), Arena.ContentByte);
         }),
-        new('J', "reregister-fewer", "surprise: registering again with fewer modes changes nothing: a page that is in the file still faults", "observed on 6.18", [MemoryKind.Shmem], arena =>
+        new('J', "surprise-reregister-fewer", "registering again with fewer modes changes nothing: a page that is in the file still faults", "observed on 6.18", [MemoryKind.Shmem], arena =>
         {
             using Armed memory = arena.ArmMinor(1);
             _ = memory.Userfaultfd.Register(memory.At(0), memory.PageBytes, UserfaultfdModes.Missing);
@@ -44,7 +44,7 @@ internal static class CloseCases
             arena.Expect(memory.Userfaultfd.Continue(memory.At(0), memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.Done);
             arena.Expect(touch.Through(), (byte)5);
         }),
-        new('J', "reregister-other", "surprise: registering again with another mode replaces the earlier ones: a hole that faulted before is filled with zeros", "observed on 6.18", [MemoryKind.Shmem], arena =>
+        new('J', "surprise-reregister-other", "registering again with another mode replaces the earlier ones: a hole that faulted before is filled with zeros", "observed on 6.18", [MemoryKind.Shmem], arena =>
         {
             using Armed memory = arena.ArmMissing(1, arena.MinorFeature);
             _ = memory.Userfaultfd.Register(memory.At(0), memory.PageBytes, UserfaultfdModes.Minor);

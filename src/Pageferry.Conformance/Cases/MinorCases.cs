@@ -5,6 +5,8 @@ namespace Pageferry.Conformance;
 /// <summary>G: shared memory with two views.</summary>
 internal static class MinorCases
 {
+    private const ulong PagesOfHuge = 512;
+
     private static readonly MemoryKind[] s_shared = [MemoryKind.Shmem, MemoryKind.Hugetlb];
 
     internal static IEnumerable<ConformanceCase> All =>
@@ -36,7 +38,7 @@ internal static class MinorCases
             arena.Expect(memory.Userfaultfd.Continue(memory.At(0), memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.Done);
             arena.Expect(touch.Through(), (byte)2);
         }),
-        new('G', "minor-alone-fills-holes", "surprise: registered for minor faults alone, a hole is filled with zeros and nobody is asked", "observed on 6.18", s_shared, arena =>
+        new('G', "surprise-minor-alone-fills-holes", "registered for minor faults alone, a hole is filled with zeros and nobody is asked", "observed on 6.18", s_shared, arena =>
         {
             using var memory = new Armed(arena, 1, UserfaultfdModes.Minor, arena.MinorFeature);
             arena.Expect(memory.Read(0).Through(), (byte)0);
@@ -61,5 +63,57 @@ internal static class MinorCases
             _ = touch.Through();
             arena.Expect(memory.Host.Span(0, 1)[0], (byte)2);
         }),
+        new('G', "minor-collapse", "memory whose every page was mapped by UFFDIO_CONTINUE can be collapsed to a huge page, and keeps its content", "uffd-unit-tests: minor-collapse", [MemoryKind.Shmem], arena =>
+        {
+            ExpectCollapses(arena);
+            using Armed memory = arena.ArmMinor(PagesOfHuge);
+            Populate(memory.Host!, memory.PageBytes);
+            arena.Expect(memory.Userfaultfd.Continue(memory.At(0), memory.Region.Length, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.Done);
+            arena.Expect(memory.Region.TryCollapse(0), true);
+            for (ulong page = 0; page < PagesOfHuge; page += 73)
+            {
+                arena.Expect(memory.Read(page).Through(), (byte)(page + 1));
+            }
+
+            arena.Expect(memory.IsQuiet, true);
+        }),
+        new('G', "minor-collapse-hole", "memory with a hole that is to fault can't be collapsed: the hole stays one", "observed on 6.18", [MemoryKind.Shmem], arena =>
+        {
+            ExpectCollapses(arena);
+            using Armed memory = arena.ArmMinor(PagesOfHuge);
+            Populate(memory.Host!, memory.PageBytes);
+            arena.Expect(memory.Userfaultfd.Continue(memory.At(0), memory.Region.Length, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.Done);
+            memory.MemoryFile!.PunchHole(3 * memory.PageBytes, memory.PageBytes);
+            arena.Expect(memory.Region.TryCollapse(0), false);
+            arena.Expect(memory.Host!.TryCollapse(0), false);
+            Touch touch = memory.Read(3);
+            arena.Expect(memory.NextFault(3).IsMinor, false);
+            memory.Place(3);
+            arena.Expect(touch.Through(), Arena.ContentByte);
+        }),
     ];
+
+    /// <summary>Says that a range of 2 MiB which is registered with nothing becomes a huge page.</summary>
+    /// <exception cref="CaseUnsupportedException">It doesn't.</exception>
+    private static void ExpectCollapses(Arena arena)
+    {
+        (MappedRegion region, MemoryFile? file) = arena.Map(PagesOfHuge);
+        using (file)
+        using (region)
+        {
+            Populate(region, arena.PageBytes);
+            if (!region.TryCollapse(0))
+            {
+                throw new CaseUnsupportedException("MADV_COLLAPSE made no huge page of memory that is not registered: none is free, or this kernel makes none");
+            }
+        }
+    }
+
+    private static void Populate(MappedRegion region, ulong pageBytes)
+    {
+        for (ulong page = 0; page < PagesOfHuge; page++)
+        {
+            region.Span(page * pageBytes, 1)[0] = (byte)(page + 1);
+        }
+    }
 }

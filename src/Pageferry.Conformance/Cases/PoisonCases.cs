@@ -7,15 +7,34 @@ internal static class PoisonCases
 {
     internal static IEnumerable<ConformanceCase> All =>
     [
-        new('H', "poison", "a poisoned page fails whoever touches it; poisoning it again is EEXIST", "uffd-unit-tests: poison", ConformanceCase.All, arena =>
+        new('H', "poison-half", "of pages every other one of which is poisoned, these fail whoever touches them, and the others don't", "uffd-unit-tests: poison", ConformanceCase.All, arena =>
         {
-            using Armed memory = arena.ArmMissing(2, UserfaultfdFeatures.Poison);
-            arena.Expect(memory.Userfaultfd.Poison(memory.At(0), memory.PageBytes, UserfaultfdCopyFlags.None, out long done), UserfaultfdResult.Done);
-            arena.Expect(done, (long)memory.PageBytes);
-            arena.Expect(CanKernelRead(arena, memory), false);
-            arena.Expect(memory.Userfaultfd.Poison(memory.At(0), memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.AlreadyPresent);
-            memory.Place(1);
-            arena.Expect(memory.Userfaultfd.Poison(memory.At(1), memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.AlreadyPresent);
+            const ulong Pages = 4;
+            using Armed memory = arena.ArmMissing(Pages, UserfaultfdFeatures.Poison);
+            for (ulong page = 0; page < Pages; page++)
+            {
+                Touch? touch = page % 2 == 0 ? memory.Read(page) : null;
+                if (touch is null)
+                {
+                    arena.Expect(memory.Userfaultfd.Poison(memory.At(page), memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.Done);
+                    arena.Expect(memory.CanKernelRead(page), false);
+                    continue;
+                }
+
+                _ = memory.NextFault(page);
+                memory.Place(page);
+                arena.Expect(touch.Through(), Arena.ContentByte);
+            }
+        }),
+        new('H', "poison-wakes", "who waits for a page that is poisoned then fails, in the kernel with EFAULT", "uffd-unit-tests: poison", ConformanceCase.All, arena =>
+        {
+            using Armed memory = arena.ArmMissing(1, UserfaultfdFeatures.Poison);
+            bool? couldRead = null;
+            Thread reader = memory.StartUser(() => couldRead = memory.CanKernelRead(0));
+            _ = memory.NextFault(0);
+            arena.Expect(memory.Userfaultfd.Poison(memory.At(0), memory.PageBytes, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.Done);
+            memory.Finish(reader, "who waited goes on");
+            arena.Expect(couldRead, false);
         }),
         new('H', "unpoison-copy", "UFFDIO_COPY over a poisoned page places it", "observed on 6.18", ConformanceCase.All, arena =>
         {
@@ -37,21 +56,22 @@ internal static class PoisonCases
         new('H', "sigbus", "with UFFD_FEATURE_SIGBUS a missing page fails whoever touches it, and there is no message", "uffd-unit-tests: sigbus", ConformanceCase.All, arena =>
         {
             using Armed memory = arena.ArmMissing(1, UserfaultfdFeatures.Sigbus);
-            arena.Expect(CanKernelRead(arena, memory), false);
+            arena.Expect(memory.CanKernelRead(0), false);
             arena.Expect(memory.IsQuiet, true);
             memory.Place(0);
-            arena.Expect(CanKernelRead(arena, memory), true);
+            arena.Expect(memory.CanKernelRead(0), true);
+        }),
+        new('H', "sigbus-write-protect", "with UFFD_FEATURE_SIGBUS a write to a protected page fails whoever makes it, a read does not, and there is no message", "uffd-unit-tests: sigbus-wp", ConformanceCase.All, arena =>
+        {
+            using Armed memory = arena.ArmWriteProtect(1, UserfaultfdFeatures.Sigbus);
+            arena.Expect(memory.Copy(0, 1, out _, UserfaultfdCopyFlags.WriteProtect), UserfaultfdResult.Done);
+            arena.Expect(memory.CanKernelRead(0), true);
+            arena.Expect(memory.CanKernelWrite(0, 9), false);
+            arena.Expect(memory.IsQuiet, true);
+            arena.Expect(memory.Read(0).Through(), Arena.ContentByte);
+            memory.Unprotect(0);
+            arena.Expect(memory.CanKernelWrite(0, 9), true);
+            arena.Expect(memory.Read(0).Through(), (byte)9);
         }),
     ];
-
-    /// <summary>Whether the kernel can read page 0: it copies it to another memory.</summary>
-    private static bool CanKernelRead(Arena arena, Armed memory)
-    {
-        const ulong SmallPage = 4096;
-        using var small = new Arena(MemoryKind.Anonymous);
-        using Armed other = small.ArmMissing(1);
-        UserfaultfdResult result = other.Userfaultfd.Copy(other.At(0), memory.At(0), SmallPage, UserfaultfdCopyFlags.None, out _);
-        arena.Expect(result is UserfaultfdResult.Done or UserfaultfdResult.BadSource, true, $"the kernel's read ends with success or EFAULT, not with {result}");
-        return result == UserfaultfdResult.Done;
-    }
 }

@@ -17,7 +17,7 @@ internal static class WakeCases
             memory.Userfaultfd.Wake(memory.At(0), memory.PageBytes);
             arena.Expect(touch.Through(), Arena.ContentByte);
         }),
-        new('D', "eexist-wakes-nobody", "a request that ends with EEXIST wakes nobody", "demand_paging_test", ConformanceCase.All, arena =>
+        new('D', "surprise-eexist-wakes-nobody", "a request that ends with EEXIST wakes nobody", "demand_paging_test", ConformanceCase.All, arena =>
         {
             using Armed memory = arena.ArmMissing(1);
             Touch touch = memory.Read(0);
