@@ -46,16 +46,18 @@ public class ConformanceTests(HugePages hugePages) : IClassFixture<HugePages>
     }
 
     [Fact]
-    public void A_rule_that_the_kernel_breaks_fails_with_what_was_expected_and_found()
+    public void A_case_that_documents_a_surprise_says_so_in_its_name() => Assert.All(ConformanceSuite.Cases, rule =>
+        Assert.False(rule.Rule.Contains("surprise", StringComparison.OrdinalIgnoreCase), $"{rule.Name}: its name says it, not its rule"));
+
+    [Fact]
+    public void Every_case_of_the_kernels_own_tests_has_its_case()
     {
-        var broken = new ConformanceCase('C', "broken", "a page that is there is placed again", "nobody", [MemoryKind.Anonymous], arena =>
-        {
-            using Armed memory = arena.ArmMissing(1);
-            memory.Place(0);
-            memory.Place(0);
-        });
-        CaseResult result = ConformanceSuite.Run(broken, MemoryKind.Anonymous);
-        Assert.Equal(CaseOutcome.Fail, result.Outcome);
-        Assert.Contains("expected Done, found AlreadyPresent", result.Detail, StringComparison.Ordinal);
+        string[] selftests =
+        [
+            "UFFDIO_API", "register-ioctls", "zeropage", "move", "move-pmd", "move-pmd-split", "wp-fork", "wp-fork-with-event", "wp-fork-pin", "wp-fork-pin-with-event",
+            "wp-unpopulated", "minor", "minor-wp", "minor-collapse", "sigbus", "sigbus-wp", "events", "events-wp", "poison", "mmap-changing",
+        ];
+        Assert.Empty(selftests.Select(test => $"uffd-unit-tests: {test}").Except(ConformanceSuite.Cases.Select(rule => rule.Source), StringComparer.Ordinal));
+        Assert.Contains(ConformanceSuite.Cases, rule => rule.Source == "uffd-stress");
     }
 }
