@@ -26,7 +26,11 @@ internal static class ConformanceCommand
             CustomParser = result =>
             {
                 string letters = result.Tokens[0].Value.ToUpperInvariant();
-                if (letters.FirstOrDefault(letter => !ConformanceSuite.Groups.ContainsKey(letter)) is var unknown and not '\0')
+                if (letters.Length == 0)
+                {
+                    result.AddError($"--group names no group. There are {string.Concat(ConformanceSuite.Groups.Keys)}.");
+                }
+                else if (letters.FirstOrDefault(letter => !ConformanceSuite.Groups.ContainsKey(letter)) is var unknown and not '\0')
                 {
                     result.AddError($"'{unknown}' is not a group. There are {string.Concat(ConformanceSuite.Groups.Keys)}.");
                 }
@@ -36,12 +40,25 @@ internal static class ConformanceCommand
         };
         Option<string> backing = new("--backing")
         {
-            Description = "The memory to run on: anonymous, memfd, memfd-2m, guest-memfd or all.",
+            Description = $"The memory to run on: {string.Join(", ", MemoryWord.All)} or all.",
             HelpName = "KIND",
             DefaultValueFactory = _ => AllMemory,
-            CustomParser = result => CommonOptions.Choice(result, AllMemory, MemoryWord.Anonymous, MemoryWord.Memfd, MemoryWord.HugeMemfd, MemoryWord.GuestMemfd),
+            CustomParser = result => CommonOptions.Choice(result, [AllMemory, .. MemoryWord.All]),
         };
         var command = new Command("conformance", "Run the rules of userfaults against this kernel.") { group, backing, json };
+        command.Validators.Add(result =>
+        {
+            // As written: the value of an option that has an error can't be asked for.
+            if (result.GetResult(group)?.Tokens is [{ Value: { Length: > 0 } letters }] && result.GetResult(backing)?.Tokens is [{ Value: { } word }]
+                && MemoryWord.All.Contains(word, StringComparer.Ordinal) && !Selected(letters.ToUpperInvariant(), word).Any())
+            {
+                string[] words = [.. MemoryWord.All.Where(other => Selected(letters.ToUpperInvariant(), other).Any())];
+                if (words.Length > 0)
+                {
+                    result.AddError($"No case of the groups {letters} is for {word}: they are for {string.Join(", ", words)}.");
+                }
+            }
+        });
         examples[command] = ["pageferry conformance", "pageferry conformance --group CD --backing memfd", "pageferry conformance --json"];
         command.SetAction(result => Run(result.GetValue(group)!, result.GetValue(backing)!, result.GetValue(json)));
         return command;
@@ -51,14 +68,11 @@ internal static class ConformanceCommand
     {
         var entries = new List<ConformanceEntry>();
         TextWriter output = json ? Console.Error : Console.Out;
-        foreach (ConformanceCase rule in ConformanceSuite.Cases.Where(rule => groups.Contains(rule.Group, StringComparison.Ordinal)))
+        foreach ((ConformanceCase rule, MemoryKind memory) in Selected(groups, backing))
         {
-            foreach (MemoryKind memory in rule.Memories.Where(memory => backing is AllMemory || backing == MemoryWord.Of(memory)))
-            {
-                CaseResult result = ConformanceSuite.Run(rule, memory);
-                entries.Add(Entry(result));
-                Show(output, entries[^1]);
-            }
+            CaseResult result = ConformanceSuite.Run(rule, memory);
+            entries.Add(Entry(result));
+            Show(output, entries[^1]);
         }
 
         int passed = entries.Count(entry => entry.Outcome == Word(CaseOutcome.Pass));
@@ -70,6 +84,13 @@ internal static class ConformanceCommand
             : string.Create(CultureInfo.InvariantCulture, $"{Environment.NewLine}{report.Kernel}: {passed} passed, {failed} failed, {report.Unsupported} unsupported"));
         return failed == 0 ? ExitCode.Done : ExitCode.Failure;
     }
+
+    private static IEnumerable<(ConformanceCase Rule, MemoryKind Memory)> Selected(string groups, string backing) =>
+        from rule in ConformanceSuite.Cases
+        where groups.Contains(rule.Group, StringComparison.Ordinal)
+        from memory in rule.Memories
+        where backing is AllMemory || backing == MemoryWord.Of(memory)
+        select (rule, memory);
 
     private static ConformanceEntry Entry(CaseResult result) => new(
         result.Case.Group,
