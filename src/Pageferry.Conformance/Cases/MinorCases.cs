@@ -77,14 +77,22 @@ internal static class MinorCases
 
             arena.Expect(memory.IsQuiet, true);
         }),
-        new('G', "minor-collapse-hole", "memory with a hole that is to fault can't be collapsed: the hole stays one", "observed on 6.18", [MemoryKind.Shmem], arena =>
+        new('G', "surprise-collapse-hole", "memory with a hole that is to fault can't be collapsed; kernels without UFFD_FEATURE_WP_UNPOPULATED (before 6.4) collapse it, fill the hole with zeros and ask nobody", "observed on 6.18 and 6.1", [MemoryKind.Shmem], arena =>
         {
             ExpectCollapses(arena);
             using Armed memory = arena.ArmMinor(PagesOfHuge);
             Populate(memory.Host!, memory.PageBytes);
             arena.Expect(memory.Userfaultfd.Continue(memory.At(0), memory.Region.Length, UserfaultfdCopyFlags.None, out _), UserfaultfdResult.Done);
             memory.MemoryFile!.PunchHole(3 * memory.PageBytes, memory.PageBytes);
-            arena.Expect(memory.Region.TryCollapse(0), false);
+            bool isCollapsed = memory.Region.TryCollapse(0);
+            if (isCollapsed && !Arena.Offers(UserfaultfdFeatures.WriteProtectUnpopulated))
+            {
+                arena.Expect(memory.Read(3).Through(), (byte)0);
+                arena.Expect(memory.IsQuiet, true);
+                return;
+            }
+
+            arena.Expect(isCollapsed, false);
             arena.Expect(memory.Host!.TryCollapse(0), false);
             Touch touch = memory.Read(3);
             arena.Expect(memory.NextFault(3).IsMinor, false);

@@ -100,7 +100,11 @@ internal static class WriteProtectCases
 
     private static void Fork(Arena arena, bool isTold, bool isPinned)
     {
-        using Armed memory = arena.ArmWriteProtect(1, isTold ? UserfaultfdFeatures.EventFork : UserfaultfdFeatures.None);
+        UserfaultfdFeatures told = isTold ? UserfaultfdFeatures.EventFork : UserfaultfdFeatures.None;
+
+        // Kernels that lack this feature (before Linux 6.4) lose the protection of private huge pages at a fork, or leave the child with a page that it can never write: seen on 6.1.
+        UserfaultfdFeatures keeps = arena.Kind == MemoryKind.HugetlbPrivate ? UserfaultfdFeatures.WriteProtectUnpopulated : UserfaultfdFeatures.None;
+        using Armed memory = arena.ArmWriteProtect(1, told | keeps);
         memory.Place(0);
         using MemoryPin? pin = isPinned ? arena.Pin(memory.At(0)) : null;
         memory.Protect(0);
