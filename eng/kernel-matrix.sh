@@ -53,7 +53,7 @@ cd "$(dirname "$0")/.."
 
 # What a step may take, in seconds, several times what it takes where nothing else runs; how long a machine may finish none.
 # And what the machine is made of.
-silence_limit=240 step_limit=120 conformance_limit=180
+silence_limit=360 step_limit=120 conformance_limit=300
 memory_mib=2048 huge_pages=160
 
 need() { command -v "$1" >/dev/null || missing "$1 is missing. Install it: apt-get install $2"; }

@@ -37,7 +37,7 @@ internal sealed class Bounce
     internal static void Run(Arena arena, bool isProtected, Action<Armed>? disturb = null)
     {
         // A huge page takes as long as hundreds of small ones.
-        (ulong pages, int rounds, int counts) = arena.IsHuge ? (3UL, 4, 40) : (12UL, 20, 60);
+        (ulong pages, int rounds, int counts) = arena.IsHuge ? (3UL, 2, 30) : (12UL, 8, 60);
         using Armed memory = isProtected ? arena.ArmWriteProtect(pages) : arena.ArmMissing(pages);
         using var content = MappedRegion.MapAnonymous(pages * memory.PageBytes);
         var bounce = new Bounce(arena, memory, content, isProtected);
