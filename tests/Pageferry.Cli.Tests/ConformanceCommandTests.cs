@@ -24,7 +24,7 @@ public class ConformanceCommandTests
         using PageferryProcess process = await PageferryProcess.RunAsync("conformance", "--group", "ad", "--backing", "anonymous", "--json");
         Assert.Equal(ExitCode.Done, process.ExitCode);
         JsonElement report = JsonDocument.Parse(process.Output).RootElement;
-        Assert.Equal(["A", "D"], report.GetProperty("cases").EnumerateArray().Select(entry => entry.GetProperty("group").GetString()!).Distinct(StringComparer.Ordinal));
+        Assert.Equal(["A", "D"], report.GetProperty("cases").EnumerateArray().Select(entry => entry.GetProperty("group").GetString()!).Distinct(StringComparer.Ordinal), StringComparer.Ordinal);
         Assert.All(report.GetProperty("cases").EnumerateArray(), entry => Assert.Equal("anonymous", entry.GetProperty("backing").GetString()));
     }
 

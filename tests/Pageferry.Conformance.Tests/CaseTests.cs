@@ -3,9 +3,12 @@ using Pageferry.Memory;
 
 namespace Pageferry.Conformance.Tests;
 
-/// <summary>What becomes of a case that fails, with whatever it has begun.</summary>
+/// <summary>What becomes of a case that fails, with whatever it has begun. No other case runs meanwhile: children and file descriptors are counted.</summary>
+[Collection(Cases)]
 public class CaseTests
 {
+    internal const string Cases = "cases";
+
     private const int Times = 8;
 
     [Fact]

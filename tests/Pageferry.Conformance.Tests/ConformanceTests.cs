@@ -2,6 +2,7 @@ using Pageferry.Testing;
 
 namespace Pageferry.Conformance.Tests;
 
+[Collection(CaseTests.Cases)]
 public class ConformanceTests(HugePages hugePages) : IClassFixture<HugePages>
 {
     public static TheoryData<string, MemoryKind> Cases
