@@ -42,7 +42,7 @@ internal sealed class ForkedProcess : IDisposable
         catch
         {
             _ = Interop.Kill(pid, Interop.SIGKILL);
-            _ = Interop.Waitpid(pid, out _, Interop.__WALL);
+            _ = Interop.Waitpid(pid, out _, Interop.WALL);
             throw;
         }
     }
@@ -59,7 +59,7 @@ internal sealed class ForkedProcess : IDisposable
             return false;
         }
 
-        if (Interop.Waitpid(_process.Id, out int raw, Interop.__WALL) != _process.Id)
+        if (Interop.Waitpid(_process.Id, out int raw, Interop.WALL) != _process.Id)
         {
             throw LinuxException.FromLastError($"wait for process {_process.Id}");
         }
@@ -76,7 +76,7 @@ internal sealed class ForkedProcess : IDisposable
         if (!_isReaped)
         {
             _process.Kill();
-            _isReaped = Interop.Waitpid(_process.Id, out _, Interop.__WALL) == _process.Id;
+            _isReaped = Interop.Waitpid(_process.Id, out _, Interop.WALL) == _process.Id;
         }
 
         _process.Dispose();

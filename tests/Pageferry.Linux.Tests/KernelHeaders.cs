@@ -39,6 +39,8 @@ internal static class KernelHeaders
         #define HW_BREAKPOINT_W HW_BREAKPOINT_W
         #define IORING_REGISTER_BUFFERS IORING_REGISTER_BUFFERS
         #define IORING_UNREGISTER_BUFFERS IORING_UNREGISTER_BUFFERS
+        /* Names of ours do not begin with underscores. */
+        #define WALL __WALL
 
         int main(void)
         {

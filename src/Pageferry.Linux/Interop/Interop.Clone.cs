@@ -7,8 +7,8 @@ internal static partial class Interop
     /// <summary>The child has the same table of open files, not a copy.</summary>
     internal const int CLONE_FILES = 0x400;
 
-    /// <summary>Wait for a child whatever signal it ends with, none included.</summary>
-    internal const int __WALL = 0x40000000;
+    /// <summary><c>__WALL</c>: wait for a child whatever signal it ends with, none included.</summary>
+    internal const int WALL = 0x40000000;
 
     /// <summary>Makes a copy of the process with one thread, which runs a function of the C library and ends with what that returns.</summary>
     /// <param name="function">The function; it takes one argument.</param>
