@@ -128,6 +128,93 @@ public sealed class DumpReceiverTests : IDisposable
         Assert.Equal(new ReceivedDump(1, 1), await _receiver.Completion);
     }
 
+    [Theory]
+    [InlineData("the end of a dump")]
+    [InlineData("the end of a dump by force")]
+    [InlineData("a web browser")]
+    [InlineData("pages of nothing")]
+    [InlineData("an id of neither kind")]
+    [InlineData("an address to open")]
+    public async Task What_a_stranger_says_ends_no_dump(string what)
+    {
+        using var dump = new PageServerClient(_receiver.EndPoint, PageServerForm.Header32);
+        using (var before = new PageServerClient(_receiver.EndPoint, PageServerForm.Header32))
+        {
+            Say(before);
+        }
+
+        Open(dump, Process);
+        Add(dump, First, 1, PagemapFlags.Present, content: 1);
+        using (var meanwhile = new PageServerClient(_receiver.EndPoint, PageServerForm.Header32))
+        {
+            Say(meanwhile);
+        }
+
+        Assert.False(_receiver.Completion.IsCompleted);
+        dump.Send(new PageServerMessage(PageServerCommand.Close, PagemapFlags.None, 0, 0, 0));
+        Assert.Equal([0, 0, 0, 0], dump.Receive(4));
+        Assert.Equal(new ReceivedDump(1, 1), await _receiver.Completion);
+
+        void Say(PageServerClient stranger)
+        {
+            if (what == "a web browser")
+            {
+                stranger.SendBytes("GET / HTTP/1.1\r\nHost: 127.0.0.1:9999\r\nAccept: */*\r\n\r\n"u8);
+            }
+            else
+            {
+                stranger.Send(what switch
+                {
+                    "the end of a dump" => new PageServerMessage(PageServerCommand.Close, PagemapFlags.None, 0, 0, 0),
+                    "the end of a dump by force" => new PageServerMessage(PageServerCommand.ForceClose, PagemapFlags.None, 0, 0, 0),
+                    "pages of nothing" => Entry(First, 1, PagemapFlags.Present),
+                    "an id of neither kind" => new PageServerMessage(PageServerCommand.Open, PagemapFlags.None, 0, 0, 0x707),
+                    _ => new PageServerMessage(PageServerCommand.Open, PagemapFlags.None, 0, First, Process),
+                });
+            }
+
+            stranger.End();
+            Assert.True(stranger.IsEnded());
+        }
+    }
+
+    [Fact]
+    public async Task Images_of_a_dump_before_stay_until_another_is_complete()
+    {
+        _images.WritePagemap((First, 4, PagemapFlags.Present));
+        string pages = Path.Combine(_images.Folder, "pages-65537.img");
+        await File.WriteAllTextAsync(pages, "before", TestContext.Current.CancellationToken);
+        byte[] before = await File.ReadAllBytesAsync(Path.Combine(_images.Folder, $"pagemap-{TestImages.Pid}.img"), TestContext.Current.CancellationToken);
+        using (var dump = new PageServerClient(_receiver.EndPoint, PageServerForm.Header32))
+        {
+            Open(dump, Process);
+            Add(dump, First, 1, PagemapFlags.Present, content: 1);
+        }
+
+        _ = await Assert.ThrowsAsync<PageServerException>(() => _receiver.Completion);
+        Assert.Equal(before, await File.ReadAllBytesAsync(Path.Combine(_images.Folder, $"pagemap-{TestImages.Pid}.img"), TestContext.Current.CancellationToken));
+        Assert.Equal("before", await File.ReadAllTextAsync(pages, TestContext.Current.CancellationToken));
+        Assert.Empty(Directory.GetFiles(_images.Folder, "*.new"));
+        using var again = DumpReceiver.Start(_images.Folder, new IPEndPoint(IPAddress.Loopback, 0));
+        using var whole = new PageServerClient(again.EndPoint, PageServerForm.Header32);
+        Open(whole, Process);
+        Add(whole, First, 1, PagemapFlags.Present, content: 1);
+        whole.Send(new PageServerMessage(PageServerCommand.Close, PagemapFlags.None, 0, 0, 0));
+        _ = await again.Completion;
+        Assert.Equal(4096, new FileInfo(pages).Length);
+    }
+
+    [Fact]
+    public void A_receiver_that_is_ended_removes_what_was_written()
+    {
+        using var dump = new PageServerClient(_receiver.EndPoint, PageServerForm.Header32);
+        Open(dump, Process);
+        Add(dump, First, 1, PagemapFlags.Present, content: 1);
+        Assert.True(_receiver.HasBegun);
+        _receiver.Dispose();
+        Assert.Empty(Directory.GetFiles(_images.Folder, "*.new"));
+    }
+
     [Fact]
     public void There_has_to_be_a_directory() =>
         Assert.Throws<DirectoryNotFoundException>(() => DumpReceiver.Start(Path.Combine(_images.Folder, "none"), new IPEndPoint(IPAddress.Loopback, 0)));

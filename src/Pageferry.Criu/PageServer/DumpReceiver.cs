@@ -10,6 +10,9 @@ namespace Pageferry.Criu;
 /// </summary>
 public sealed class DumpReceiver : IDisposable
 {
+    /// <summary>How long removing what was written may take when it is disposed.</summary>
+    private static readonly TimeSpan s_toEnd = TimeSpan.FromSeconds(10);
+
     private readonly PageServerListener _listener;
     private readonly string _imagesDirectory;
     private readonly ILogger? _logger;
@@ -44,10 +47,18 @@ public sealed class DumpReceiver : IDisposable
         ? new DumpReceiver(imagesDirectory, listen, logger)
         : throw new DirectoryNotFoundException($"Could not receive a dump into {imagesDirectory}: there is no such directory. Make it first.");
 
-    /// <summary>Stops listening; a dump that is under way breaks off.</summary>
+    /// <summary>Whether a dump has begun.</summary>
+    public bool HasBegun => Volatile.Read(ref _isTaken) != 0;
+
+    /// <summary>Stops listening; a dump that is under way breaks off, and what was written of it is removed.</summary>
     public void Dispose()
     {
         _listener.Dispose();
+        if (HasBegun)
+        {
+            _ = Task.WaitAny([_end.Task], s_toEnd);
+        }
+
         _ = _end.TrySetCanceled();
     }
 

@@ -34,6 +34,11 @@ internal sealed class DumpSession(PageServerConnection connection, ReceivedImage
 
                 if (message.Command is PageServerCommand.Close or PageServerCommand.ForceClose)
                 {
+                    if (!HasBegun)
+                    {
+                        throw new PageServerException("The client ended a dump that it had not begun.");
+                    }
+
                     break;
                 }
 
@@ -51,14 +56,10 @@ internal sealed class DumpSession(PageServerConnection connection, ReceivedImage
 
     private void Take(in PageServerMessage message, byte[] buffer)
     {
-        if (message.Command is not PageServerCommand.Get && !connection.HasSpoken)
-        {
-            connection.HasSpoken = takeTurn() ? true : throw new PageServerException("Another dump is being received.");
-        }
-
         switch (message.Command)
         {
             case PageServerCommand.Open or PageServerCommand.OpenWithAnswer:
+                Begin(in message);
                 bool hasParent = images.Open(message.Id, connection.Form!.Value);
                 if (logger is not null)
                 {
@@ -72,6 +73,7 @@ internal sealed class DumpSession(PageServerConnection connection, ReceivedImage
 
                 break;
             case PageServerCommand.Parent:
+                Begin(in message);
                 Span<byte> answer = stackalloc byte[sizeof(int)];
                 BinaryPrimitives.WriteInt32LittleEndian(answer, images.HasParent(message.Id) ? 1 : 0);
                 connection.Send(answer);
@@ -89,6 +91,21 @@ internal sealed class DumpSession(PageServerConnection connection, ReceivedImage
                 throw new PageServerException("The client asked for pages, and this server receives a dump. To serve pages, start it with --lazy-pages.");
             default:
                 throw new PageServerException($"The dump sent command {message.Command}, which is none of CRIU's page-server protocol.");
+        }
+    }
+
+    /// <summary>Takes the turn, unless it has it. Who says anything else before, or opens what can't be, is no dump, and none of theirs ends by it.</summary>
+    private void Begin(in PageServerMessage message)
+    {
+        ReceivedImages.Check(message.Id);
+        if (message.Pages != 0 || message.Address != 0)
+        {
+            throw new PageServerException($"The client opened {message.Pages} pages at 0x{message.Address:x}: what is opened is a process or shared memory.");
+        }
+
+        if (!connection.HasSpoken)
+        {
+            connection.HasSpoken = takeTurn() ? true : throw new PageServerException("Another dump is being received.");
         }
     }
 

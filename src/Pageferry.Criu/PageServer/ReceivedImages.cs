@@ -5,7 +5,8 @@ using Pageferry.Memory;
 namespace Pageferry.Criu;
 
 /// <summary>
-/// The images that a dump leaves with a page server: for each process, and each shared memory, a pagemap and the pages. Disposing removes them unless they are complete.
+/// The images that a dump leaves with a page server: for each process, and each shared memory, a pagemap and the pages. They have their names when all are complete: those of a dump before stay
+/// until then. Disposing removes them unless they are.
 /// </summary>
 internal sealed class ReceivedImages : IDisposable
 {
@@ -15,12 +16,16 @@ internal sealed class ReceivedImages : IDisposable
     /// <summary>The dump itself may write pages into the same directory, numbered from 1. CRIU's server begins here too.</summary>
     private const uint FirstPagesId = 0x10001;
 
+    /// <summary>Ends the names of images that are not complete.</summary>
+    private const string Unfinished = ".new";
+
     private const int KindBits = 8;
     private const uint ProcessKind = 1;
     private const uint SharedMemoryKind = 2;
 
     private readonly string _directory;
-    private readonly HashSet<string> _written = [];
+    private readonly List<string> _written = [];
+    private readonly HashSet<string> _opened = [];
     private FileStream? _pagemap;
     private FileStream? _pages;
     private PageServerForm _form;
@@ -49,7 +54,7 @@ internal sealed class ReceivedImages : IDisposable
     internal bool Open(ulong id, PageServerForm form)
     {
         string name = NameOf(id);
-        if (_written.Contains(name))
+        if (!_opened.Add(name))
         {
             throw new PageServerException($"The dump sent {name} twice.");
         }
@@ -61,8 +66,8 @@ internal sealed class ReceivedImages : IDisposable
 
         CloseFiles();
         uint pagesId = FirstPagesId + (uint)Pagemaps++;
-        _pagemap = Create(name);
         _pages = Create(string.Create(CultureInfo.InvariantCulture, $"pages-{pagesId}.img"));
+        _pagemap = Create(name);
         _form = form;
         _end = 0;
         Name = name;
@@ -117,13 +122,18 @@ internal sealed class ReceivedImages : IDisposable
         Pages += (ulong)content.Length / Page.Size;
     }
 
-    /// <summary>All has come: the images stay.</summary>
+    /// <summary>All has come: the images get their names.</summary>
     /// <exception cref="IOException">The disk is full, or refuses.</exception>
     internal void Complete()
     {
         CloseFiles();
+        _written.ForEach(path => File.Move(path + Unfinished, path, overwrite: true));
         _isComplete = true;
     }
+
+    /// <summary>Looks whether an id is of a process or of shared memory.</summary>
+    /// <exception cref="PageServerException">It is of neither.</exception>
+    internal static void Check(ulong id) => _ = NameOf(id);
 
     /// <inheritdoc/>
     public void Dispose()
@@ -139,10 +149,7 @@ internal sealed class ReceivedImages : IDisposable
 
         if (!_isComplete)
         {
-            foreach (string name in _written)
-            {
-                File.Delete(Path.Combine(_directory, name));
-            }
+            _written.ForEach(static path => File.Delete(path + Unfinished));
         }
     }
 
@@ -155,8 +162,9 @@ internal sealed class ReceivedImages : IDisposable
 
     private FileStream Create(string name)
     {
-        var file = new FileStream(Path.Combine(_directory, name), FileMode.Create, FileAccess.Write, FileShare.Read, bufferSize: 64 << 10);
-        _ = _written.Add(name);
+        string path = Path.Combine(_directory, name);
+        var file = new FileStream(path + Unfinished, FileMode.Create, FileAccess.Write, FileShare.Read, bufferSize: 64 << 10);
+        _written.Add(path);
         return file;
     }
 
