@@ -108,6 +108,65 @@ public sealed class LazyContentTests : IDisposable
     }
 
     [Fact]
+    public async Task A_server_that_sends_what_nobody_asked_for_is_left_and_said_why()
+    {
+        using var listening = new TcpListener(IPAddress.Loopback, 0);
+        listening.Start();
+        var at = (IPEndPoint)listening.LocalEndpoint;
+        _guest.Start(RemoteContent.Connect(at, PageServerForm.Header32, _guest, s_silence));
+        using (Socket bad = await listening.AcceptSocketAsync(TestContext.Current.CancellationToken))
+        {
+            listening.Stop();
+            var answer = new byte[PageServerMessage.MostBytes + (int)LazyGuest.PageBytes];
+            Array.Fill(answer, (byte)0xEE);
+            new PageServerMessage(PageServerCommand.AddWithFlags, PagemapFlags.Present, 1, _guest.Address, TestImages.Pid).Write(answer, PageServerForm.Header32);
+            _ = bad.Send(answer);
+            await _guest.AwaitLogAsync("pages that nobody asked for");
+        }
+
+        using var server = PageServer.Start(_guest.Images.Folder, at);
+        Assert.True(await _guest.ReadsAsync(0, Pages).WaitAsync(LazyGuest.Patience));
+    }
+
+    [Fact]
+    public async Task A_server_that_answers_with_less_than_it_was_asked_for_is_asked_again()
+    {
+        using var listening = new TcpListener(IPAddress.Loopback, 0);
+        listening.Start();
+        int answers = 0;
+        _guest.Start(RemoteContent.Connect((IPEndPoint)listening.LocalEndpoint, PageServerForm.Header32, _guest, RemoteContent.LongestSilence));
+        using Socket client = await listening.AcceptSocketAsync(TestContext.Current.CancellationToken);
+        var serving = Task.Run(() =>
+        {
+            // One page, or two, and never more.
+            var bytes = new byte[PageServerMessage.MostBytes + (2 * (int)LazyGuest.PageBytes)];
+            while (client.Receive(bytes.AsSpan(0, PageServerMessage.MostBytes)) == PageServerMessage.MostBytes)
+            {
+                var request = PageServerMessage.Read(bytes, PageServerForm.Header32);
+                if (request.Command != PageServerCommand.Get)
+                {
+                    return;
+                }
+
+                int pages = (int)Math.Min(request.Pages, 1 + ((ulong)answers % 2));
+                for (int page = 0; page < pages; page++)
+                {
+                    bytes.AsSpan(PageServerMessage.MostBytes + (page * (int)LazyGuest.PageBytes), (int)LazyGuest.PageBytes).Fill((byte)(((request.Address - _guest.Address) / LazyGuest.PageBytes) + (ulong)page));
+                }
+
+                (request with { Command = PageServerCommand.AddWithFlags, Flags = PagemapFlags.Present, Pages = (ulong)pages }).Write(bytes, PageServerForm.Header32);
+                _ = client.Send(bytes.AsSpan(0, PageServerMessage.MostBytes + (pages * (int)LazyGuest.PageBytes)));
+                answers++;
+            }
+        }, TestContext.Current.CancellationToken);
+        Task complete = _guest.CompleteAsync(BackgroundFill.Sequential);
+        Assert.True(await _guest.ReadsAsync(0, Pages).WaitAsync(LazyGuest.Patience));
+        await complete.WaitAsync(LazyGuest.Patience);
+        Assert.InRange(answers, (int)Pages / 2, (int)Pages);
+        Assert.DoesNotContain("failed", _guest.Log, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task A_process_that_ends_while_its_server_is_silent_is_done_with()
     {
         using var listening = new TcpListener(IPAddress.Loopback, 0);
