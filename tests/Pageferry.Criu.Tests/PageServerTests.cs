@@ -16,7 +16,6 @@ public sealed class PageServerTests : IDisposable
     {
         _images.WritePagemap(
             (First, 5, PagemapFlags.Present | PagemapFlags.Lazy),
-            (First + 0x10000, 3, PagemapFlags.Lazy),
             (First + 0x20000, 300, PagemapFlags.Present),
             (First + 0x20000 + (300 * 0x1000), 2, PagemapFlags.Present));
         _images.WritePages(307);
@@ -45,6 +44,30 @@ public sealed class PageServerTests : IDisposable
         client.Send(new PageServerMessage(PageServerCommand.Close, PagemapFlags.None, 0, 0, 0));
         Assert.Equal([0, 0, 0, 0], client.Receive(4));
         Assert.Equal(303UL, _server.PagesServed);
+    }
+
+    [Fact]
+    public void Images_whose_pages_were_left_with_the_dump_are_refused()
+    {
+        using var images = new TestImages();
+        images.WritePagemap((First, 2, PagemapFlags.Present), (First + 0x10000, 3, PagemapFlags.Lazy));
+        images.WritePages(2);
+        images.Write($"mm-{TestImages.Pid}.img", ImageFile.MM_MAGIC, [TestImages.Memory((First, First + 0x20000))]);
+        ImageException served = Assert.Throws<ImageException>(() => PageServer.Start(images.Folder, new IPEndPoint(IPAddress.Loopback, 0)));
+        Assert.Contains("3 pages at 0x7f0000010000 that were left with the dump", served.Message, StringComparison.Ordinal);
+        ImageException restored = Assert.Throws<ImageException>(() => LazyRestore.Listen(images.Folder, images.Folder, pageServer: null, BackgroundFill.Sequential));
+        Assert.Contains("--page-server, --address and --port", restored.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void More_pages_than_any_process_has_are_refused_before_there_is_one()
+    {
+        const ulong Many = 1UL << 43;
+        using var images = new TestImages();
+        images.WritePagemap((0x10000, Many, PagemapFlags.Lazy));
+        images.Write($"mm-{TestImages.Pid}.img", ImageFile.MM_MAGIC, [TestImages.Memory((0x10000, 0x10000 + (Many * 4096)))]);
+        ImageException refused = Assert.Throws<ImageException>(() => LazyRestore.Listen(images.Folder, images.Folder, _server.EndPoint, BackgroundFill.Sequential));
+        Assert.Contains($"tells of {Many} pages that come later", refused.Message, StringComparison.Ordinal);
     }
 
     [Theory]

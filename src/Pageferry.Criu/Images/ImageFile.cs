@@ -45,7 +45,15 @@ internal sealed class ImageFile
                 ? new ImageFile(path, File.ReadAllBytes(path), magic)
                 : throw new ImageException(path, $"has {length} bytes: more than {MostBytes} is not believed.");
         }
-        catch (Exception failure) when (failure is IOException and not ImageException or UnauthorizedAccessException)
+        catch (Exception failure) when (failure is FileNotFoundException or DirectoryNotFoundException)
+        {
+            throw new ImageException(path, "is not there. Give the directory of a dump's images (-D), with all that it wrote there.", failure);
+        }
+        catch (UnauthorizedAccessException failure)
+        {
+            throw new ImageException(path, $"can't be read: {failure.Message} Images are their dump's user's alone: run this as that user, root mostly.", failure);
+        }
+        catch (IOException failure) when (failure is not ImageException)
         {
             throw new ImageException(path, $"can't be read: {failure.Message}", failure);
         }

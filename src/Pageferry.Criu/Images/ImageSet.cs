@@ -34,8 +34,8 @@ public sealed class ImageSet
 
     /// <summary>Whether a process had memory when it was dumped: one that had ended and was not waited for has none.</summary>
     /// <param name="pid">The process.</param>
-    /// <returns>Whether there is an image of its mappings.</returns>
-    public bool HasMemory(int pid) => File.Exists(PathOf($"mm-{pid}.img"));
+    /// <returns>Whether there is an image of its mappings, or of its pages: one without the other is for who reads them to complain of.</returns>
+    public bool HasMemory(int pid) => File.Exists(PathOf($"mm-{pid}.img")) || File.Exists(PathOf($"pagemap-{pid}.img"));
 
     /// <summary>Reads which pages of a process were dumped.</summary>
     /// <param name="pid">The process.</param>

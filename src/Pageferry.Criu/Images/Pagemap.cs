@@ -31,6 +31,20 @@ public sealed class Pagemap
     /// <summary>How many pages the pages image has to have.</summary>
     public ulong StoredPages => _entries.Aggregate(0UL, static (sum, entry) => sum + (entry.Flags.HasFlag(PagemapFlags.Present) ? entry.PageCount : 0));
 
+    /// <summary>Looks whether images have the pages.</summary>
+    /// <exception cref="ImageException">Some were left with the dump.</exception>
+    internal void CheckStored()
+    {
+        foreach (PagemapEntry entry in _entries)
+        {
+            if (entry.Flags == PagemapFlags.Lazy)
+            {
+                throw new ImageException(
+                    File, $"tells of {entry.PageCount} pages at 0x{entry.Address:x} that were left with the dump (criu dump --lazy-pages): only its page server has them. Give lazy-pages --page-server, --address and --port.");
+            }
+        }
+    }
+
     /// <exception cref="ImageException">The image makes no sense.</exception>
     internal static Pagemap Read(ImageFile image)
     {

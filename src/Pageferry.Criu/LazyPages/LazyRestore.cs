@@ -11,6 +11,9 @@ public sealed class LazyRestore : IDisposable
 {
     private const string SocketName = "lazy-pages.socket";
 
+    /// <summary>The most pages of a process, 8 TiB of them.</summary>
+    private const ulong MostPages = 1UL << 31;
+
     /// <summary>What the restore still does before a process runs, once it has said that it is finished; it is not to share the CPUs with the background then.</summary>
     private static readonly TimeSpan s_lastSteps = TimeSpan.FromMilliseconds(100);
 
@@ -23,6 +26,7 @@ public sealed class LazyRestore : IDisposable
     private readonly ILogger _logger;
     private readonly KeptRestore? _kept;
     private readonly ManualResetEventSlim _isRestored = new();
+    private readonly TaskCompletionSource _handedOver = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly List<Thread> _serving = [];
     private readonly HashSet<int> _taken = [];
     private readonly Lock _adding = new();
@@ -48,12 +52,21 @@ public sealed class LazyRestore : IDisposable
             {
                 Pagemap map = images.ReadPagemap(pid);
                 form ??= map.Form;
+                if (pageServer is null)
+                {
+                    map.CheckStored();
+                }
+
                 _ranges[pid] = LazyRanges(map, images.ReadMemoryMap(pid));
+                if (_ranges[pid].Aggregate(0UL, static (sum, range) => sum + (range.Length / Page.Size)) is > MostPages and var pages)
+                {
+                    throw new ImageException(map.File, $"tells of {pages} pages that come later: more than {MostPages} can't be brought to a process.");
+                }
             }
         }
 
         _tasks = pids.Length;
-        _socketPath = Path.Combine(workDirectory, SocketName);
+        _socketPath = SocketPathIn(workDirectory);
         _background = background;
         _limit = new BandwidthLimit(maxBandwidth);
         _logger = logger ?? NullLogger.Instance;
@@ -62,6 +75,13 @@ public sealed class LazyRestore : IDisposable
             ? new LocalContent(_ranges.Keys.ToDictionary(pid => pid, pid => ProcessPages.Open(images, pid)))
             : RemoteContent.Connect(pageServer, form ?? PageServerForm.Header32, _logger, RemoteContent.LongestSilence);
     }
+
+    /// <summary>Where a restore looks for its daemon.</summary>
+    /// <param name="workDirectory">The restore's work directory.</param>
+    public static string SocketPathIn(string workDirectory) => Path.Combine(workDirectory, SocketName);
+
+    /// <summary>Completes when the restore has said that it is finished: it says so before any of its processes runs.</summary>
+    public Task HandedOver => _handedOver.Task;
 
     /// <summary>Reads the images and listens for a restore.</summary>
     /// <param name="imagesDirectory">The images that are restored.</param>
@@ -151,6 +171,7 @@ public sealed class LazyRestore : IDisposable
             TakeAll(restore);
         }
 
+        _handedOver.SetResult();
         _isRestored.Set();
         for (int i = 0; NextServing(i) is { } serving; i++)
         {
@@ -280,7 +301,14 @@ public sealed class LazyRestore : IDisposable
             }
         }
 
-        return UnixSocket.Listen(path, UnixSocketType.Stream);
+        try
+        {
+            return UnixSocket.Listen(path, UnixSocketType.Stream);
+        }
+        catch (LinuxException failure) when (failure.Errno is Errno.EACCES or Errno.EROFS)
+        {
+            throw new LinuxException($"listen at {path}", failure.Errno, "The work directory has to be one that this user may write to: give another, here and to the restore, or run this as root, as the restore is.");
+        }
     }
 
     /// <summary>Pages may come together where they lie together in one mapping.</summary>

@@ -281,7 +281,8 @@ internal sealed class RemoteContent : IContent
 
                     if (!_isDisposed.IsSet)
                     {
-                        Tell($"failed: {failure.Message.TrimEnd('.')}.{(_hasAnswered ? "" : $" {Mismatch()}")}");
+                        // On a Unix socket somebody stands between who knows the form.
+                        Tell($"failed: {failure.Message.TrimEnd('.')}.{(_hasAnswered || _server is not IPEndPoint ? "" : $" {Mismatch()}")}");
                     }
 
                     _isOver = !TryReconnect();

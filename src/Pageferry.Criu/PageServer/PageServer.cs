@@ -47,8 +47,9 @@ public sealed class PageServer : IDisposable
             foreach (ProcessEntry process in images.ReadProcesses())
             {
                 // What has ended, and only waits to be heard of, has no memory.
-                if (File.Exists(Path.Combine(imagesDirectory, $"pagemap-{process.Pid}.img")))
+                if (images.HasMemory(process.Pid))
                 {
+                    images.ReadPagemap(process.Pid).CheckStored();
                     processes.Add((ulong)process.Pid, ProcessPages.Open(images, process.Pid));
                 }
             }
