@@ -25,7 +25,8 @@ internal sealed class CriuLogger(TextWriter output, LogLevel least) : ILogger
             return;
         }
 
-        string line = string.Create(CultureInfo.InvariantCulture, $"{DateTime.UtcNow:HH:mm:ss.fff} {Word(logLevel)}: {formatter(state, exception)}");
+        string line = string.Create(
+            CultureInfo.InvariantCulture, $"{DateTime.UtcNow:HH:mm:ss.fff} {Word(logLevel)}: {formatter(state, exception)}{(exception is null ? string.Empty : $" {exception.Message}")}");
         lock (_lock)
         {
             try
