@@ -20,6 +20,9 @@ internal sealed class MoveConnection : IDisposable
 
     private const int HeaderBytes = 8;
 
+    /// <summary>How much is written at a time: whoever takes that much within the longest silence is there, however slow the link is.</summary>
+    private const int PieceBytes = 16 << 10;
+
     /// <summary>How long a connection may take to be made, and a stranger to say what it wants.</summary>
     internal static readonly TimeSpan Patience = TimeSpan.FromSeconds(10);
 
@@ -154,12 +157,15 @@ internal sealed class MoveConnection : IDisposable
         try
         {
             using var deadline = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-            deadline.CancelAfter(s_silence);
             byte[] message = new byte[HeaderBytes + payload.Length];
             BinaryPrimitives.WriteUInt16LittleEndian(message, (ushort)type);
             BinaryPrimitives.WriteInt32LittleEndian(message.AsSpan(4), payload.Length);
             payload.Span.CopyTo(message.AsSpan(HeaderBytes));
-            await Stream.WriteAsync(message, deadline.Token);
+            for (int at = 0; at < message.Length; at += PieceBytes)
+            {
+                deadline.CancelAfter(s_silence);
+                await Stream.WriteAsync(message.AsMemory(at, Math.Min(PieceBytes, message.Length - at)), deadline.Token);
+            }
         }
         catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
         {
@@ -188,8 +194,7 @@ internal sealed class MoveConnection : IDisposable
         {
             while (true)
             {
-                deadline.CancelAfter(s_silence);
-                await Stream.ReadExactlyAsync(_header, deadline.Token);
+                await ReadAsync(_header, deadline);
                 var type = (MoveMessage)BinaryPrimitives.ReadUInt16LittleEndian(_header);
                 uint length = BinaryPrimitives.ReadUInt32LittleEndian(_header.AsSpan(4));
                 if (length > MostBytes || BinaryPrimitives.ReadUInt16LittleEndian(_header.AsSpan(2)) != 0 || !Enum.IsDefined(type))
@@ -198,7 +203,7 @@ internal sealed class MoveConnection : IDisposable
                 }
 
                 var payload = new byte[length];
-                await Stream.ReadExactlyAsync(payload, deadline.Token);
+                await ReadAsync(payload, deadline);
                 switch (type)
                 {
                     case MoveMessage.Alive:
@@ -288,6 +293,17 @@ internal sealed class MoveConnection : IDisposable
 
     /// <summary>A peer's words for a terminal: lines are kept, other control characters are not.</summary>
     private static string Printable(byte[] text) => string.Concat(Encoding.UTF8.GetString(text).Where(character => character == '\n' || !char.IsControl(character)));
+
+    /// <summary>Reads bytes to the last: as long as some come, the peer is there.</summary>
+    private async Task ReadAsync(Memory<byte> bytes, CancellationTokenSource deadline)
+    {
+        while (!bytes.IsEmpty)
+        {
+            deadline.CancelAfter(s_silence);
+            int read = await Stream.ReadAsync(bytes, deadline.Token);
+            bytes = read > 0 ? bytes[read..] : throw new EndOfStreamException();
+        }
+    }
 
     private async Task SayAliveAsync()
     {
