@@ -5,7 +5,7 @@ public sealed class HelpTests
     public static TheoryData<string> Commands =>
     [
         "", "demo", "doctor", "conformance", "bench", "bench demand-paging", "tls", "tls init", "vm", "vm run", "vm receive", "vm migrate", "vm serve", "vm cancel", "vm pause", "vm resume",
-        "vm status", "vm arm", "vm disarm", "vm upgrade-engine", "vm stop", "hold", "criu", "criu move", "criu receive", "criu page-server",
+        "vm status", "vm arm", "vm disarm", "vm upgrade-engine", "vm stop", "hold", "criu", "criu move", "criu receive", "criu page-server", "criu lazy-pages",
     ];
 
     [Theory]
@@ -98,6 +98,17 @@ public sealed class HelpTests
     [InlineData("vm receive --control /tmp/x.sock --resume --engine separate", "leave out --engine")]
     [InlineData("hold", "'--socket' is required")]
     [InlineData("vm serve --control /tmp/x.sock", "'--holder' is required")]
+    [InlineData("criu lazy-pages --page-server", "--page-server needs the server's --port")]
+    [InlineData("criu lazy-pages --page-server --port 0", "--page-server needs the server's --port")]
+    [InlineData("criu lazy-pages --page-server --port abc", "'abc' is not a value of --port")]
+    [InlineData("criu lazy-pages --page-server --port 99999", "'99999' is not a value of --port")]
+    [InlineData("criu page-server --port 9999x", "'9999x' is not a value of --port")]
+    [InlineData("criu page-server --status-fd -1", "'-1' is not a value of --status-fd")]
+    [InlineData("criu lazy-pages --background all", "Choose one of: none, sequential, locality")]
+    [InlineData("criu lazy-pages --background 7", "Choose one of: none, sequential, locality")]
+    [InlineData("criu receive --listen 127.0.0.1:0 --background all", "Choose one of: none, sequential, locality")]
+    [InlineData("criu lazy-pages --tls-cert a.pem --tls-key b.pem", "--tls-cert is of CRIU's own way to encrypt")]
+    [InlineData("criu page-server --tls-no-cn-verify", "--tls-no-cn-verify is of CRIU's own way to encrypt")]
     [InlineData("tls init", "'--host' is required")]
     [InlineData("tls init --host a@b", "'a@b' is not a value of --host")]
     [InlineData("tls init --host a,", "'a,' is not a value of --host")]
@@ -109,6 +120,35 @@ public sealed class HelpTests
         Assert.Contains(reason, wrong.Errors, StringComparison.Ordinal);
         Assert.Contains("--help'", wrong.Errors, StringComparison.Ordinal);
         Assert.Empty(wrong.Output);
+    }
+
+    [Fact]
+    public async Task An_option_of_CRIUs_that_is_repeated_counts_as_it_was_said_last()
+    {
+        using PageferryProcess missing = await PageferryProcess.RunAsync("criu", "page-server", "--lazy-pages", "-D", "/nowhere/first", "-v1", "--images-dir", "/nowhere/last", "-v3", "--port", "1", "--port", "0");
+        Assert.Equal(1, missing.ExitCode);
+        Assert.Contains("/nowhere/last/inventory.img is not there", missing.Errors, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_work_directory_that_is_missing_or_too_long_for_a_socket_is_told_with_what_to_do()
+    {
+        using PageferryProcess missing = await PageferryProcess.RunAsync("criu", "lazy-pages", "-W", "/nowhere");
+        Assert.Equal(1, missing.ExitCode);
+        Assert.Contains("There is no work directory /nowhere. Make it first", missing.Errors, StringComparison.Ordinal);
+        using var directory = new TemporaryDirectory();
+        string work = Directory.CreateDirectory(directory.Path(new string('x', 120))).FullName;
+        using PageferryProcess wrong = await PageferryProcess.RunAsync("criu", "lazy-pages", "-W", work);
+        Assert.Equal(2, wrong.ExitCode);
+        Assert.Contains("Give a shorter --work-dir", wrong.Errors, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_page_server_that_nobody_has_is_told_once_with_its_address()
+    {
+        using PageferryProcess move = await PageferryProcess.RunAsync("criu", "page-server", "--address", "192.0.2.1", "--insecure-network");
+        Assert.Equal(1, move.ExitCode);
+        Assert.Single(move.Errors.Split("192.0.2.1").Skip(1));
     }
 
     [Fact]

@@ -9,7 +9,7 @@ namespace Pageferry.Cli;
 internal static class CommonOptions
 {
     /// <summary>What a UNIX socket's path may have in bytes: <c>sun_path</c> of unix(7), less its closing zero.</summary>
-    private const int LongestSocketPath = 107;
+    internal const int LongestSocketPath = 107;
 
     internal static Option<bool> Json() => new("--json") { Description = "Write JSON to standard output." };
 

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Net.Sockets;
+using System.Text;
 using System.Text.Json;
 using Pageferry.Criu;
 using Pageferry.Linux;
@@ -20,15 +21,10 @@ internal static class CriuLazyPagesCommand
     internal static Command Create(Dictionary<Command, string[]> examples)
     {
         var remote = new Option<bool>("--page-server") { Description = "Get the pages from a page server. Without: from the images." };
-        var address = new Option<string>("--address") { Description = "The page server's address.", HelpName = "ADDRESS", DefaultValueFactory = _ => Loopback };
-        var port = new Option<ushort>("--port") { Description = "The page server's port.", HelpName = "PORT" };
-        var background = new Option<BackgroundFill>("--background")
-        {
-            Description = "Which pages to fetch that nobody waits for: 'none'; or all, in the order of addresses, 'sequential', or around what was touched last first, 'locality'.",
-            HelpName = "none|sequential|locality",
-            DefaultValueFactory = _ => BackgroundFill.Sequential,
-        };
-        Option<long> bandwidth = CommonOptions.Rate("--max-bandwidth", "Most bytes per second of pages that nobody waits for: a number and K, M or G; without a unit, M.");
+        Option<string?> address = CriuOptions.Address("The page server's address. Default: 127.0.0.1.");
+        Option<int> port = CriuOptions.Port("The page server's port.");
+        Option<string> background = CriuOptions.Background();
+        Option<long> bandwidth = CriuOptions.MaxBandwidth();
         Option<string?> holder = CommonOptions.Holder("Keep what is needed to go on with a 'pageferry hold' that listens there, so that processes stall, and no more, if this one dies.");
         var resume = new Option<bool>("--resume") { Description = "Go on for a daemon that died, with the same options: from what the holder keeps of its work directory." };
         Option<bool> json = CommonOptions.Json();
@@ -37,7 +33,8 @@ internal static class CriuLazyPagesCommand
         var options = new CriuOptions(command);
         command.Validators.Add(result =>
         {
-            if (result.GetValue(remote) && result.GetValue(port) == 0)
+            // What is no port is said by the option.
+            if (result.GetValue(remote) && result.GetResult(port) is null or { Tokens: [.., { Value: "0" }] })
             {
                 result.AddError("--page-server needs the server's --port.");
             }
@@ -50,8 +47,9 @@ internal static class CriuLazyPagesCommand
         examples[command] =
         [
             "pageferry criu lazy-pages -D images -W work",
-            "pageferry criu lazy-pages -D images --page-server --address 127.0.0.1 --port 9999",
-            "pageferry criu lazy-pages -D images -W work --holder /run/pageferry/holder.sock --resume",
+            "pageferry criu lazy-pages -D images --page-server --port 9999",
+            "pageferry criu lazy-pages -D images -W work \\\n"
+                + "    --holder /run/pageferry/holder.sock --resume",
         ];
         command.SetAction((result, _) =>
         {
@@ -59,7 +57,7 @@ internal static class CriuLazyPagesCommand
             NetworkEndpoint? server = null;
             if (result.GetValue(remote))
             {
-                string host = result.GetValue(address)!;
+                string host = result.GetValue(address) ?? Loopback;
                 string text = host.Contains(':', StringComparison.Ordinal) ? $"[{host}]:{result.GetValue(port)}" : $"{host}:{result.GetValue(port)}";
                 if (!NetworkEndpoint.TryParse(text, anyPort: false, out server, out string error))
                 {
@@ -67,15 +65,17 @@ internal static class CriuLazyPagesCommand
                 }
             }
 
+            CheckWorkDirectory(settings.WorkDirectory);
+            BackgroundFill fill = CriuOptions.ReadBackground(result.GetRequiredValue(background));
             return CriuService.RunAsync(settings, service =>
             {
                 LazyRestore Listen(IRestoreKeeper? keeper) => LazyRestore.Listen(
-                    settings.ImagesDirectory, settings.WorkDirectory, server?.ToLocal(onlyLoopback: false), result.GetValue(background), service.Logger, result.GetValue(bandwidth), keeper);
+                    settings.ImagesDirectory, settings.WorkDirectory, server?.ToLocal(onlyLoopback: false), fill, service.Logger, result.GetValue(bandwidth), keeper);
                 LazyRestore Resume(TakenRestore taken) => LazyRestore.Resume(
                     settings.ImagesDirectory,
                     settings.WorkDirectory,
                     server?.ToLocal(onlyLoopback: false),
-                    result.GetValue(background),
+                    fill,
                     service.Logger,
                     result.GetValue(bandwidth),
                     taken.Keeper,
@@ -85,6 +85,21 @@ internal static class CriuLazyPagesCommand
             });
         });
         return command;
+    }
+
+    /// <summary>The restore finds the daemon's socket there.</summary>
+    private static void CheckWorkDirectory(string directory)
+    {
+        if (!Directory.Exists(directory))
+        {
+            throw new CommandException($"There is no work directory {directory}. Make it first, or give the one of the restore with --work-dir.");
+        }
+
+        if (Encoding.UTF8.GetByteCount(LazyRestore.SocketPathIn(directory)) is > CommonOptions.LongestSocketPath and var bytes)
+        {
+            throw new CommandException(
+                $"'{LazyRestore.SocketPathIn(directory)}' has {bytes} bytes; a UNIX socket's path has 1 to {CommonOptions.LongestSocketPath}. Give a shorter --work-dir, here and to the restore, such as /tmp/work.", ExitCode.Usage);
+        }
     }
 
     private static int Serve(
@@ -114,7 +129,7 @@ internal static class CriuLazyPagesCommand
         }
         catch (SocketException failure)
         {
-            throw new CommandException($"Could not connect to the page server {server}: {failure.Message}. Start it first, with --lazy-pages.");
+            throw new CommandException($"Could not connect to the page server {server}: {CriuService.Reason(failure)}. Start it first, with --lazy-pages.");
         }
         catch (Exception failure) when (failure is IOException or InvalidDataException)
         {

@@ -16,15 +16,15 @@ internal static class CriuPageServerCommand
     internal static Command Create(Dictionary<Command, string[]> examples)
     {
         var lazy = new Option<bool>("--lazy-pages") { Description = "Serve the images to lazy restores, any number of them at once. Without: receive a dump." };
-        var address = new Option<string>("--address") { Description = "The address to listen on.", HelpName = "ADDRESS", DefaultValueFactory = _ => Loopback };
-        var port = new Option<ushort>("--port") { Description = "The port to listen on; 0: the kernel picks one.", HelpName = "PORT" };
+        Option<string?> address = CriuOptions.Address("The address to listen on. Default: 127.0.0.1.");
+        Option<int> port = CriuOptions.Port("The port to listen on; 0: the kernel picks one.");
         var insecure = new Option<bool>("--insecure-network") { Description = "Listen beyond loopback, where whoever reaches the port can read or write the memory of processes." };
         var command = new Command("page-server", "Serve images to lazy restores, or receive a dump: in place of CRIU's own.") { lazy, address, port, insecure };
         var options = new CriuOptions(command);
         command.Validators.Add(result =>
         {
-            // Defaults are not there yet.
-            if (!TryReadEndpoint(result.GetValue(address) ?? Loopback, result.GetValue(port), out NetworkEndpoint? endpoint, out string error))
+            // What is no port is said by the option.
+            if (!TryReadEndpoint(result.GetValue(address) ?? Loopback, port: 0, out NetworkEndpoint? endpoint, out string error))
             {
                 result.AddError(error);
             }
@@ -42,7 +42,7 @@ internal static class CriuPageServerCommand
         ];
         command.SetAction((result, cancellation) =>
         {
-            _ = TryReadEndpoint(result.GetValue(address)!, result.GetValue(port), out NetworkEndpoint? endpoint, out _);
+            _ = TryReadEndpoint(result.GetValue(address) ?? Loopback, result.GetValue(port), out NetworkEndpoint? endpoint, out _);
             CriuSettings settings = options.Read(result);
             bool isInsecure = result.GetValue(insecure);
             if (isInsecure)
@@ -60,7 +60,7 @@ internal static class CriuPageServerCommand
         return command;
     }
 
-    private static bool TryReadEndpoint(string address, ushort port, out NetworkEndpoint? endpoint, out string error) =>
+    private static bool TryReadEndpoint(string address, int port, out NetworkEndpoint? endpoint, out string error) =>
         NetworkEndpoint.TryParse(address.Contains(':', StringComparison.Ordinal) ? $"[{address}]:{port}" : $"{address}:{port}", anyPort: true, out endpoint, out error);
 
     private static bool IsLoopback(NetworkEndpoint endpoint)
@@ -97,6 +97,12 @@ internal static class CriuPageServerCommand
         {
             throw new CommandException($"Could not receive the dump: {failure.Message} What was written of it is removed, and the process goes on where it is.");
         }
+        catch (OperationCanceledException)
+        {
+            receiver.Dispose();
+            throw new CommandException(
+                receiver.HasBegun ? "Told to end in the middle of a dump: what was written of it is removed, and the process goes on where it is." : "Told to end before a dump had begun.", ExitCode.Interrupted);
+        }
 
         if (!settings.IsInBackground)
         {
@@ -114,7 +120,7 @@ internal static class CriuPageServerCommand
         }
         catch (SocketException failure)
         {
-            throw new CommandException($"Could not listen on {endpoint}: {failure.Message}. Give another --address or --port; 0 lets the kernel pick one.");
+            throw new CommandException($"Could not listen on {endpoint}: {CriuService.Reason(failure)}. Give another --address or --port; 0 lets the kernel pick one.");
         }
     }
 }

@@ -20,9 +20,11 @@ internal static class CriuReceiveCommand
     {
         Option<NetworkEndpoint> listen = CommonOptions.Endpoint("--listen", "Where to wait; beyond loopback under TLS. Port 0: the kernel picks one.", anyPort: true);
         Option<string> criu = CriuMoveCommand.CriuPath();
+        Option<string> background = CriuOptions.Background();
+        Option<long> bandwidth = CriuOptions.MaxBandwidth();
         Option<bool> json = CommonOptions.Json();
         json.Description = "Write JSON to standard output: an object for each step.";
-        var command = new Command(Name, "Wait for a process that 'criu move' moves, run it, and bring its memory.") { listen, criu, json };
+        var command = new Command(Name, "Wait for a process that 'criu move' moves, run it, and bring its memory.") { listen, criu, background, bandwidth, json };
         var security = new SecurityOptions(
             command,
             listen,
@@ -37,7 +39,12 @@ internal static class CriuReceiveCommand
         ];
         command.SetAction(async (result, _) =>
         {
-            var settings = new ReceiveSettings(result.GetRequiredValue(listen), result.GetRequiredValue(criu), security.Read(result));
+            var settings = new ReceiveSettings(
+                result.GetRequiredValue(listen),
+                result.GetRequiredValue(criu),
+                CriuOptions.ReadBackground(result.GetRequiredValue(background)),
+                result.GetValue(bandwidth),
+                security.Read(result));
             var display = new MoveDisplay(result.GetValue(json), Console.Out);
             using var end = new EndRequest();
             try
@@ -69,7 +76,7 @@ internal static class CriuReceiveCommand
         }
         catch (SocketException failure)
         {
-            throw new CommandException($"Could not listen on {settings.Listen}: {failure.Message}. Give another --listen; port 0 lets the kernel pick one.");
+            throw new CommandException($"Could not listen on {settings.Listen}: {CriuService.Reason(failure)}. Give another --listen; port 0 lets the kernel pick one.");
         }
 
         // The first process of a pid namespace takes all others with it when it ends.

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Net.Sockets;
 using System.Text;
 using Microsoft.Extensions.Logging;
 using Microsoft.Win32.SafeHandles;
@@ -41,6 +42,9 @@ internal sealed class CriuService
         await using TextWriter? log = settings.LogFile is { } file ? Open(file, "the log") : null;
         return await run(new CriuService(settings, new CriuLogger(log ?? Console.Error, settings.LogLevel)));
     }
+
+    /// <summary>Why a socket could not do something: the exception's own message may end with the address, which the reader is told anyway.</summary>
+    internal static string Reason(SocketException failure) => new SocketException((int)failure.SocketErrorCode).Message;
 
     /// <summary>Tells everybody who waits for it that the command is ready.</summary>
     /// <param name="line">What to tell a reader of standard output; null if that is for something else.</param>

@@ -8,7 +8,7 @@ internal static partial class CriuAdvice
     /// <summary>It tries to have more descriptors, and does without.</summary>
     private const string Harmless = "RLIMIT_NOFILE";
 
-    /// <summary>Words of an error, and the remedy.</summary>
+    /// <summary>Words of an error, which may have others between them, and the remedy.</summary>
     private static readonly (string Words, string Remedy)[] s_remedies =
     [
         ("Connected TCP socket", "It has TCP connections: move it with --tcp-established, or with --tcp-close to have them closed."),
@@ -27,7 +27,8 @@ internal static partial class CriuAdvice
         ("Network is unreachable", "The loopback device is down in this network namespace: ip link set lo up."),
         ("bad file size", "A file that it has open is not as it was at the source: let it be the same file on both sides."),
         ("No such file or directory", "A file that it uses is not here: it has to be at the same path on both sides."),
-        ("userfaultfd", "A process that uses userfaultfd itself can't be dumped: CRIU has no way to."),
+        ("userfaultfd…Operation not permitted", "userfaultfd is for those who may trace others: run it as root, with CAP_SYS_PTRACE, or allow it to all by sysctl -w vm.unprivileged_userfaultfd=1."),
+        ("Can't dump…userfaultfd", "A process that uses userfaultfd itself can't be dumped: CRIU has no way to."),
         ("Operation not permitted", "Run it as root, or with CAP_CHECKPOINT_RESTORE, CAP_SYS_PTRACE and CAP_NET_ADMIN."),
     ];
 
@@ -40,7 +41,7 @@ internal static partial class CriuAdvice
     internal static string Explain(IEnumerable<string> log)
     {
         string[] errors = [.. log.Where(static line => line.Contains("Error (", StringComparison.Ordinal) && !line.Contains(Harmless, StringComparison.Ordinal)).Select(static line => Where().Replace(line, string.Empty).Trim()).TakeLast(4)];
-        string[] remedies = [.. s_remedies.Where(known => errors.Any(error => error.Contains(known.Words, StringComparison.OrdinalIgnoreCase))).Select(known => known.Remedy).Take(2)];
+        string[] remedies = [.. s_remedies.Where(known => errors.Any(error => Array.TrueForAll(known.Words.Split('…'), word => error.Contains(word, StringComparison.OrdinalIgnoreCase)))).Select(known => known.Remedy).Take(2)];
         return errors.Length == 0 ? "CRIU did not say why." : string.Join(" ", [.. errors.Select(error => error.TrimEnd('.') + "."), .. remedies]);
     }
 

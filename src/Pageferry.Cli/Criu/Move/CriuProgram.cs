@@ -85,7 +85,7 @@ internal sealed class CriuProgram
         }
         catch (Win32Exception failure)
         {
-            throw new CommandException($"Could not start CRIU, '{path}': {failure.Message} Install it (apt-get install criu), or say where it is with --criu.");
+            throw new CommandException($"Could not start CRIU, '{path}': {failure.Message.TrimEnd('.')}. Install it (apt-get install criu), or say where it is with --criu.");
         }
 
         using var limit = new CancellationTokenSource(s_patience);

@@ -33,6 +33,9 @@ internal sealed record MoveStatus
     /// <summary>Of that, from the last image to the process standing ready, by the destination's clock.</summary>
     public double? RestoreMs { get; init; }
 
+    /// <summary>What bringing the memory took, by the destination.</summary>
+    public LazyReport? Memory { get; init; }
+
     /// <summary>From the process being frozen to the end of the move.</summary>
     public double? TotalMs { get; init; }
 }
