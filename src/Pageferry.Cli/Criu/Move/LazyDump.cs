@@ -8,7 +8,12 @@ namespace Pageferry.Cli;
 /// <summary>Processes that <c>criu dump --lazy-pages</c> has dumped but for their memory, and keeps frozen until one of three things is done: nothing leaves them frozen.</summary>
 internal sealed class LazyDump : IDisposable
 {
+    /// <summary>How long CRIU may take to dump processes without their memory, and to let go of them: they are frozen meanwhile.</summary>
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
+
+    /// <summary>How long a dump that was cancelled may take to come to its end, where it can be given up in order.</summary>
+    private static readonly TimeSpan s_toEnd = TimeSpan.FromSeconds(2);
+
     private static readonly TimeSpan s_betweenLooks = TimeSpan.FromMilliseconds(100);
 
     private readonly Process _criu;
@@ -19,7 +24,7 @@ internal sealed class LazyDump : IDisposable
     private readonly int _root;
     private readonly int[] _pids;
 
-    private LazyDump(Process criu, Process guard, UnixSocket socket, string log, ProcessSurvey survey, long frozenAt)
+    private LazyDump(Process criu, Process guard, UnixSocket socket, string images, string log, ProcessSurvey survey, long frozenAt)
     {
         _criu = criu;
         _ended = criu.WaitForExitAsync();
@@ -27,7 +32,9 @@ internal sealed class LazyDump : IDisposable
         _socket = socket;
         _log = log;
         _root = survey.Root;
-        _pids = [.. survey.PidsByImage().Values];
+
+        // What has ended and was not waited for has no memory, and nothing to be kept from.
+        _pids = [.. survey.PidsByImage().Where(process => File.Exists(Path.Combine(images, $"mm-{process.Key}.img"))).Select(static process => process.Value)];
         FrozenAt = frozenAt;
     }
 
@@ -39,9 +46,10 @@ internal sealed class LazyDump : IDisposable
     /// <param name="survey">The processes.</param>
     /// <param name="images">Where the images go.</param>
     /// <param name="traits">How they are dumped.</param>
-    /// <returns>The processes, frozen.</returns>
-    /// <exception cref="CommandException">CRIU failed; the processes go on.</exception>
-    internal static async Task<LazyDump> StartAsync(CriuProgram criu, ProcessSurvey survey, string images, CriuTraits traits)
+    /// <param name="cancellation">Ends it.</param>
+    /// <returns>The processes, frozen; also when it was cancelled and had come to its end.</returns>
+    /// <exception cref="CommandException">CRIU failed, or was killed since it did not end; the processes go on.</exception>
+    internal static async Task<LazyDump> StartAsync(CriuProgram criu, ProcessSurvey survey, string images, CriuTraits traits, CancellationToken cancellation)
     {
         string log = Path.Combine(images, "dump.log");
         (UnixSocket ours, UnixSocket criuEnd) = UnixSocket.CreatePair(UnixSocketType.Stream);
@@ -58,7 +66,7 @@ internal sealed class LazyDump : IDisposable
                 guard = StartGuard(oursForPrograms.Number, images);
                 using FileDescriptor forCriu = criuEnd.Descriptor.DuplicateForPrograms();
                 using FileDescriptor statusForCriu = statusEnd.Descriptor.DuplicateForPrograms();
-                if (await guard.StandardOutput.ReadLineAsync() is null)
+                if (await guard.StandardOutput.ReadLineAsync(CancellationToken.None) is null)
                 {
                     throw new CommandException("Could not start the process that frees the processes if this command ends early.");
                 }
@@ -71,14 +79,24 @@ internal sealed class LazyDump : IDisposable
                 statusForCriu.Dispose();
                 oursForPrograms.Dispose();
                 statusEnd.Dispose();
-                bool isReady = await Task.Run(() => status.Receive(stackalloc byte[1], [], out _) == 1);
-                if (!isReady)
+                Task<bool> ready = Task.Run(() => status.Receive(stackalloc byte[1], [], out _) == 1, CancellationToken.None);
+                if (await Task.WhenAny(ready, Task.Delay(s_patience, cancellation)) != ready && await Task.WhenAny(ready, Task.Delay(cancellation.IsCancellationRequested ? s_toEnd : TimeSpan.Zero, CancellationToken.None)) != ready)
                 {
-                    await dump.WaitForExitAsync();
+                    await KillAsync(dump);
+                    _ = await Task.WhenAny(ready, Task.Delay(s_toEnd, CancellationToken.None));
+                    string connections = traits.TcpEstablished ? " Connections that CRIU held for the dump may be lost." : string.Empty;
+                    throw cancellation.IsCancellationRequested
+                        ? new CommandException($"The move was cancelled, and CRIU killed in the middle of its dump: process {survey.Root} goes on here.{connections}", ExitCode.Interrupted)
+                        : new CommandException($"CRIU has not dumped process {survey.Root} within {s_patience.TotalSeconds:F0} s, and was killed: the process goes on here.{connections} {CriuAdvice.ExplainLog(log)}");
+                }
+
+                if (!await ready)
+                {
+                    await dump.WaitForExitAsync(CancellationToken.None);
                     throw new CommandException($"CRIU could not dump process {survey.Root}, which goes on here. {CriuAdvice.ExplainLog(log)}");
                 }
 
-                return new LazyDump(dump, guard, ours, log, survey, watch.FrozenAt);
+                return new LazyDump(dump, guard, ours, images, log, survey, watch.FrozenAt);
             }
         }
         catch
@@ -123,9 +141,9 @@ internal sealed class LazyDump : IDisposable
     /// <returns>Completes when they do.</returns>
     internal async Task GiveUpAsync(bool isHeld)
     {
-        if (!HasCriuEnded(LazyDumpEnd.GiveUp))
+        if (!HasCriuEnded(LazyDumpEnd.GiveUp) && await Task.WhenAny(_ended, Task.Delay(s_patience)) != _ended)
         {
-            await AwaitCriuAsync();
+            await KillAsync(_criu);
         }
 
         if (isHeld)
@@ -144,7 +162,15 @@ internal sealed class LazyDump : IDisposable
             return;
         }
 
-        await AwaitCriuAsync();
+        try
+        {
+            await _ended.WaitAsync(s_patience);
+        }
+        catch (TimeoutException)
+        {
+            throw new CommandException($"Process {_root} runs at the destination with all its memory, but CRIU, process {_criu.Id}, has not ended it here within {s_patience.TotalSeconds:F0} s: kill both. {CriuAdvice.ExplainLog(_log)}");
+        }
+
         if (_criu.ExitCode != 0)
         {
             throw new CommandException($"Process {_root} runs at the destination with all its memory, but CRIU did not end it here, where it stands still: kill it. {CriuAdvice.ExplainLog(_log)}");
@@ -157,6 +183,13 @@ internal sealed class LazyDump : IDisposable
         EndGuard(_guard);
         _criu.Dispose();
         _socket.Dispose();
+    }
+
+    /// <summary>Ends a CRIU that hangs: the kernel lets go of what it traces.</summary>
+    private static async Task KillAsync(Process criu)
+    {
+        criu.Kill(entireProcessTree: true);
+        await criu.WaitForExitAsync(CancellationToken.None);
     }
 
     private static Process StartGuard(int socket, string images)
@@ -219,18 +252,6 @@ internal sealed class LazyDump : IDisposable
         catch (LinuxException failure) when (failure.Errno is Errno.EPIPE or Errno.ECONNRESET)
         {
             return true;
-        }
-    }
-
-    private async Task AwaitCriuAsync()
-    {
-        try
-        {
-            await _ended.WaitAsync(s_patience);
-        }
-        catch (TimeoutException)
-        {
-            throw new CommandException($"CRIU, process {_criu.Id}, has not ended within {s_patience.TotalSeconds:F0} s; process {_root} is still frozen by it. {CriuAdvice.ExplainLog(_log)}");
         }
     }
 }

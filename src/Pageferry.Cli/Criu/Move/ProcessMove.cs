@@ -42,7 +42,14 @@ internal sealed class ProcessMove : IDisposable
     internal static async Task<MoveStatus> RunAsync(MoveSettings settings, MoveDisplay display, CancellationToken cancellation)
     {
         using var move = new ProcessMove(settings, display);
-        return await move.RunAsync(cancellation);
+        try
+        {
+            return await move.RunAsync(cancellation);
+        }
+        catch (OperationCanceledException) when (cancellation.IsCancellationRequested)
+        {
+            throw new CommandException($"The move was cancelled: process {settings.Pid} goes on here.", ExitCode.Interrupted);
+        }
     }
 
     /// <inheritdoc/>
@@ -99,8 +106,8 @@ internal sealed class ProcessMove : IDisposable
     private Task<(MoveConnection Connection, MoveWelcome Welcome)> ConnectAsync(bool forPages, CancellationToken cancellation) =>
         MoveConnection.ConnectAsync(_settings.To, _security, _settings.Security.InsecureNetwork, new MoveHello(MoveConnection.Version, _session, forPages), cancellation);
 
-    private string Describe(Exception failure) => failure is SocketException
-        ? $"Could not connect to {_settings.To}: {failure.Message}. Start 'pageferry criu receive' there."
+    private string Describe(Exception failure) => failure is SocketException socket
+        ? $"Could not connect to {_settings.To}: {CriuService.Reason(socket)}. Start 'pageferry criu receive' there."
         : failure.Message;
 
     /// <summary>How connections are locked: as the user said, or as this host can.</summary>
@@ -125,7 +132,7 @@ internal sealed class ProcessMove : IDisposable
         LazyDump dump;
         try
         {
-            dump = await LazyDump.StartAsync(criu, survey, _images, traits);
+            dump = await LazyDump.StartAsync(criu, survey, _images, traits, cancellation);
         }
         catch (CommandException failure)
         {
@@ -164,11 +171,8 @@ internal sealed class ProcessMove : IDisposable
             catch (Exception failure)
             {
                 await dump.GiveUpAsync(isHeld);
-                string reason = failure is OperationCanceledException ? "it was cancelled." : Describe(failure);
-                await control.TryPartAsync($"The source gave the move up: {reason}");
-                throw failure is OperationCanceledException
-                    ? new CommandException($"The move was cancelled: process {_settings.Pid} goes on here.", ExitCode.Interrupted)
-                    : new CommandException($"Process {_settings.Pid} could not be moved and goes on here. {reason}");
+                await control.TryPartAsync($"The source gave the move up: {(failure is OperationCanceledException ? "it was cancelled." : Describe(failure))}");
+                throw failure is OperationCanceledException ? failure : new CommandException($"Process {_settings.Pid} could not be moved and goes on here. {Describe(failure)}");
             }
 
             return await CompleteAsync(dump, control, status, cancellation);
