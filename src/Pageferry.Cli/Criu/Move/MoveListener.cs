@@ -20,6 +20,7 @@ internal sealed class MoveListener : IDisposable
     private readonly SemaphoreSlim _strangers = new(MostStrangers);
     private readonly Queue<string> _givenUp = new();
     private ArrivingProcess? _current;
+    private Task _moving = Task.CompletedTask;
 
     /// <summary>Listens.</summary>
     /// <param name="listen">Where.</param>
@@ -52,6 +53,26 @@ internal sealed class MoveListener : IDisposable
     /// <param name="cancellation">Ends it.</param>
     internal async Task RunAsync(CancellationToken cancellation)
     {
+        try
+        {
+            await AcceptAllAsync(cancellation);
+        }
+        finally
+        {
+            // It has to end a restore and remove what it has written.
+            await Moving();
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _socket.Dispose();
+        _strangers.Dispose();
+    }
+
+    private async Task AcceptAllAsync(CancellationToken cancellation)
+    {
         var succeeded = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         while (true)
         {
@@ -78,11 +99,12 @@ internal sealed class MoveListener : IDisposable
         }
     }
 
-    /// <inheritdoc/>
-    public void Dispose()
+    private Task Moving()
     {
-        _socket.Dispose();
-        _strangers.Dispose();
+        lock (_lock)
+        {
+            return _moving;
+        }
     }
 
     /// <summary>Whether nothing that runs here would lose its memory.</summary>
@@ -125,6 +147,7 @@ internal sealed class MoveListener : IDisposable
             _ = _strangers.Release();
         }
 
+        var over = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         bool isNew = hello is { Session: null, ForPages: false };
         ArrivingProcess? arriving;
         bool isGivenUp;
@@ -135,6 +158,7 @@ internal sealed class MoveListener : IDisposable
             {
                 _current = _prepare();
                 arriving = _current;
+                _moving = over.Task;
             }
             else
             {
@@ -185,6 +209,8 @@ internal sealed class MoveListener : IDisposable
                     }
                 }
             }
+
+            over.SetResult();
         }
     }
 }
