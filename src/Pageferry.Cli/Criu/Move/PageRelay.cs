@@ -4,11 +4,13 @@ using System.Threading.Channels;
 namespace Pageferry.Cli;
 
 /// <summary>
-/// Takes the lazy-pages daemon's connection, on a Unix socket that only this user reaches, to the source, over whichever connection the source has made for it last: when the source
-/// comes back, so does the daemon.
+/// Takes the lazy-pages daemon's connection, on a Unix socket that only this user reaches, to the source, over whichever connection the source has made for it last. While there is none the daemon waits;
+/// when the source comes back it is cut off, and asks again over its next connection.
 /// </summary>
 internal sealed class PageRelay : IDisposable
 {
+    private const int BufferBytes = 64 << 10;
+
     private readonly Socket _socket;
     private readonly ChannelReader<MoveConnection> _sources;
     private readonly CancellationTokenSource _ended = new();
@@ -36,12 +38,6 @@ internal sealed class PageRelay : IDisposable
         _socket.Dispose();
     }
 
-    private static async Task CopyAsync(Stream from, Stream to, CancellationToken cancellation)
-    {
-        const int BufferBytes = 64 << 10;
-        await from.CopyToAsync(to, BufferBytes, cancellation);
-    }
-
     private async Task RelayAllAsync()
     {
         while (!_ended.IsCancellationRequested)
@@ -49,15 +45,28 @@ internal sealed class PageRelay : IDisposable
             try
             {
                 await using var daemon = new NetworkStream(await _socket.AcceptAsync(_ended.Token), ownsSocket: true);
-                using MoveConnection source = await _sources.ReadAsync(_ended.Token);
-                using var cut = CancellationTokenSource.CreateLinkedTokenSource(_ended.Token);
-                _ = await Task.WhenAny(CopyAsync(daemon, source.Stream, cut.Token), CopyAsync(source.Stream, daemon, cut.Token));
-                await cut.CancelAsync();
+                await RelayAsync(daemon);
             }
             catch (Exception failure) when (failure is IOException or SocketException or OperationCanceledException or ObjectDisposedException)
             {
                 // The daemon connects again, or the move is over.
             }
+        }
+    }
+
+    private async Task RelayAsync(NetworkStream daemon)
+    {
+        using MoveConnection source = await _sources.ReadAsync(_ended.Token);
+        using var cut = CancellationTokenSource.CreateLinkedTokenSource(_ended.Token);
+        Task toSource = daemon.CopyToAsync(source.Stream, BufferBytes, cut.Token);
+        Task toDaemon = source.Stream.CopyToAsync(daemon, BufferBytes, cut.Token);
+        Task first = await Task.WhenAny(toSource, toDaemon);
+        await cut.CancelAsync();
+
+        // The source is gone, and no failure of the daemon's: it has nobody else to turn to.
+        if (first == toDaemon || first.IsFaulted)
+        {
+            _ = await Task.WhenAny(_sources.WaitToReadAsync(_ended.Token).AsTask(), daemon.CopyToAsync(Stream.Null, _ended.Token));
         }
     }
 }
