@@ -40,6 +40,9 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
     private int _decision;
     private int _pid;
 
+    /// <summary>Whether it is known that the processes run: they may have ended when a source comes back and asks.</summary>
+    private bool _isRunning;
+
     /// <summary>What the source calls the move.</summary>
     internal string Session { get; } = Convert.ToHexString(RandomNumberGenerator.GetBytes(16));
 
@@ -123,7 +126,7 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
 
         await ReceiveImagesAsync(control, images, cancellation);
         long imagesAt = Stopwatch.GetTimestamp();
-        using var lazy = LazyRestore.Listen(images, directory, relay.EndPoint, BackgroundFill.Sequential, new CriuLogger(Console.Error, LogLevel.Warning));
+        using var lazy = LazyRestore.Listen(images, directory, relay.EndPoint, settings.Background, new CriuLogger(Console.Error, LogLevel.Warning), settings.MaxBandwidth);
         var serving = Task.Factory.StartNew(lazy.Serve, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
         string log = Path.Combine(directory, "restore.log");
         using Process restore = criu.Start(["restore", "-d", "-D", images, "-W", directory, "-v2", "-o", log, "--lazy-pages", "--action-script", hook.Path, .. offer.Traits.Options()]);
@@ -153,7 +156,8 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
 
             double restoreMs = Stopwatch.GetElapsedTime(imagesAt).TotalMilliseconds;
             _stage = MoveStage.Restored;
-            return await AwaitStartAsync(control, start, restoreMs, hook, restore, log, serving, cancellation);
+            using var processes = new RestoredProcesses(images);
+            return await AwaitStartAsync(control, start, restoreMs, new Restored(restore, log, hook, lazy, serving, processes), cancellation);
         }
         catch (Exception)
         {
@@ -197,7 +201,7 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
     }
 
     /// <summary>The processes stand ready. Whatever happens to the connection, they run when the source has said so, and not otherwise.</summary>
-    private async Task<bool> AwaitStartAsync(MoveConnection first, Task firstStart, double restoreMs, RestoreHook hook, Process restore, string log, Task serving, CancellationToken cancellation)
+    private async Task<bool> AwaitStartAsync(MoveConnection first, Task firstStart, double restoreMs, Restored restored, CancellationToken cancellation)
     {
         MoveConnection? control = first;
         bool isFirst = true;
@@ -219,20 +223,25 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
                 }
 
                 await (control == first ? firstStart : control.ReceiveAsync(MoveMessage.Start, _stage == MoveStage.Started ? CancellationToken.None : cancellation));
+                if (_stage != MoveStage.Started && restored.Serving.Exception?.InnerException is { } failed)
+                {
+                    // Without their memory they are not to run.
+                    throw new CommandException($"The memory of process {_pid} can't be brought to the destination: {failed.Message}");
+                }
+
                 if (Interlocked.CompareExchange(ref _decision, Starts, 0) == 0)
                 {
                     _stage = MoveStage.Started;
-                    hook.Answer(start: true);
+                    restored.Hook.Answer(start: true);
                 }
                 else if (_stage != MoveStage.Started)
                 {
                     throw new OperationCanceledException(cancellation);
                 }
 
-                // CRIU may end before what it said is read here.
-                if (await Task.WhenAny(hook.IsRunning, restore.WaitForExitAsync(CancellationToken.None)) != hook.IsRunning && restore.ExitCode != 0)
+                if (await HasGivenUpAsync(restored))
                 {
-                    string reason = $"CRIU gave up after the processes were restored: {CriuAdvice.ExplainLog(log)}";
+                    string reason = $"CRIU gave up after the processes were restored: {CriuAdvice.ExplainLog(restored.Log)}";
                     Show("failed", reason);
                     _stage = MoveStage.GivenUp;
                     await control.TryPartAsync(reason);
@@ -245,7 +254,7 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
                     Show("running", string.Create(CultureInfo.InvariantCulture, $"Process {_pid} runs here; restored in {restoreMs:F0} ms."));
                 }
 
-                await AwaitMemoryAsync(control, serving);
+                await AwaitMemoryAsync(control, restored.Serving);
                 return true;
             }
             catch (Exception failure) when (failure is (IOException or SocketException) && (_stage == MoveStage.Started || failure is not MoveException { IsParting: true }))
@@ -261,8 +270,43 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
         }
     }
 
+    /// <summary>Waits until the processes, which were told to start, run.</summary>
+    /// <returns>Whether CRIU has ended before any of them ran, and none is left: they never run here.</returns>
+    /// <exception cref="CommandException">CRIU has ended, and nobody knows whether they ran.</exception>
+    private async Task<bool> HasGivenUpAsync(Restored restored)
+    {
+        if (_isRunning)
+        {
+            return false;
+        }
+
+        // CRIU may end before what it said is read here.
+        if (await Task.WhenAny(restored.Hook.IsRunning, restored.Criu.WaitForExitAsync(CancellationToken.None)) == restored.Hook.IsRunning || restored.Criu.ExitCode == 0)
+        {
+            _isRunning = true;
+            return false;
+        }
+
+        // CRIU tells the daemon that it has finished, and only then lets the processes go to where it catches them once more. What it has told lies in the socket when it is gone.
+        Task handover = Task.WhenAny(restored.Lazy.HandedOver, restored.Serving);
+        _ = await Task.WhenAny(handover, Task.Delay(s_toEnd));
+        await restored.Hook.ReadAllAsync();
+        if (restored.Lazy.HandedOver.IsCompleted && restored.Hook.IsResuming && restored.Processes.IsFirstAlive)
+        {
+            Show("running", $"CRIU ended with exit status {restored.Criu.ExitCode} when it had let process {_pid} run, which goes on.");
+            _isRunning = true;
+            return false;
+        }
+
+        bool isGone = restored.Processes.TryEnd();
+        _ = await Task.WhenAny(handover, Task.Delay(s_toEnd));
+        return isGone && restored.Serving.IsCompleted && !restored.Lazy.HandedOver.IsCompleted && !restored.Hook.IsResuming ? true : throw new CommandException(
+            $"CRIU ended with exit status {restored.Criu.ExitCode} just when process {_pid} was to run here: nobody knows whether it did. {(isGone ? "It is ended here" : "It can't be ended here")}, and stays frozen at the source. "
+            + $"Where what it may have done does no harm, have it go on there: kill -9 the 'criu move' and the 'criu dump', then kill -CONT the process. {CriuAdvice.ExplainLog(restored.Log)}");
+    }
+
     /// <summary>Waits until all memory is there, and says so.</summary>
-    private async Task AwaitMemoryAsync(MoveConnection control, Task serving)
+    private async Task AwaitMemoryAsync(MoveConnection control, Task<LazySummary> serving)
     {
         // The connection is read meanwhile: that the source is gone shows, and it may come back by another one.
         Task released = control.ReceiveAsync(MoveMessage.Released, CancellationToken.None);
@@ -292,7 +336,7 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
         }
 
         arrived(_pid);
-        Show("done", $"Process {_pid} runs here and has all its memory.");
+        display.Show(new MoveStatus { Phase = "done", Text = $"Process {_pid} runs here and has all its memory.", Pid = _pid, Memory = LazyReport.Of(await serving) });
     }
 
     private async Task ReceiveImagesAsync(MoveConnection control, string images, CancellationToken cancellation)
@@ -329,6 +373,9 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
     /// <summary>Names of CRIU's images: no directory, nothing hidden.</summary>
     [GeneratedRegex("^[A-Za-z0-9][A-Za-z0-9._-]{0,200}[.]img$", RegexOptions.CultureInvariant, matchTimeoutMilliseconds: 1000)]
     private static partial Regex ImageName();
+
+    /// <summary>Processes that stand ready, and what made them so.</summary>
+    private sealed record Restored(Process Criu, string Log, RestoreHook Hook, LazyRestore Lazy, Task<LazySummary> Serving, RestoredProcesses Processes);
 
     private void Show(string phase, string text) => display.Show(new MoveStatus { Phase = phase, Text = text, Pid = _pid == 0 ? null : _pid });
 }

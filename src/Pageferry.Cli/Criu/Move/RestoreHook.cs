@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Text;
 
 namespace Pageferry.Cli;
 
@@ -9,7 +10,9 @@ namespace Pageferry.Cli;
 internal sealed class RestoreHook : IDisposable
 {
     private const string Ready = "restored";
+    private const string Resuming = "resuming";
     private const string Runs = "running";
+    private const string Told = "told";
     private const string End = "end";
 
     /// <summary>
@@ -20,6 +23,8 @@ internal sealed class RestoreHook : IDisposable
         case $CRTOOLS_SCRIPT_ACTION in
         post-restore) [ "$1" = inner ] || exec timeout 300 "$0" inner
             echo {Ready} >"$0.said"; read -r answer <"$0.answer"; [ "$answer" = start ] ;;
+        pre-resume) [ "$1" = inner ] || exec timeout 60 "$0" inner
+            echo {Resuming} >"$0.said" ;;
         post-resume) [ "$1" = inner ] || exec timeout 60 "$0" inner
             echo {Runs} >"$0.said" ;;
         esac
@@ -28,6 +33,7 @@ internal sealed class RestoreHook : IDisposable
     private readonly FileStream _said;
     private readonly FileStream _answer;
     private readonly TaskCompletionSource _isRestored = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly TaskCompletionSource _isAllRead = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource _isRunning = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     private RestoreHook(string path, FileStream said, FileStream answer)
@@ -43,6 +49,9 @@ internal sealed class RestoreHook : IDisposable
 
     /// <summary>Completes when the processes stand ready.</summary>
     internal Task IsRestored => _isRestored.Task;
+
+    /// <summary>Whether the processes were held by nothing but CRIU any more: they run when it lets them go, and when it is killed.</summary>
+    internal bool IsResuming { get; private set; }
 
     /// <summary>Completes when the processes run.</summary>
     internal Task IsRunning => _isRunning.Task;
@@ -75,6 +84,13 @@ internal sealed class RestoreHook : IDisposable
         _answer.Flush();
     }
 
+    /// <summary>Completes when all is read that CRIU's scripts have said until now.</summary>
+    internal Task ReadAllAsync()
+    {
+        _said.Write(Encoding.UTF8.GetBytes($"{Told}\n"));
+        return _isAllRead.Task;
+    }
+
     /// <inheritdoc/>
     public void Dispose()
     {
@@ -90,10 +106,12 @@ internal sealed class RestoreHook : IDisposable
         using var lines = new StreamReader(_said);
         while (lines.ReadLine() is { } line && line != End)
         {
+            IsResuming |= line == Resuming;
             _ = line switch
             {
                 Ready => _isRestored.TrySetResult(),
                 Runs => _isRunning.TrySetResult(),
+                Told => _isAllRead.TrySetResult(),
                 _ => false,
             };
         }
