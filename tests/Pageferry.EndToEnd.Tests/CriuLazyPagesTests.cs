@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 using System.Text.Json;
 
 namespace Pageferry.EndToEnd.Tests;
@@ -15,12 +16,14 @@ public sealed class CriuLazyPagesTests : IDisposable
     public void Dispose() => _directory.Dispose();
 
     [Theory]
-    [InlineData("4.1", "sequential")]
-    [InlineData("4.2", "random")]
-    public async Task Pages_come_from_the_images(string version, string order)
+    [InlineData("4.1", "sequential", 64)]
+    [InlineData("4.1", "random", 64)]
+    [InlineData("4.2", "sequential", 64)]
+    [InlineData("4.2", "random", 512)]
+    public async Task Pages_come_from_the_images(string version, string order, int mebibytes)
     {
         CriuRelease criu = CriuRelease.Of(version);
-        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, order);
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), mebibytes, order);
         await criu.DumpAsync(process, Directory("images"));
         using RestoredProcess restored = await RestoreAsync(criu);
         await process.MakePassesAsync(2);
@@ -28,12 +31,13 @@ public sealed class CriuLazyPagesTests : IDisposable
     }
 
     [Theory]
-    [InlineData("4.1")]
-    [InlineData("4.2")]
-    public async Task Pages_come_from_a_page_server(string version)
+    [InlineData("4.1", "random")]
+    [InlineData("4.2", "random")]
+    [InlineData("4.2", "sequential")]
+    public async Task Pages_come_from_a_page_server(string version, string order)
     {
         CriuRelease criu = CriuRelease.Of(version);
-        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, order);
         await criu.DumpAsync(process, Directory("images"));
         using PageferryProcess server = await ServeAsync();
         using RestoredProcess restored = await RestoreAsync(criu, [.. From(server)]);
@@ -69,6 +73,91 @@ public sealed class CriuLazyPagesTests : IDisposable
         await process.LeaveAsync();
         await process.MakePassesAsync(2);
         Assert.Equal(0UL, process.Bad);
+    }
+
+    [Fact]
+    public async Task A_Redis_that_is_restored_saves_before_its_memory_has_come()
+    {
+        const int Keys = 200_000;
+        CriuRelease criu = CriuRelease.Of("4.2");
+        using RedisServer redis = await RedisServer.StartAsync(Path("."));
+        await redis.FillAsync(Keys);
+        string digest = await redis.AskAsync("DEBUG", "DIGEST");
+        await criu.DumpAsync(redis.Pid, Directory("images"));
+        using PageferryProcess daemon = await StartAsync("--max-bandwidth", "10M");
+        using RestoredProcess restored = await criu.RestoreAsync(Path("images"), Path("work"), "--lazy-pages");
+        await redis.BeginSaveAsync();
+        Assert.False(daemon.HasExited, daemon.Errors);
+        await redis.EndSaveAsync();
+        Assert.Equal(digest, await redis.AskAsync("DEBUG", "DIGEST"));
+        Assert.Equal("0", await redis.CountBadAsync(Keys));
+    }
+
+    [Fact]
+    public async Task It_goes_into_the_background_logs_as_much_as_it_is_told_and_ends_when_told()
+    {
+        CriuRelease criu = CriuRelease.Of("4.2");
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 8, "random");
+        await criu.DumpAsync(process, Directory("images"));
+        string[] options = ["criu", "lazy-pages", "-D", Path("images"), "-W", Directory("work"), "-d", "--pidfile", "daemon.pid", "-o", "daemon.log"];
+        using (PageferryProcess ended = await PageferryProcess.RunAsync(options))
+        {
+            Assert.True(ended.ExitCode == 0, ended.Errors);
+            using var daemon = Process.GetProcessById(int.Parse(File.ReadAllText(Path("work/daemon.pid")), CultureInfo.InvariantCulture));
+            PageferryProcess.Signal(daemon.Id, "TERM");
+            Assert.True(daemon.WaitForExit(TimeSpan.FromSeconds(30)));
+            Assert.False(File.Exists(Path("work/lazy-pages.socket")));
+        }
+
+        using PageferryProcess started = await PageferryProcess.RunAsync([.. options, "-v3"]);
+        using var again = Process.GetProcessById(int.Parse(File.ReadAllText(Path("work/daemon.pid")), CultureInfo.InvariantCulture));
+        using RestoredProcess restored = await criu.RestoreAsync(Path("images"), Path("work"), "--lazy-pages");
+        Assert.True(again.WaitForExit(TimeSpan.FromSeconds(60)));
+
+        // At the level that there is without -v this is not said.
+        Assert.Contains("pages to come", File.ReadAllText(Path("work/daemon.log")), StringComparison.Ordinal);
+        await process.MakePassesAsync(1);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Fact]
+    public async Task A_descriptor_hears_that_it_is_ready()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 1, "random");
+        await CriuRelease.Of("4.2").DumpAsync(process, Directory("images"));
+        using PageferryProcess daemon = PageferryProcess.StartProgram(
+            "sh", "-c", $"exec {PageferryProcess.Built} criu lazy-pages -D {Path("images")} -W {Directory("work")} --status-fd 7 7>{Path("status")}");
+        await daemon.WaitUntilAsync(() => daemon.HasExited || (File.Exists(Path("status")) && new FileInfo(Path("status")).Length > 0), "that it is ready");
+        Assert.True(File.Exists(Path("work/lazy-pages.socket")), daemon.Errors);
+        Assert.Equal([0], await File.ReadAllBytesAsync(Path("status"), TestContext.Current.CancellationToken));
+    }
+
+    [Fact]
+    public async Task A_directory_that_may_not_be_read_or_written_to_is_named_and_what_to_do()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 1, "random");
+        await CriuRelease.Of("4.2").DumpAsync(process, Directory("images"));
+        await RefusesAsync("Images are their dump's user's alone", Directory("images"));
+        await RefusesAsync("EACCES", Directory("work"));
+
+        async Task RefusesAsync(string says, string directory)
+        {
+            Run("chown", "65534", directory);
+            Run("chmod", "700", directory);
+            using PageferryProcess refused = await PageferryProcess.RunProgramAsync(
+                "setpriv", "--bounding-set=-dac_override,-dac_read_search", PageferryProcess.Built, "criu", "lazy-pages", "-D", Path("images"), "-W", Directory("work"));
+            Run("chown", "0", directory);
+            Assert.Equal(1, refused.ExitCode);
+            Assert.Contains(says, refused.Errors, StringComparison.Ordinal);
+            Assert.Contains("root", refused.Errors, StringComparison.Ordinal);
+        }
+
+        static void Run(string program, params string[] arguments)
+        {
+            using Process ended = Process.Start(program, arguments);
+            ended.WaitForExit();
+            Assert.Equal(0, ended.ExitCode);
+        }
     }
 
     [Fact]
@@ -178,7 +267,8 @@ public sealed class CriuLazyPagesTests : IDisposable
         await RefusesAsync($"{pagemap} ends within a record", images => File.WriteAllBytes($"{images}/{pagemap}", File.ReadAllBytes($"{images}/{pagemap}")[..^1]));
         await RefusesAsync("pages-1.img has", images => File.Copy(Path($"foreign/pagemap-{another.Pid}.img"), $"{images}/{pagemap}", overwrite: true));
         await RefusesAsync($"mm-{process.Pid}.img is no such image", images => File.Copy($"{images}/inventory.img", $"{images}/mm-{process.Pid}.img", overwrite: true));
-        await RefusesAsync("inventory.img", images => File.Delete($"{images}/inventory.img"));
+        await RefusesAsync("inventory.img is not there. Give the directory", images => File.Delete($"{images}/inventory.img"));
+        await RefusesAsync($"mm-{process.Pid}.img is not there", images => File.Delete($"{images}/mm-{process.Pid}.img"));
 
         async Task RefusesAsync(string says, Action<string> spoil)
         {
@@ -260,7 +350,7 @@ public sealed class CriuLazyPagesTests : IDisposable
         await daemon.WaitUntilAsync(() => daemon.Errors.Contains("Told to end", StringComparison.Ordinal), "that it says what it does");
         Assert.False(daemon.HasExited);
         daemon.Signal("TERM");
-        await daemon.WaitForExitAsync();
+        await daemon.WaitForExitAsync(TimeSpan.FromSeconds(10));
         Assert.Equal(EndedByTerm, daemon.ExitCode);
     }
 

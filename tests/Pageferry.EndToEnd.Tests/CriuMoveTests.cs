@@ -1,7 +1,9 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Net;
+using System.Net.Sockets;
 using System.Text.Json;
+using System.Text.RegularExpressions;
 using Pageferry.Linux;
 using Pageferry.Migration.Tests;
 
@@ -9,7 +11,7 @@ namespace Pageferry.EndToEnd.Tests;
 
 /// <summary><c>pageferry criu move</c> and <c>criu receive</c>: real processes and a real Redis, moved by a real CRIU between namespaces.</summary>
 [Collection(nameof(Alone))]
-public sealed class CriuMoveTests : IDisposable
+public sealed partial class CriuMoveTests : IDisposable
 {
     private const string Service = "10.99.0.1";
 
@@ -36,7 +38,7 @@ public sealed class CriuMoveTests : IDisposable
     public async Task A_process_moves_with_its_descendants(int processes)
     {
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64 / processes, "random", processes);
-        PageferryProcess destination = await ReceiveAsync();
+        PageferryProcess destination = await ReceiveAsync(options: ["--json", "--background", "locality"]);
         PageferryProcess move = await MoveAsync(process.Pid, destination, "--json");
         Assert.True(move.ExitCode == 0, move.Errors + destination.Output + destination.Errors);
         using (var done = JsonDocument.Parse(move.Output.TrimEnd().Split('\n')[^1]))
@@ -50,6 +52,13 @@ public sealed class CriuMoveTests : IDisposable
         await process.MakePassesAsync(2);
         Assert.All(Enumerable.Range(0, processes), number => Assert.Equal(0UL, process.BadOf(number)));
         await destination.WaitUntilAsync(() => destination.Output.Contains("has all its memory", StringComparison.Ordinal), "that it has its memory");
+        using (var done = JsonDocument.Parse(destination.Output.TrimEnd().Split('\n')[^1]))
+        {
+            JsonElement memory = done.RootElement.GetProperty("memory");
+            Assert.Equal(processes, memory.GetProperty("processes").GetInt32());
+            Assert.InRange(memory.GetProperty("pages_demand").GetInt64() + memory.GetProperty("pages_background").GetInt64(), 64 * 255 / 2, long.MaxValue);
+        }
+
         Assert.False(destination.HasExited, "The first process of a pid namespace stays as long as what it received.");
     }
 
@@ -70,7 +79,7 @@ public sealed class CriuMoveTests : IDisposable
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
         _moved.Add(process.Pid);
         PageferryProcess destination = await ListeningAsync(Start(PageferryProcess.StartProgram(
-            "env", [.. without, "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Built, "criu", "receive", "--listen", "127.0.0.1:0", "--criu", older])));
+            "env", [.. without, Temporary, "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Built, "criu", "receive", "--listen", "127.0.0.1:0", "--criu", older])));
         PageferryProcess move = Start(PageferryProcess.StartProgram(
             "env", [.. without, PageferryProcess.Built, "criu", "move", $"{process.Pid}", "--to", EndpointOf(destination), "--criu", older]));
         await move.WaitForExitAsync();
@@ -81,7 +90,7 @@ public sealed class CriuMoveTests : IDisposable
     }
 
     [Fact]
-    public async Task A_Redis_of_a_million_keys_moves_under_tls_and_saves_at_once()
+    public async Task A_Redis_of_a_million_keys_moves_under_tls_and_saves_before_its_memory_has_come()
     {
         const int Keys = 1_000_000;
         NetworkPair network = Network();
@@ -91,10 +100,16 @@ public sealed class CriuMoveTests : IDisposable
         using RedisServer redis = await RedisServer.StartAsync(Path("."), network.A, "127.0.0.1");
         await redis.FillAsync(Keys);
         string digest = await redis.AskAsync("DEBUG", "DIGEST");
-        PageferryProcess destination = await ReceiveInAsync(network.B, $"{NetworkPair.AddressB}:0", Tls("b"));
-        PageferryProcess move = await MoveFromAsync(network.A, redis.Pid, destination, Tls("a"));
+        PageferryProcess destination = await ReceiveInAsync(network.B, $"{NetworkPair.AddressB}:0", ["--max-bandwidth", "40M", .. Tls("b")]);
+        PageferryProcess move = StartMoveFrom(network.A, redis.Pid, destination, Tls("a"));
+        await move.WaitUntilAsync(() => move.HasExited || move.Errors.Contains("Runs at", StringComparison.Ordinal), "that it runs");
+
+        // It forks with most of its pages missing.
+        await redis.BeginSaveAsync();
+        Assert.False(move.HasExited, move.Errors + destination.Errors);
+        await redis.EndSaveAsync();
+        await move.WaitForExitAsync();
         Assert.True(move.ExitCode == 0, move.Errors + destination.Output + destination.Errors);
-        await redis.SaveAsync();
         Assert.Equal(digest, await redis.AskAsync("DEBUG", "DIGEST"));
         Assert.Equal("0", await redis.CountBadAsync(Keys));
         TestContext.Current.SendDiagnosticMessage(move.Output);
@@ -103,9 +118,9 @@ public sealed class CriuMoveTests : IDisposable
     }
 
     [Fact]
-    public async Task A_Redis_moves_with_its_address_and_its_clients_stay_connected()
+    public async Task A_Redis_of_a_million_keys_moves_with_its_address_and_its_clients_stay_connected()
     {
-        const int Keys = 200_000;
+        const int Keys = 1_000_000;
         NetworkPair network = Network();
         using var clients = new ClientNetwork(network, Service);
         using RedisServer redis = await RedisServer.StartAsync(Path("."), network.A, Service);
@@ -214,6 +229,85 @@ public sealed class CriuMoveTests : IDisposable
         Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
         await process.MakePassesAsync(2);
         Assert.Equal(0UL, process.Bad);
+        await destination.WaitUntilAsync(() => destination.Output.Contains("it was cancelled", StringComparison.Ordinal), "that it hears so");
+        await File.WriteAllTextAsync(Path("go"), string.Empty);
+        await MoveAgainAsync(process, destination);
+        Assert.DoesNotContain("page server", destination.Errors, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_move_that_is_cancelled_while_CRIU_hangs_leaves_it_running_here()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
+        PageferryProcess destination = await ReceiveAsync();
+        PageferryProcess move = Start(PageferryProcess.Start("criu", "move", $"{process.Pid}", "--to", EndpointOf(destination), "--criu", await HangingCriuAsync(process)));
+        await move.WaitUntilAsync(() => File.Exists(Path("hanging")) || move.HasExited, "that CRIU hangs");
+        Assert.Equal('t', StateOf(process.Pid));
+        move.Signal("TERM");
+        await move.WaitForExitAsync(TimeSpan.FromSeconds(30));
+        Assert.Equal(130, move.ExitCode);
+        Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
+        await process.MakePassesAsync(2);
+        await MoveAgainAsync(process, destination);
+    }
+
+    [Fact]
+    public async Task A_move_that_is_cancelled_before_it_is_answered_says_so()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 1, "random");
+        using var silent = new TcpListener(IPAddress.Loopback, 0);
+        silent.Start();
+        PageferryProcess move = StartMove(process.Pid, $"{silent.LocalEndpoint}");
+        using Socket taken = await silent.AcceptSocketAsync(TestContext.Current.CancellationToken);
+        move.Signal("INT");
+        await move.WaitForExitAsync(TimeSpan.FromSeconds(30));
+        Assert.Equal(130, move.ExitCode);
+        Assert.Contains("The move was cancelled", move.Errors, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_receiver_that_is_told_to_end_cleans_up_first_and_leaves_the_process_running_here()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
+        (PageferryProcess destination, PageferryProcess move) = await MoveUntilRestoringAsync(process);
+        Assert.NotEmpty(Directory.GetDirectories(Path("."), "pageferry-receive-*"));
+        PageferryProcess.Signal(ChildOf(destination), "TERM");
+        await destination.WaitForExitAsync(TimeSpan.FromSeconds(60));
+        Assert.Equal(130, destination.ExitCode);
+        Assert.Contains("the destination was ended", destination.Output, StringComparison.Ordinal);
+        Assert.Empty(Directory.GetDirectories(Path("."), "pageferry-receive-*"));
+        await move.WaitForExitAsync();
+        Assert.Equal(1, move.ExitCode);
+        Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
+        await process.MakePassesAsync(2);
+    }
+
+    [Fact]
+    public async Task A_process_with_a_child_that_has_ended_moves()
+    {
+        // sleep does not wait for the other one.
+        using var process = Process.Start("setsid", ["sh", "-c", "sleep 0 & exec sleep 1000 </dev/null >/dev/null 2>&1"]);
+        string child = string.Empty;
+        Assert.True(SpinWait.SpinUntil(() => (child = File.ReadAllText($"/proc/{process.Id}/task/{process.Id}/children").Trim()).Length > 0 && StateOf(int.Parse(child, CultureInfo.InvariantCulture)) == 'Z', TimeSpan.FromSeconds(30)));
+        PageferryProcess destination = await ReceiveAsync();
+        PageferryProcess move = await MoveAsync(process.Id, destination);
+        Assert.True(move.ExitCode == 0, move.Errors + destination.Output + destination.Errors);
+        using Process found = Process.Start("nsenter", ["-t", $"{ChildOf(destination)}", "-p", "-m", "grep", "-q", "^State:.Z", $"/proc/{child}/status"]);
+        await found.WaitForExitAsync(TestContext.Current.CancellationToken);
+        Assert.Equal(0, found.ExitCode);
+    }
+
+    [Fact]
+    public async Task Capabilities_that_are_missing_are_named()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 1, "random");
+        PageferryProcess move = Start(PageferryProcess.StartProgram(
+            "setpriv", "--bounding-set=-sys_ptrace,-sys_admin,-checkpoint_restore,-net_admin", PageferryProcess.Built,
+            "criu", "move", $"{process.Pid}", "--to", "127.0.0.1:1", "--tcp-established", "--criu", _criu.Program));
+        await move.WaitForExitAsync();
+        Assert.Equal(1, move.ExitCode);
+        Assert.All(["CAP_SYS_PTRACE", "CAP_CHECKPOINT_RESTORE", "CAP_NET_ADMIN"], name => Assert.Contains($"lacks {name}", move.Errors, StringComparison.Ordinal));
+        await process.MakePassesAsync(1);
     }
 
     [Fact]
@@ -332,25 +426,14 @@ public sealed class CriuMoveTests : IDisposable
     }
 
     [Fact]
-    public Task A_restore_that_does_not_end_and_a_source_that_does_not_come_back_are_given_up_after_a_minute() =>
-        Task.WhenAll(GiveUpRestoreAsync(), GiveUpSourceAsync());
+    public Task A_dump_and_a_restore_that_do_not_end_and_a_source_that_does_not_come_back_are_given_up_after_a_minute() =>
+        Task.WhenAll(GiveUpDumpAsync(), GiveUpRestoreAsync(), GiveUpSourceAsync());
 
     [Fact]
     public async Task A_restore_that_fails_although_it_was_told_to_start_leaves_the_process_running_here_and_the_receiver_listening()
     {
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
-
-        // In place of the script that it is given, CRIU runs one that has it end behind the last moment at which this can be.
-        string failing = await ScriptAsync("criu-failing", $$"""
-            case $1 in restore) if [ ! -e {{Path("good")}} ]; then
-              for word; do
-                [ "$before" = --action-script ] && { printf '#!/bin/sh\n%s "$@" || exit\n[ $CRTOOLS_SCRIPT_ACTION != post-restore ]\n' "$word" >{{Path("hook")}}; chmod +x {{Path("hook")}}; word={{Path("hook")}}; }
-                before=$word; shift; set -- "$@" "$word"
-              done
-            fi ;; esac
-            exec {{_criu.Program}} "$@"
-            """);
-        PageferryProcess destination = await ReceiveAsync(failing);
+        PageferryProcess destination = await ReceiveAsync(await CriuWithScriptAsync("[ $CRTOOLS_SCRIPT_ACTION != post-restore ]"));
         PageferryProcess move = await MoveAsync(process.Pid, destination);
         Assert.True(move.ExitCode == 1, move.Output + move.Errors);
         Assert.Contains("which gave it up, and goes on here", move.Errors, StringComparison.Ordinal);
@@ -358,6 +441,51 @@ public sealed class CriuMoveTests : IDisposable
         await process.MakePassesAsync(2);
         await File.WriteAllTextAsync(Path("good"), string.Empty);
         await MoveAgainAsync(process, destination);
+    }
+
+    [Fact]
+    public async Task A_CRIU_that_is_killed_before_the_process_runs_leaves_it_running_here()
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
+        PageferryProcess destination = await ReceiveAsync(await CriuWithScriptAsync("[ $CRTOOLS_SCRIPT_ACTION != post-restore ] || kill -9 $PPID"));
+        PageferryProcess move = await MoveAsync(process.Pid, destination);
+        Assert.True(move.ExitCode == 1, move.Output + move.Errors);
+        Assert.Contains("which gave it up, and goes on here", move.Errors, StringComparison.Ordinal);
+        await process.MakePassesAsync(2);
+        await MoveAgainAsync(process, await ReceiveAsync());
+    }
+
+    [Theory]
+    [InlineData("pre-resume")]
+    [InlineData("post-resume")]
+    public async Task A_CRIU_that_is_killed_when_the_process_runs_leaves_it_running_there_alone(string action)
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
+
+        // Nobody says in post-resume that it runs.
+        PageferryProcess destination = await ReceiveAsync(await CriuWithScriptAsync($"[ $CRTOOLS_SCRIPT_ACTION != {action} ] || kill -9 $PPID", $"[ $CRTOOLS_SCRIPT_ACTION != post-resume ] && "));
+        PageferryProcess move = await MoveAsync(process.Pid, destination);
+        Assert.True(move.ExitCode == 0, move.Output + move.Errors + destination.Output);
+        Assert.Contains("when it had let process", destination.Output, StringComparison.Ordinal);
+        await process.LeaveAsync();
+        await process.MakePassesAsync(2);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Fact]
+    public async Task A_process_of_which_nobody_knows_whether_it_ran_stays_frozen_here()
+    {
+        // Ends after what keeps it frozen, or it would wait for that.
+        MovingProcess process = Start(await MovingProcess.FillAndCheckAsync(Path("."), 16, "random"));
+        PageferryProcess destination = await ReceiveAsync(await CriuWithScriptAsync("[ $CRTOOLS_SCRIPT_ACTION != pre-resume ] || kill -9 $PPID", "[ $CRTOOLS_SCRIPT_ACTION = post-restore ] && "));
+        PageferryProcess move = StartMove(process.Pid, destination);
+        await move.WaitUntilAsync(() => move.HasExited || move.Errors.Contains("knows nothing of that move", StringComparison.Ordinal), "that the destination has done with it");
+        Assert.False(move.HasExited, move.Errors);
+        Assert.Contains("nobody knows whether it did. It is ended here", move.Errors, StringComparison.Ordinal);
+        Assert.Equal('t', StateOf(process.Pid));
+        ulong passes = process.Passes;
+        await Task.Delay(200, TestContext.Current.CancellationToken);
+        Assert.Equal(passes, process.Passes);
     }
 
     [Theory]
@@ -497,10 +625,16 @@ public sealed class CriuMoveTests : IDisposable
         Assert.Equal(0, kill.ExitCode);
     }
 
-    private static string EndpointOf(PageferryProcess destination) => destination.Output.Split('\n')[0].TrimEnd('.').Split(' ')[^1];
+    private static string EndpointOf(PageferryProcess destination) => ListensOn().Match(destination.Output).Value;
+
+    [GeneratedRegex(@"(?<=Waits for a process on )[0-9.]+:[0-9]+", RegexOptions.CultureInvariant, matchTimeoutMilliseconds: 1000)]
+    private static partial Regex ListensOn();
 
     /// <summary>The receiver alone: what it has restored, and CRIU, are killed with the namespace, since it is the first process there.</summary>
     private static void KillReceiver(PageferryProcess destination) => Kill(ChildOf(destination));
+
+    /// <summary>A receiver that is killed leaves its images: here.</summary>
+    private string Temporary => $"TMPDIR={Path(".")}";
 
     private string Path(string name) => _directory.Path(name);
 
@@ -518,6 +652,19 @@ public sealed class CriuMoveTests : IDisposable
         PageferryProcess move = StartMove(process.Pid, destination);
         await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
         return (destination, move);
+    }
+
+    private async Task GiveUpDumpAsync()
+    {
+        const string Folder = "hangs";
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Directory.CreateDirectory(Path(Folder)).FullName, 16, "random");
+        PageferryProcess destination = await ReceiveAsync();
+        PageferryProcess move = Start(PageferryProcess.Start("criu", "move", $"{process.Pid}", "--to", EndpointOf(destination), "--criu", await HangingCriuAsync(process, Folder)));
+        await move.WaitForExitAsync();
+        Assert.Equal(1, move.ExitCode);
+        Assert.Contains($"has not dumped process {process.Pid}", move.Errors, StringComparison.Ordinal);
+        Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
+        await process.MakePassesAsync(2);
     }
 
     private async Task GiveUpRestoreAsync()
@@ -579,6 +726,31 @@ public sealed class CriuMoveTests : IDisposable
         $"{folder}/criu-slow",
         $"case $1 in restore) touch {Path($"{folder}/restoring")}; while [ ! -e {Path($"{folder}/go")} ]; do sleep 0.05; done ;; esac; exec {_criu.Program} \"$@\"");
 
+    /// <summary>A CRIU that stands still as soon as it has frozen the process, and says so.</summary>
+    private Task<string> HangingCriuAsync(MovingProcess process, string folder = ".") => ScriptAsync($"{folder}/criu-hanging", $"""
+        case $1 in dump)
+          {_criu.Program} "$@" & criu=$!
+          until grep -q '^State:.t' /proc/{process.Pid}/status; do :; done
+          kill -STOP $criu
+          touch {Path($"{folder}/hanging")}
+          wait $criu ;;
+        esac
+        exec {_criu.Program} "$@"
+        """);
+
+    /// <summary>A CRIU that, in place of the script that it is given, runs one that does something else behind it; until there is a file called "good".</summary>
+    /// <param name="behind">What it does.</param>
+    /// <param name="when">Whether the one that it is given is run at all.</param>
+    private Task<string> CriuWithScriptAsync(string behind, string when = "") => ScriptAsync("criu-failing", $$"""
+        case $1 in restore) if [ ! -e {{Path("good")}} ]; then
+          for word; do
+            [ "$before" = --action-script ] && { printf '#!/bin/sh\n{ %s %s "$@"; } || [ $CRTOOLS_SCRIPT_ACTION != post-restore ] || exit\n%s\n' '{{when}}' "$word" '{{behind}}' >{{Path("hook")}}; chmod +x {{Path("hook")}}; word={{Path("hook")}}; }
+            before=$word; shift; set -- "$@" "$word"
+          done
+        fi ;; esac
+        exec {{_criu.Program}} "$@"
+        """);
+
     private async Task<string> ScriptAsync(string name, string script)
     {
         await File.WriteAllTextAsync(Path(name), $"#!/bin/sh\n{script}\n");
@@ -594,13 +766,13 @@ public sealed class CriuMoveTests : IDisposable
     }
 
     /// <summary>A receiver in a pid namespace of its own, as a user starts it.</summary>
-    private Task<PageferryProcess> ReceiveAsync(string? criu = null) => ListeningAsync(Start(PageferryProcess.StartProgram(
-        "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Built, "criu", "receive", "--listen", "127.0.0.1:0", "--criu", criu ?? _criu.Program)));
+    private Task<PageferryProcess> ReceiveAsync(string? criu = null, params string[] options) => ListeningAsync(Start(PageferryProcess.StartProgram(
+        "env", [Temporary, "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Built, "criu", "receive", "--listen", "127.0.0.1:0", "--criu", criu ?? _criu.Program, .. options])));
 
     /// <summary>The same, in a network namespace that is there.</summary>
     private Task<PageferryProcess> ReceiveInAsync(string network, string listen, params string[] options) => ListeningAsync(Start(PageferryProcess.StartProgram(
-        "nsenter",
-        [$"--net=/run/netns/{network}", "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Built, "criu", "receive", "--listen", listen, "--criu", _criu.Program, .. options])));
+        "env",
+        [Temporary, "nsenter", $"--net=/run/netns/{network}", "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Built, "criu", "receive", "--listen", listen, "--criu", _criu.Program, .. options])));
 
     private Relay RelayTo(PageferryProcess destination) => Start(new Relay(IPEndPoint.Parse(EndpointOf(destination))));
 

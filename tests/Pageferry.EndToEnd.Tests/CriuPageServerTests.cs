@@ -109,8 +109,10 @@ public sealed class CriuPageServerTests : IDisposable
         Assert.Equal(0UL, process.Bad);
     }
 
-    [Fact]
-    public async Task A_dump_that_breaks_off_leaves_no_images_and_the_process_where_it_is()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_dump_that_breaks_off_leaves_no_images_and_the_process_where_it_is(bool isServerEnded)
     {
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 256, "sequential");
         using PageferryProcess server = await StartAsync("-D", Directory("images"));
@@ -118,11 +120,20 @@ public sealed class CriuPageServerTests : IDisposable
             ["dump", "-t", $"{process.Pid}", "-D", Path("images"), "-v2", "-o", Path("dump.log"), "--page-server", "--address", "127.0.0.1", "--port", Port(server)]);
         await server.WaitUntilAsync(() => System.IO.Directory.GetFiles(Path("images"), "pages-*").Any(file => new FileInfo(file).Length > 1 << 20) || dump.HasExited, "pages");
         Assert.False(dump.HasExited);
-        dump.Kill();
+        if (isServerEnded)
+        {
+            server.Signal("TERM");
+        }
+        else
+        {
+            dump.Kill();
+        }
+
         await server.WaitForExitAsync(TimeSpan.FromSeconds(60));
-        Assert.Equal(1, server.ExitCode);
-        Assert.Contains("closed the connection", server.Errors, StringComparison.Ordinal);
+        Assert.Equal(isServerEnded ? 130 : 1, server.ExitCode);
+        Assert.Contains(isServerEnded ? "Told to end in the middle of a dump" : "closed the connection", server.Errors, StringComparison.Ordinal);
         Assert.Empty(System.IO.Directory.GetFiles(Path("images"), "pages-*"));
+        await process.MakePassesAsync(1);
     }
 
     [Fact]

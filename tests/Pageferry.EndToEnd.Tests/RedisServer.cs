@@ -21,13 +21,21 @@ internal sealed class RedisServer : IDisposable
     /// <param name="directory">Where its files are.</param>
     /// <param name="network">The network namespace's name.</param>
     /// <param name="address">Where it listens, beside the Unix socket, at port 6379.</param>
-    public static async Task<RedisServer> StartAsync(string directory, string network, string address)
+    public static Task<RedisServer> StartAsync(string directory, string network, string address) => StartAsync(directory, ["nsenter", $"--net=/run/netns/{network}"], "--bind", address);
+
+    /// <summary>Starts one that listens at its Unix socket alone.</summary>
+    public static Task<RedisServer> StartAsync(string directory) => StartAsync(directory, ["env"], "--port", "0");
+
+    private static async Task<RedisServer> StartAsync(string directory, string[] inside, params string[] options)
     {
         string pidFile = Path.Combine(directory, "redis.pid");
         string socket = Path.Combine(directory, "redis.sock");
         using PageferryProcess started = await PageferryProcess.RunProgramAsync(
-            "nsenter", $"--net=/run/netns/{network}", "redis-server", "--daemonize", "yes", "--pidfile", pidFile, "--dir", directory, "--unixsocket", socket,
-            "--bind", address, "--protected-mode", "no", "--save", "", "--enable-debug-command", "yes", "--logfile", Path.Combine(directory, "redis.log"));
+            inside[0],
+            [
+                .. inside[1..], "redis-server", "--daemonize", "yes", "--pidfile", pidFile, "--dir", directory, "--unixsocket", socket,
+                "--protected-mode", "no", "--save", "", "--enable-debug-command", "yes", "--logfile", Path.Combine(directory, "redis.log"), .. options,
+            ]);
         Assert.True(started.ExitCode == 0, started.Errors);
         var clock = Stopwatch.StartNew();
         while (!File.Exists(pidFile) || !File.Exists(socket) || !File.ReadAllText(pidFile).EndsWith('\n'))
@@ -54,10 +62,19 @@ internal sealed class RedisServer : IDisposable
     public Task<string> CountBadAsync(int keys) => AskAsync(
         "EVAL", "local bad = 0 for i = 0, ARGV[1] - 1 do if redis.call('GET', 'key:' .. i) ~= 'value:' .. i then bad = bad + 1 end end return bad", "0", $"{keys}");
 
-    /// <summary>Waits until a background save has ended well.</summary>
+    /// <summary>Saves in the background, and waits until that has ended well.</summary>
     public async Task SaveAsync()
     {
-        Assert.Contains("started", await AskAsync("BGSAVE"), StringComparison.Ordinal);
+        await BeginSaveAsync();
+        await EndSaveAsync();
+    }
+
+    /// <summary>Has it fork, to save in the background.</summary>
+    public async Task BeginSaveAsync() => Assert.Contains("started", await AskAsync("BGSAVE"), StringComparison.Ordinal);
+
+    /// <summary>Waits until a background save has ended well.</summary>
+    public async Task EndSaveAsync()
+    {
         var clock = Stopwatch.StartNew();
         while (!(await AskAsync("INFO", "persistence")).Contains("rdb_bgsave_in_progress:0", StringComparison.Ordinal))
         {

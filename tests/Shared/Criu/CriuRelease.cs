@@ -33,10 +33,16 @@ internal sealed class CriuRelease
     /// <param name="options">What else to tell CRIU.</param>
     internal async Task DumpAsync(MovingProcess process, string images, params string[] options)
     {
-        string log = Path.Combine(images, "dump.log");
-        int code = await RunAsync(Program, ["dump", "-t", $"{process.Pid}", "-D", images, "-v2", "-o", log, .. options]);
-        Assert.True(code == 0, $"criu dump ended with {code}: {Log(log)}");
+        await DumpAsync(process.Pid, images, options);
         await process.LeaveAsync();
+    }
+
+    /// <summary>Dumps a process, which ends.</summary>
+    internal async Task DumpAsync(int pid, string images, params string[] options)
+    {
+        string log = Path.Combine(images, "dump.log");
+        int code = await RunAsync(Program, ["dump", "-t", $"{pid}", "-D", images, "-v2", "-o", log, .. options]);
+        Assert.True(code == 0, $"criu dump ended with {code}: {Log(log)}");
     }
 
     /// <summary>Starts CRIU's lazy-pages daemon, and waits until it listens.</summary>
