@@ -57,7 +57,7 @@ internal sealed class CriuOptions
         {
             if (Array.Find(_tls, option => result.GetResult(option) is { Implicit: false }) is { Name: var name })
             {
-                result.AddError($"{name} is of CRIU's own way to encrypt, which pageferry does not speak. Take the connection through a tunnel, such as ssh -L or WireGuard, and stay on loopback.");
+                result.AddError($"{name} is CRIU's own way to encrypt, which pageferry does not speak. Take the connection through a tunnel, such as ssh -L or WireGuard, and stay on loopback.");
             }
         });
     }
