@@ -347,7 +347,7 @@ public sealed class FaultEngine : IDisposable
     /// </summary>
     /// <param name="what">What could not be located, for the log.</param>
     /// <param name="run">Runs; it is given how many faults were read meanwhile, to ask again and again.</param>
-    /// <returns>False if there is no queue: the memory is guarded without a userfaultfd. Where it is not registered any more, nothing is run.</returns>
+    /// <returns>False if there is no queue: the memory is guarded without a userfaultfd. Where the engine has stopped, or the memory is not registered any more, nothing is run.</returns>
     /// <exception cref="LinuxException">No second userfaultfd can be had.</exception>
     public bool RunByQueue(string what, Action<Func<long>> run)
     {
@@ -368,6 +368,12 @@ public sealed class FaultEngine : IDisposable
 
         try
         {
+            if (_stopped)
+            {
+                // Its faults would be read and not answered.
+                return true;
+            }
+
             StepByQueue(placer, what, run);
             return true;
         }
@@ -383,11 +389,13 @@ public sealed class FaultEngine : IDisposable
     /// </summary>
     public void Stop()
     {
-        using (Placing.EnterAll())
+        Memory.WhileInPlace(() =>
         {
-            _stopped = true;
-        }
-
+            using (Placing.EnterAll())
+            {
+                _stopped = true;
+            }
+        });
         Array.ForEach(_readers, reader => reader.Stop());
         InterruptWaits();
     }

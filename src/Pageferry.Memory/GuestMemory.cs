@@ -610,15 +610,14 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="InvalidOperationException">The memory is not registered.</exception>
     public void Unregister()
     {
-        lock (_registration)
+        WhileInPlace(() =>
         {
-            AwaitHandBack();
             Placer.Release();
             Resolver = null;
             Unpublished = null;
             Placer.Dispose();
             _placer = null;
-        }
+        });
     }
 
     /// <summary>
@@ -681,6 +680,16 @@ public sealed class GuestMemory : IDisposable
         lock (_registration)
         {
             return _isHandedOver = _removals == 0 && IsRegistered;
+        }
+    }
+
+    /// <summary>Does something while the guest view is with its own userfaultfd, if it has one.</summary>
+    internal void WhileInPlace(Action action)
+    {
+        lock (_registration)
+        {
+            AwaitHandBack();
+            action();
         }
     }
 

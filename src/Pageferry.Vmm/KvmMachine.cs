@@ -353,6 +353,7 @@ public sealed class KvmMachine : Machine
     private bool TryStepByQueue(int vcpu, VcpuFaults faults, FaultEngine engine, out bool faulted)
     {
         bool hasFaulted = false;
+        bool wasRegistered = Memory.IsRegistered;
         VirtualCpu cpu = _vcpus[vcpu];
         bool hasRun = Gate.TryRunAlone(vcpu, () => engine.RunByQueue(faults.Describe(), faultsRead =>
         {
@@ -380,8 +381,8 @@ public sealed class KvmMachine : Machine
             cpu.Kick();
         }
 
-        // Memory that was given up meanwhile has no faults any more.
-        faulted = hasFaulted || !Memory.IsRegistered;
+        // Memory that is being given up has no faults any more.
+        faulted = hasFaulted || (wasRegistered && engine.IsStopped);
         return hasRun;
     }
 

@@ -189,7 +189,9 @@ internal sealed class LazyDump : IDisposable
     private static async Task KillAsync(Process criu)
     {
         criu.Kill(entireProcessTree: true);
-        await criu.WaitForExitAsync(CancellationToken.None);
+
+        // Not for the end of its output, which what it has started may hold open.
+        _ = await Task.Run(() => criu.WaitForExit(s_toEnd));
     }
 
     private static Process StartGuard(int socket, string images)
