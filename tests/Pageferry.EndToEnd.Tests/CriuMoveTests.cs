@@ -18,6 +18,9 @@ public sealed partial class CriuMoveTests : IDisposable
     /// <summary>The message that lets the process run at the destination.</summary>
     private static readonly byte[] s_start = [9, 0, 0, 0, 0, 0, 0, 0];
 
+    /// <summary>So slow in the background that memory comes for longer than it takes to harm somebody.</summary>
+    private static readonly string[] s_slowly = ["--max-bandwidth", "8M"];
+
     private readonly TemporaryDirectory _directory = new();
     private readonly CriuRelease _criu = CriuRelease.Of("4.2");
     private readonly List<IDisposable> _started = [];
@@ -530,7 +533,7 @@ public sealed partial class CriuMoveTests : IDisposable
     {
         // Ends after what keeps it frozen, or it would wait for that.
         MovingProcess process = Start(await MovingProcess.FillAndCheckAsync(Path("."), 256, "random"));
-        PageferryProcess destination = await ReceiveAsync();
+        PageferryProcess destination = await ReceiveAsync(options: s_slowly);
         PageferryProcess move = StartMove(process.Pid, destination);
         await move.WaitUntilAsync(() => move.HasExited || move.Errors.Contains("Runs at", StringComparison.Ordinal), "that it runs");
         KillReceiver(destination);
@@ -549,7 +552,7 @@ public sealed partial class CriuMoveTests : IDisposable
     {
         // Ends after what keeps it frozen, or it would wait for that.
         MovingProcess process = Start(await MovingProcess.FillAndCheckAsync(Path("."), 256, "random"));
-        PageferryProcess destination = await ReceiveAsync();
+        PageferryProcess destination = await ReceiveAsync(options: s_slowly);
         PageferryProcess move = StartMove(process.Pid, destination);
         await move.WaitUntilAsync(() => move.HasExited || move.Errors.Contains("Runs at", StringComparison.Ordinal), "that it runs");
         int dump = DumpOf(move);
@@ -572,7 +575,7 @@ public sealed partial class CriuMoveTests : IDisposable
     {
         // Ends after what keeps it frozen, or it would wait for that.
         MovingProcess process = Start(await MovingProcess.FillAndCheckAsync(Path("."), 256, "random"));
-        PageferryProcess destination = await ReceiveAsync();
+        PageferryProcess destination = await ReceiveAsync(options: s_slowly);
         PageferryProcess move = StartMove(process.Pid, destination);
         await move.WaitUntilAsync(() => move.HasExited || move.Errors.Contains("Runs at", StringComparison.Ordinal), "that it runs");
         Kill(process.Pid);
@@ -726,16 +729,18 @@ public sealed partial class CriuMoveTests : IDisposable
         $"{folder}/criu-slow",
         $"case $1 in restore) touch {Path($"{folder}/restoring")}; while [ ! -e {Path($"{folder}/go")} ]; do sleep 0.05; done ;; esac; exec {_criu.Program} \"$@\"");
 
-    /// <summary>A CRIU that stands still as soon as it has frozen the process, and says so.</summary>
-    private Task<string> HangingCriuAsync(MovingProcess process, string folder = ".") => ScriptAsync($"{folder}/criu-hanging", $"""
+    /// <summary>A CRIU that stands still as soon as it has frozen the process, and says so. Looked for by the shell itself: a moment later code of CRIU's runs in the process.</summary>
+    private Task<string> HangingCriuAsync(MovingProcess process, string folder = ".") => ScriptAsync($"{folder}/criu-hanging", $$"""
         case $1 in dump)
-          {_criu.Program} "$@" & criu=$!
-          until grep -q '^State:.t' /proc/{process.Pid}/status; do :; done
+          {{_criu.Program}} "$@" & criu=$!
+          until [ "${state%% *}" = t ]; do
+            { read -r line; read -r line; read -r name state; } </proc/{{process.Pid}}/status
+          done
           kill -STOP $criu
-          touch {Path($"{folder}/hanging")}
+          touch {{Path($"{folder}/hanging")}}
           wait $criu ;;
         esac
-        exec {_criu.Program} "$@"
+        exec {{_criu.Program}} "$@"
         """);
 
     /// <summary>A CRIU that, in place of the script that it is given, runs one that does something else behind it; until there is a file called "good".</summary>
