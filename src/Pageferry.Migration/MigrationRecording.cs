@@ -14,6 +14,7 @@ public sealed class MigrationRecording
 
     /// <summary>Sampling begins so densely that a migration of a second has a picture, and never costs more: the interval doubles as the samples are thinned.</summary>
     private static readonly TimeSpan s_firstInterval = TimeSpan.FromMilliseconds(10);
+    private static readonly TimeSpan s_longestInterval = TimeSpan.FromDays(1);
 
     private readonly Func<MigrationProgress> _progress;
     private readonly object _gate = new();
@@ -112,7 +113,7 @@ public sealed class MigrationRecording
 
                 _samples.RemoveRange(MostSamples / 2, MostSamples / 2);
                 Map!.JoinColumns();
-                _interval *= 2;
+                _interval = _interval < s_longestInterval ? _interval * 2 : _interval;
             }
 
             _samples.Add(progress);

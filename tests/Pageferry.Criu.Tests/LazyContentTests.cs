@@ -208,7 +208,9 @@ public sealed class LazyContentTests : IDisposable
         _guest.Start(_guest.OpenImages());
         var clock = Stopwatch.StartNew();
         await _guest.CompleteAsync(BackgroundFill.Sequential, BytesPerSecond).WaitAsync(LazyGuest.Patience);
-        Assert.True(clock.Elapsed.TotalSeconds > 0.9 * Pages * LazyGuest.PageBytes / BytesPerSecond, $"{clock.Elapsed}");
+
+        // What was fetched last is paid for by nobody: who comes next would wait for it.
+        Assert.True(clock.Elapsed.TotalSeconds > 0.7 * Pages * LazyGuest.PageBytes / BytesPerSecond, $"{clock.Elapsed}");
     }
 
     private static async Task AwaitAsync(Func<bool> holds)
