@@ -72,7 +72,13 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
             connection.KeepAlive();
         }
 
-        await (forPages ? _pages : _controls).Writer.WriteAsync(connection);
+        if (!(forPages ? _pages : _controls).Writer.TryWrite(connection))
+        {
+            // The move has ended meanwhile: who comes back is told so the next time.
+            connection.Dispose();
+            return false;
+        }
+
         return true;
     }
 
@@ -103,6 +109,8 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
         finally
         {
             control.Dispose();
+            _ = _pages.Writer.TryComplete();
+            _ = _controls.Writer.TryComplete();
             while (_pages.Reader.TryRead(out MoveConnection? unused) || _controls.Reader.TryRead(out unused))
             {
                 unused.Dispose();
