@@ -80,7 +80,7 @@ internal sealed class LazyDump : IDisposable
                 oursForPrograms.Dispose();
                 statusEnd.Dispose();
                 Task<bool> ready = Task.Run(() => status.Receive(stackalloc byte[1], [], out _) == 1, CancellationToken.None);
-                if (await Task.WhenAny(ready, Task.Delay(s_patience, cancellation)) != ready && await Task.WhenAny(ready, Task.Delay(cancellation.IsCancellationRequested ? s_toEnd : TimeSpan.Zero, CancellationToken.None)) != ready)
+                if (!await IsInTimeAsync(ready, cancellation))
                 {
                     await KillAsync(dump);
                     _ = await Task.WhenAny(ready, Task.Delay(s_toEnd, CancellationToken.None));
@@ -183,6 +183,19 @@ internal sealed class LazyDump : IDisposable
         EndGuard(_guard);
         _criu.Dispose();
         _socket.Dispose();
+    }
+
+    /// <summary>Waits for something as long as a dump may take; once it was cancelled, for a moment more.</summary>
+    /// <returns>Whether it came.</returns>
+    private static async Task<bool> IsInTimeAsync(Task task, CancellationToken cancellation)
+    {
+        _ = await Task.WhenAny(task, Task.Delay(s_patience, cancellation));
+        if (cancellation.IsCancellationRequested)
+        {
+            _ = await Task.WhenAny(task, Task.Delay(s_toEnd, CancellationToken.None));
+        }
+
+        return task.IsCompleted;
     }
 
     /// <summary>Ends a CRIU that hangs: the kernel lets go of what it traces.</summary>
