@@ -13,7 +13,7 @@ for name; do
         qemu)
             # For the raw TLS stream.
             [ -f /usr/include/openssl/ssl.h ] || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libssl-dev
-            artifacts/bench/Pageferry.Bench qemu "$(bench/qemu/get-qemu.sh)" ;;
+            artifacts/bench/Pageferry.Bench qemu "$(eng/get-qemu.sh)" ;;
         criu) artifacts/bench/Pageferry.Bench criu artifacts/native/pageferry "$(eng/get-criu.sh | tail -n 1)" ;;
         *) artifacts/bench/Pageferry.Bench "$name" ;;
     esac

@@ -57,7 +57,6 @@ silence_limit=360 step_limit=120 conformance_limit=300
 memory_mib=2048 huge_pages=160
 
 need() { command -v "$1" >/dev/null || missing "$1 is missing. Install it: apt-get install $2"; }
-need qemu-system-x86_64 'qemu-system-x86 seabios'
 need busybox busybox-static
 need cpio cpio
 need xz xz-utils
@@ -67,6 +66,10 @@ need gcc 'gcc libc6-dev zlib1g-dev'
 need dotnet 'dotnet-sdk-10.0 (or see https://dot.net)'
 busybox=$(command -v busybox)
 grep -qx insmod <<<"$("$busybox" --list)" || missing "$busybox has no insmod. Install the one that has: apt-get install busybox-static"
+
+# The newest: QEMU 7.2 executes code of a kernel that has just changed it on another CPU (int3 in __schedule at a static key, which KVM turns with each
+# machine), and its kernels end or go astray.
+emulator=$(eng/get-qemu.sh) || missing 'there is no QEMU. Install it: apt-get install qemu-system-x86 seabios'
 
 work=$(mktemp -d)
 qemu=
@@ -247,7 +250,7 @@ END
 
   echo "kernel-matrix: boots $(cat "$cache/$suite/release") for $(wc -l <"$plan") steps" >&2
   : >"$work/archives"
-  qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m "$memory_mib" -display none -nodefaults -no-reboot \
+  "$emulator" -accel tcg,thread=multi -cpu max -smp 2 -m "$memory_mib" -display none -nodefaults -no-reboot \
     -serial "file:$work/console" -serial "file:$work/archives" \
     -kernel "$cache/$suite/vmlinuz" -initrd "$work/initramfs" -append 'console=ttyS0 loglevel=2 panic=-1' </dev/null >&2 &
   qemu=$!
