@@ -67,8 +67,8 @@ need dotnet 'dotnet-sdk-10.0 (or see https://dot.net)'
 busybox=$(command -v busybox)
 grep -qx insmod <<<"$("$busybox" --list)" || missing "$busybox has no insmod. Install the one that has: apt-get install busybox-static"
 
-# The newest: QEMU 7.2 executes code of a kernel that has just changed it on another CPU (int3 in __schedule at a static key, which KVM turns with each
-# machine), and its kernels end or go astray.
+# The newest: QEMU 7.2 executes old code where a kernel has just changed it on another CPU (int3 in __schedule, at a static key that KVM turns with each
+# machine), and makes nested page faults at the address of the host's own page table, so that KVM emulates that vCPU for ever. The newest did neither.
 emulator=$(eng/get-qemu.sh) || missing 'there is no QEMU. Install it: apt-get install qemu-system-x86 seabios'
 
 work=$(mktemp -d)

@@ -26,6 +26,9 @@ public class VcpuStateTests
     private const ushort X87Control = 0x0E7F;  // rounds to zero, double precision
     private const uint Mxcsr = 0x7FA1;         // rounds to zero, two exceptions seen
     private const uint TimeStampCounter = 0x10;
+
+    /// <summary>Go on while nobody looks: the counter, HV_X64_MSR_VP_RUNTIME and HV_X64_MSR_TIME_REF_COUNT.</summary>
+    private static readonly uint[] s_clocks = [TimeStampCounter, 0x4000_0010, 0x4000_0020];
     private const ulong Minute = 60_000_000_000;
     private const ulong Hour = 60 * Minute;
 
@@ -112,7 +115,7 @@ public class VcpuStateTests
         Dictionary<uint, ulong> found = Msrs(arrived);
         Assert.Equal(sent.Keys.Order(), found.Keys.Order());
         Assert.InRange(found[TimeStampCounter], sent[TimeStampCounter], sent[TimeStampCounter] + 1_000_000_000_000);
-        Assert.Empty(sent.Where(msr => msr.Key != TimeStampCounter && found[msr.Key] != msr.Value)
+        Assert.Empty(sent.Where(msr => !s_clocks.Contains(msr.Key) && found[msr.Key] != msr.Value)
             .Select(msr => $"MSR 0x{msr.Key:x} is 0x{found[msr.Key]:x} instead of 0x{msr.Value:x}"));
     }
 

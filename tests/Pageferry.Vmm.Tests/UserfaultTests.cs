@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Microsoft.Extensions.Logging;
+using Pageferry.Kvm;
 using Pageferry.Memory;
 
 namespace Pageferry.Vmm.Tests;
@@ -221,7 +222,12 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
     [Fact]
     public void A_guest_runs_on_a_guest_memfd_and_its_userfaults_are_the_kernels_to_give()
     {
-        Assert.SkipUnless(File.Exists("/dev/kvm"), "there is no /dev/kvm");
+        using (var kvm = Kvm.Kvm.Open())
+        {
+            Assert.SkipUnless(
+                ((GuestMemfdFlags)kvm.CheckExtension(KvmCapability.GuestMemfdFlags)).HasFlag(GuestMemfdFlags.Mmap | GuestMemfdFlags.InitShared), "no guest_memfd can be mapped here");
+        }
+
         using KvmMachine machine = KvmMachine.Create(new MachineConfiguration(4 << 20, 2, GuestBacking.GuestMemfd), GuestImage.Find("stamp"));
         machine.Start();
         Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= 3, s_patience));
