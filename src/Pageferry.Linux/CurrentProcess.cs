@@ -13,6 +13,18 @@ public static class CurrentProcess
         }
     }
 
+    /// <summary>Makes a descriptor one of <c>/dev/null</c> (dup2(2)): what is written to it goes nowhere, and what is read from it is at its end.</summary>
+    /// <param name="number">The descriptor, 0 to 2 for the standard ones.</param>
+    /// <exception cref="LinuxException">There is no <c>/dev/null</c>.</exception>
+    public static void Discard(int number)
+    {
+        using var nothing = new FileDescriptor(Interop.Open("/dev/null", Interop.O_RDWR | Interop.O_CLOEXEC));
+        if (nothing.IsInvalid || Interop.Dup2(nothing.Number, number) < 0)
+        {
+            throw LinuxException.FromLastError($"make descriptor {number} one of /dev/null");
+        }
+    }
+
     /// <summary>Whether hardware breakpoints don't work: in some virtual machines the kernel sets the debug registers, and nothing ever comes of it.</summary>
     /// <returns>True if one that was set was not hit; false if it was, or none may be set here (perf_event_open(2)), so that nobody waits for one.</returns>
     public static bool MissesBreakpoints()

@@ -21,6 +21,7 @@ public sealed class EndingTests : IDisposable
     [Theory]
     [InlineData("INT")]
     [InlineData("TERM")]
+    [InlineData("HUP")]
     public async Task A_source_that_is_needed_says_so_when_it_is_told_to_end_and_serves_on(string signal)
     {
         using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "64M");
@@ -32,6 +33,17 @@ public sealed class EndingTests : IDisposable
         Assert.Contains($"The guest at {destination.Endpoint} lacks up to ", source.Process.Output, StringComparison.Ordinal);
         await source.Process.WaitForExitAsync();
         Assert.Equal(0, source.Process.ExitCode);
+        await destination.WaitForStateAsync("running");
+        await destination.MakePassesAsync(3);
+    }
+
+    [Fact]
+    public async Task A_source_whose_terminal_is_closed_serves_on()
+    {
+        using GuestProcess source = await GuestProcess.RunOnTerminalAsync(A, "--memory", "64M");
+        using GuestProcess destination = await GuestProcess.ReceiveAsync(B);
+        using PageferryProcess migrate = await MoveInPartAsync(source, destination, destination.Endpoint, "16M");
+        source.Process.Signal("KILL");
         await destination.WaitForStateAsync("running");
         await destination.MakePassesAsync(3);
     }

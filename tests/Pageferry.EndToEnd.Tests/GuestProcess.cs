@@ -27,6 +27,10 @@ internal sealed class GuestProcess : IDisposable
     public static Task<GuestProcess> RunGuestAsync(string guest, string control, params string[] options) =>
         StartAsync(control, ["vm", "run", guest, "--control", control, .. options]);
 
+    /// <summary>Starts a guest on a terminal of its own, which is closed when the process here is killed.</summary>
+    public static Task<GuestProcess> RunOnTerminalAsync(string control, params string[] options) => StartedAsync(
+        PageferryProcess.StartProgram("script", "-qfc", string.Join(' ', [PageferryProcess.Built, "vm", "run", "stamp", "--control", control, .. options]), "/dev/null"), control);
+
     /// <summary>Starts a guest that was made of two halves.</summary>
     public static Task<GuestProcess> RunFromAsync(string snapshot, string control) => StartAsync(control, ["vm", "run", "--from", snapshot, "--control", control]);
 

@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace Pageferry.Cli;
 
-/// <summary>Ctrl-C and SIGTERM, for a command that may be in the middle of what can't be undone: it is told, and ends when it can.</summary>
+/// <summary>Ctrl-C, SIGTERM and SIGHUP, for a command that may be in the middle of what can't be undone: it is told, and ends when it can.</summary>
 internal sealed class EndRequest : IDisposable
 {
     private readonly CancellationTokenSource _source = new();
@@ -14,7 +14,7 @@ internal sealed class EndRequest : IDisposable
     internal EndRequest(Func<bool>? mayEnd = null)
     {
         _mayEnd = mayEnd ?? (static () => true);
-        _registrations = [PosixSignalRegistration.Create(PosixSignal.SIGINT, Take), PosixSignalRegistration.Create(PosixSignal.SIGTERM, Take)];
+        _registrations = EndSignals.Take(Take);
     }
 
     /// <summary>Cancelled by the first of them at which it may end.</summary>

@@ -3,7 +3,7 @@ using Pageferry.Criu;
 
 namespace Pageferry.Cli;
 
-/// <summary>Ctrl-C and SIGTERM, for a lazy-pages daemon: they end it, the first of them only if nobody loses memory by that.</summary>
+/// <summary>Ctrl-C, SIGTERM and SIGHUP, for a lazy-pages daemon: they end it, the first of them only if nobody loses memory by that.</summary>
 internal sealed class LazyEnd : IDisposable
 {
     private readonly LazyRestore _restore;
@@ -15,7 +15,7 @@ internal sealed class LazyEnd : IDisposable
     internal LazyEnd(LazyRestore restore)
     {
         _restore = restore;
-        _registrations = [PosixSignalRegistration.Create(PosixSignal.SIGINT, Take), PosixSignalRegistration.Create(PosixSignal.SIGTERM, Take)];
+        _registrations = EndSignals.Take(Take);
     }
 
     /// <inheritdoc/>

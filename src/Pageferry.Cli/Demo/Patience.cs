@@ -26,7 +26,7 @@ internal sealed class Patience(TimeSpan limit)
         else if (Stopwatch.GetElapsedTime(_changedAt) > limit)
         {
             throw new CommandException(
-                $"The guest made no progress for {limit.TotalSeconds:F0} s: state '{status.State}', {status.Passes ?? 0} passes, {status.Migration?.PagesDone ?? 0} pages arrived. {status.Error} Its processes were ended.");
+                $"A vCPU made no progress for {limit.TotalSeconds:F0} s at the {status.Migration?.Role ?? "source"}: state '{status.State}', {status.PassesHere ?? 0} passes there, {status.PagesChecked ?? 0} pages checked by all vCPUs, {status.Migration?.PagesDone ?? 0} pages arrived. {status.Error} The guest's processes were ended.");
         }
     }
 }
