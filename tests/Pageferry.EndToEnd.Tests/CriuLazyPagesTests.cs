@@ -224,8 +224,8 @@ public sealed class CriuLazyPagesTests : IDisposable
         {
             using PageferryProcess daemon = await StartAsync("--page-server", "--port", $"{port}");
             using RestoredProcess waits = criu.BeginRestore(Path("images"), Path("work"), "--lazy-pages");
-            await daemon.WaitUntilAsync(() => daemon.Errors.Contains(says, StringComparison.Ordinal), "that the versions are told");
-            Assert.False(daemon.HasExited);
+            await daemon.WaitUntilAsync(() => daemon.HasExited || daemon.Errors.Contains(says, StringComparison.Ordinal), "that the versions are told");
+            Assert.False(daemon.HasExited, $"{daemon.Output} {daemon.Errors} {CriuRelease.Log(Path("work/restore.log"))}");
         }
         finally
         {

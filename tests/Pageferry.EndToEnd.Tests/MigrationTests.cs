@@ -91,7 +91,7 @@ public sealed class MigrationTests : IDisposable
     [Fact]
     public async Task A_guest_of_a_number_of_passes_ends_with_0_where_it_arrived()
     {
-        using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "64M", "--passes", "8000");
+        using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "64M", "--passes", "4000");
         using GuestProcess destination = await GuestProcess.ReceiveAsync(B);
         await source.MakePassesAsync(2);
         using PageferryProcess migrate = await source.MigrateAsync(destination.Endpoint);

@@ -120,7 +120,8 @@ internal sealed class CriuRelease
         }
     }
 
-    private static string Log(string file) => File.Exists(file) ? string.Join('\n', File.ReadLines(file).TakeLast(5)) : string.Empty;
+    /// <summary>The last lines of a log, or nothing.</summary>
+    internal static string Log(string file) => File.Exists(file) ? string.Join('\n', File.ReadLines(file).TakeLast(5)) : string.Empty;
 
     private static string PathOf(string version)
     {
