@@ -26,14 +26,14 @@ public class VcpuStateTests
     private const ushort X87Control = 0x0E7F;  // rounds to zero, double precision
     private const uint Mxcsr = 0x7FA1;         // rounds to zero, two exceptions seen
     private const uint TimeStampCounter = 0x10;
-
-    /// <summary>Go on while nobody looks: the counter, HV_X64_MSR_VP_RUNTIME and HV_X64_MSR_TIME_REF_COUNT.</summary>
-    private static readonly uint[] s_clocks = [TimeStampCounter, 0x4000_0010, 0x4000_0020];
     private const ulong Minute = 60_000_000_000;
     private const ulong Hour = 60 * Minute;
 
     // CF, PF, AF, ZF, SF, DF and OF. The others are the kernel's business: a software KVM shows the processor's own IF and IOPL to a guest at CPL 3.
     private const ulong Flags = 0xCD5;
+
+    /// <summary>Go on while nobody looks: the counter, HV_X64_MSR_VP_RUNTIME and HV_X64_MSR_TIME_REF_COUNT.</summary>
+    private static readonly uint[] s_clocks = [TimeStampCounter, 0x4000_0010, 0x4000_0020];
 
     private static readonly AssemblerRegister64[] s_general = [rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15];
 
