@@ -225,12 +225,14 @@ public sealed partial class CriuMoveTests : IDisposable
         await move.WaitUntilAsync(() => ImagesOf(process.Pid).Length == 0, "that nothing of it is left");
     }
 
-    [Fact]
-    public async Task A_move_that_is_cancelled_before_the_process_runs_there_leaves_it_running_here()
+    [Theory]
+    [InlineData("INT")]
+    [InlineData("HUP")]
+    public async Task A_move_that_is_cancelled_before_the_process_runs_there_leaves_it_running_here(string signal)
     {
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
         (PageferryProcess destination, PageferryProcess move) = await MoveUntilRestoringAsync(process);
-        move.Signal("INT");
+        move.Signal(signal);
         await move.WaitForExitAsync();
         Assert.Equal(130, move.ExitCode);
         Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
