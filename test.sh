@@ -45,6 +45,8 @@ if [ -z "$passed" ]; then
   exit 1
 fi
 grep -E '^skipped ' "$log" | sort -u || true
+# Last, so that they are seen also where only the end of a log is kept.
+grep -E '^failed ' "$log" | sort -u || true
 echo "$passed passed, $failed failed, $skipped skipped"
 if [ "$skipped" -gt 0 ] && [ -e /dev/kvm ] && [ -e /dev/userfaultfd ]; then
   echo "This machine has KVM and userfaultfd: nothing may be skipped here." >&2
