@@ -14,6 +14,7 @@ internal static class KernelMatrix
     internal const string Conformance = "conformance";
     internal const string Demo = "demo";
     internal const string Bench = "bench";
+    internal const string Tests = "tests";
 
     /// <summary>The exit status of a step that its time limit ended: 128 and SIGKILL.</summary>
     private const int Killed = 137;
@@ -129,6 +130,11 @@ internal static class KernelMatrix
         }
 
         int status = int.Parse(exit, CultureInfo.InvariantCulture);
+        if (kind is Tests)
+        {
+            return ([TestRun(name, status, Text(directory, "output") ?? string.Empty, limit)], null);
+        }
+
         JsonNode? report = null;
         try
         {
@@ -166,6 +172,26 @@ internal static class KernelMatrix
         return ([entry], report);
     }
 
+    /// <summary>The tests of a project, from what their runner says at its end and of each test that failed.</summary>
+    private static JsonObject TestRun(string project, int status, string output, string limit)
+    {
+        string[] failed = [.. output.Split('\n').Where(line => line.StartsWith("failed ", StringComparison.Ordinal)).Select(line => line.Trim())];
+        string? detail = status switch
+        {
+            0 => null,
+            Killed => $"expected an end, found it still running after {limit} s",
+            _ => $"exit status {status}: {string.Join(", ", failed)}",
+        };
+        JsonObject entry = Case(Tests, project, status == 0 ? Pass : Fail, detail);
+        foreach (string figure in (string[])["succeeded", "failed", "skipped"])
+        {
+            string? said = output.Split('\n').Select(line => line.Trim()).LastOrDefault(line => line.StartsWith($"{figure}: ", StringComparison.Ordinal));
+            entry[figure] = said is null ? null : int.Parse(said[(figure.Length + 2)..], CultureInfo.InvariantCulture);
+        }
+
+        return entry;
+    }
+
     private static JsonObject Case(string kind, string name, string outcome, string? detail)
     {
         var entry = new JsonObject { ["kind"] = kind, ["name"] = name, ["outcome"] = outcome };
@@ -196,6 +222,11 @@ internal static class KernelMatrix
     private static void Show(JsonObject kernel)
     {
         Console.WriteLine($"{kernel["release"]}: {kernel["passed"]} passed, {kernel["failed"]} failed, {kernel["unsupported"]} unsupported in {kernel["seconds"]} s");
+        foreach (JsonNode? entry in kernel["cases"]!.AsArray().Where(entry => entry!["kind"]!.GetValue<string>() is Tests))
+        {
+            Console.WriteLine($"  tests {entry!["name"]}: {entry["succeeded"]} passed, {entry["failed"]} failed, {entry["skipped"]} skipped");
+        }
+
         foreach (JsonNode? entry in kernel["cases"]!.AsArray().Where(entry => entry!["outcome"]!.GetValue<string>() is not Pass))
         {
             Console.WriteLine($"  {entry!["outcome"]}: {entry["kind"]} {entry["name"]} {entry["backing"]}: {entry["detail"]}");

@@ -1,5 +1,6 @@
 // The ceiling of background fill: one process sends so many MiB over loopback TCP, from memory it has written, another receives them
 // into one buffer that it reuses or, with "fresh", into a memfd of that size that nobody has touched: what any destination has to pay.
+// The memory is sent twice, and the second time counts: where a hypervisor meets the first touch of a page by the kernel too, that is no matter of streams.
 // Prints the rate the receiver saw.
 // usage: stream MIB [fresh]
 #define _GNU_SOURCE
@@ -48,8 +49,9 @@ int main(int argc, char **argv)
         setsockopt(client, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
         if (connect(client, (struct sockaddr *)&at, length) != 0)
             fail("connect");
-        for (unsigned long sent = 0; sent < total;) {
-            ssize_t bytes = send(client, memory + sent, total - sent < CHUNK ? total - sent : CHUNK, 0);
+        for (unsigned long sent = 0; sent < 2 * total;) {
+            unsigned long at = sent % total;
+            ssize_t bytes = send(client, memory + at, total - at < CHUNK ? total - at : CHUNK, 0);
             if (bytes <= 0)
                 fail("send");
             sent += bytes;
@@ -64,18 +66,23 @@ int main(int argc, char **argv)
     if (buffer == MAP_FAILED)
         fail("mmap");
     int server = accept(listener, 0, 0);
-    uint64_t begin = 0;
-    unsigned long received = 0;
-    while (received < total) {
-        unsigned long room = fresh && total - received < CHUNK ? total - received : CHUNK;
+    static char warm[CHUNK];
+    for (unsigned long received = 0; received < total;) {
+        ssize_t bytes = recv(server, warm, total - received < CHUNK ? total - received : CHUNK, 0);
+        if (bytes <= 0)
+            fail("recv");
+        received += bytes;
+    }
+    uint64_t begin = now();
+    for (unsigned long received = 0; received < total;) {
+        unsigned long room = total - received < CHUNK ? total - received : CHUNK;
         ssize_t bytes = recv(server, fresh ? buffer + received : buffer, room, 0);
         if (bytes <= 0)
             fail("recv");
-        begin = begin ? begin : now();
         received += bytes;
     }
     uint64_t took = now() - begin;
     wait(0);
-    printf("{\"mib_per_s\":%.1f}\n", received / 1048576.0 / (took / 1e9));
+    printf("{\"mib_per_s\":%.1f}\n", total / 1048576.0 / (took / 1e9));
     return 0;
 }

@@ -7,19 +7,25 @@ namespace Pageferry.Bench;
 /// <summary>The machine of a destination.</summary>
 internal sealed class ArrivingGuest : IArrivingGuest
 {
-    private ArrivingGuest(KvmMachine machine) => Machine = machine;
+    private ArrivingGuest(IMachine machine) => Machine = machine;
 
     /// <summary>The machine.</summary>
-    public KvmMachine Machine { get; }
+    public IMachine Machine { get; }
 
     public FaultEngine Engine => Machine.Engine!;
 
     /// <summary>Makes a machine with the source's memory and one vCPU.</summary>
     public static ArrivingGuest Prepare(MigrationLayout layout)
     {
-        var machine = KvmMachine.Create(GuestMemory.Create(layout.Regions, layout.Backing), vcpuCount: 1);
+        GuestMemory memory = GuestMemory.Create(layout.Regions, layout.Backing);
+        IMachine machine = layout.MachineKind == $"{MachineHost.Threads}" ? ThreadMachine.Create(memory, vcpuCount: 1) : KvmMachine.Create(memory, vcpuCount: 1);
         machine.Engine = new FaultEngine(machine.Memory);
         machine.ConsoleLine += Console.WriteLine;
+        if (machine.Host == MachineHost.Threads)
+        {
+            machine.FirstInstruction += () => Console.WriteLine(BenchGuest.Tick);
+        }
+
         return new ArrivingGuest(machine);
     }
 

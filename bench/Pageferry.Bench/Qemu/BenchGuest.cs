@@ -36,7 +36,7 @@ internal static class BenchGuest
         byte[] image = Assemble(folder, "guest", BootLayout.GuestBase);
         ulong perMicrosecond = (ulong)CyclesPerMicrosecond();
         ulong dirtyPages = (ulong)settings.DirtyMebibytes * (1 << 20) / Page.Size * TickMicroseconds / 1_000_000;
-        ulong[] parameters = [100, TickMicroseconds * perMicrosecond, dirtyPages, settings.Touches ? GapMicroseconds * perMicrosecond : 0, ThresholdMicroseconds * perMicrosecond];
+        ulong[] parameters = [100, TickMicroseconds * perMicrosecond, dirtyPages, settings.Touches ? MoveSettings.HasKvm ? GapMicroseconds * perMicrosecond : 1 : 0, ThresholdMicroseconds * perMicrosecond];
         for (int i = 0; i < parameters.Length; i++)
         {
             BinaryPrimitives.WriteUInt64LittleEndian(image.AsSpan(ParametersAt + (i * sizeof(ulong))), parameters[i]);

@@ -28,6 +28,6 @@ internal interface IMovingPair : IDisposable
     /// <param name="bytes">How much.</param>
     byte[] Read(ulong gpa, int bytes);
 
-    /// <summary>What each side says of it in its own words.</summary>
+    /// <summary>What each side says of it in its own words: <c>source</c>, <c>destination</c>, and how long each demand fault took at the destination as <c>fault_mean_us</c> and <c>fault_p99_us</c> if there were any.</summary>
     JsonObject Report();
 }

@@ -5,11 +5,11 @@ using Pageferry.Vmm;
 namespace Pageferry.Bench;
 
 /// <summary>The machine of a source.</summary>
-internal sealed class LeavingGuest(KvmMachine machine, bool isPaused) : IMigratingGuest
+internal sealed class LeavingGuest(IMachine machine, bool isPaused) : IMigratingGuest
 {
     public Guid Id { get; } = Guid.NewGuid();
 
-    public string MachineKind => "kvm/x64/1";
+    public string MachineKind => $"{machine.Host}";
 
     public GuestMemory Memory => machine.Memory;
 

@@ -16,7 +16,7 @@ internal static class MoveRun
     public static JsonObject Measure(MoveSettings settings, Func<IMovingPair> pair)
     {
         using IMovingPair move = pair();
-        move.Source.AwaitTicks(TicksBefore);
+        move.Source.AwaitTicks(MoveSettings.HasKvm ? TicksBefore : 1);
         if (settings.IsPaused)
         {
             move.Pause();
@@ -46,7 +46,7 @@ internal static class MoveRun
             }
         }
 
-        if (!settings.IsPaused)
+        if (!settings.IsPaused && MoveSettings.HasKvm)
         {
             move.Destination.AwaitTicks(1);
             result["stop_ms"] = Math.Round((move.Destination.FirstTick - move.Source.LastTick).TotalMilliseconds, 2);

@@ -6,6 +6,9 @@ namespace Pageferry.Bench;
 /// <summary>What is moved in one run of the comparison, and how; the same for both.</summary>
 internal sealed record MoveSettings
 {
+    /// <summary>Whether the guest runs under KVM. Without, QEMU runs it with its TCG, and Pageferry has a thread that goes over its memory in pseudo-random order too.</summary>
+    public static bool HasKvm { get; } = File.Exists("/dev/kvm");
+
     /// <summary>The guest's memory in MiB.</summary>
     public required int Mebibytes { get; init; }
 

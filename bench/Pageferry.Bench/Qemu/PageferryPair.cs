@@ -19,7 +19,7 @@ internal sealed class PageferryPair : IMovingPair
         _settings = settings;
         _folder = folder;
         string certificates = settings.IsSecured ? folder : PageferryPeer.NoCertificates;
-        Source = PeerProcess.Start(Comparison.Ours("peer-source", image, $"{settings.Mebibytes}", $"{settings.Backing}", certificates));
+        Source = PeerProcess.Start(Comparison.Ours("peer-source", MoveSettings.HasKvm ? image : PageferryPeer.ByThread, $"{settings.Mebibytes}", $"{settings.Backing}", certificates));
         Destination = PeerProcess.Start(Comparison.Ours("peer-destination", certificates));
         _port = Destination.Expect(PageferryPeer.Port);
         _ = Source.Expect(BenchGuest.Filled);
@@ -62,7 +62,14 @@ internal sealed class PageferryPair : IMovingPair
     public JsonObject Report()
     {
         Destination.Tell(PageferryPeer.Report);
-        return new JsonObject { ["source"] = _sourceReport?.DeepClone(), ["destination"] = JsonNode.Parse(Destination.Expect(PageferryPeer.Report)) };
+        JsonNode destination = JsonNode.Parse(Destination.Expect(PageferryPeer.Report))!;
+        return new JsonObject
+        {
+            ["source"] = _sourceReport?.DeepClone(),
+            ["destination"] = destination,
+            ["fault_mean_us"] = destination["mean_us"]?.DeepClone(),
+            ["fault_p99_us"] = destination["p99_us"]?.DeepClone(),
+        };
     }
 
     public void Dispose()

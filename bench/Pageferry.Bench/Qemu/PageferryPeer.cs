@@ -21,6 +21,9 @@ internal static class PageferryPeer
     public const string ReadMemory = "read";
     public const string Report = "report";
 
+    /// <summary>In place of the guest's image: a thread that goes over the memory in pseudo-random order.</summary>
+    public const string ByThread = "thread";
+
     /// <summary>In place of the certificates' folder.</summary>
     public const string NoCertificates = "-";
 
@@ -28,9 +31,17 @@ internal static class PageferryPeer
     public static int RunSource(string image, int mebibytes, GuestBacking backing, string certificates)
     {
         using MigrationSecurity? security = Load(certificates, "client");
-        using var machine = KvmMachine.Create(new MachineConfiguration((ulong)mebibytes << 20, Backing: backing), GuestImage.Find(image));
+        var configuration = new MachineConfiguration((ulong)mebibytes << 20, Backing: backing);
+        using IMachine machine = image == ByThread ? ThreadMachine.Create(configuration, "random") : KvmMachine.Create(configuration, GuestImage.Find(image));
         machine.ConsoleLine += Console.WriteLine;
         machine.Start();
+        if (image == ByThread)
+        {
+            // It writes each page in its first pass.
+            _ = SpinWait.SpinUntil(() => machine.Progress.Passes > 0, PeerProcess.Patience);
+            Console.WriteLine($"{BenchGuest.Filled}\n{BenchGuest.Tick}");
+        }
+
         bool isPaused = false;
         while (Console.ReadLine()?.Split(' ') is { } told)
         {
@@ -77,7 +88,7 @@ internal static class PageferryPeer
         receiving.Start();
         while (Console.ReadLine()?.Split(' ') is { } told)
         {
-            KvmMachine machine = (Volatile.Read(ref arrived) ?? throw new InvalidOperationException("No guest has arrived.")).Machine;
+            IMachine machine = (Volatile.Read(ref arrived) ?? throw new InvalidOperationException("No guest has arrived.")).Machine;
             switch (told)
             {
                 case [Pause]:

@@ -101,7 +101,17 @@ internal sealed class QemuPair : IMovingPair
         return File.ReadAllBytes(file);
     }
 
-    public JsonObject Report() => new() { ["source"] = _source.Run("query-migrate").DeepClone(), ["destination"] = _destination.Run("query-migrate").DeepClone() };
+    public JsonObject Report()
+    {
+        JsonNode destination = _destination.Run("query-migrate").DeepClone();
+        return new JsonObject
+        {
+            ["source"] = _source.Run("query-migrate").DeepClone(),
+            ["destination"] = destination,
+            ["fault_mean_us"] = Math.Round((destination["postcopy-latency"]?.GetValue<long>() ?? 0) / 1000.0, 1),
+            ["fault_p99_us"] = P99([.. destination["postcopy-latency-dist"]?.AsArray().Select(bucket => bucket!.GetValue<long>()) ?? []]),
+        };
+    }
 
     public void Dispose()
     {
@@ -109,6 +119,18 @@ internal sealed class QemuPair : IMovingPair
         Destination.Dispose();
         _source.Dispose();
         _destination.Dispose();
+    }
+
+    /// <summary>Of faults counted by doubling: those of bucket N took 2^N µs and more. What is told is the least that it can be.</summary>
+    private static double P99(long[] buckets)
+    {
+        long beyond = buckets.Sum() / 100;
+        int bucket = buckets.Length - 1;
+        for (long seen = 0; bucket > 0 && (seen += buckets[bucket]) <= beyond; bucket--)
+        {
+        }
+
+        return 1L << Math.Max(bucket, 0);
     }
 
     private string SocketOf(string side) => Path.Combine(_folder, $"{side}.qmp");
@@ -121,7 +143,7 @@ internal sealed class QemuPair : IMovingPair
         string[] security = _settings.IsSecured ? ["-object", $"tls-creds-x509,id=tls,dir={_folder},endpoint={endpoint},verify-peer=on"] : [];
         return PeerProcess.Start(
         [
-            qemu, "-machine", "pc", "-accel", "kvm", "-m", $"{_settings.Mebibytes}", "-nodefaults", "-vga", "none", "-display", "none", "-no-reboot", "-bios", rom,
+            qemu, "-machine", "pc", "-accel", MoveSettings.HasKvm ? "kvm" : "tcg", "-m", $"{_settings.Mebibytes}", "-nodefaults", "-vga", "none", "-display", "none", "-no-reboot", "-bios", rom,
             "-chardev", "stdio,id=console,signal=off", "-device", "isa-debugcon,iobase=0xe9,chardev=console", "-qmp", $"unix:{SocketOf(side)},server=on,wait=off",
             .. memory, .. security, .. more,
         ]);
