@@ -132,7 +132,7 @@ internal static class KernelMatrix
         int status = int.Parse(exit, CultureInfo.InvariantCulture);
         if (kind is Tests)
         {
-            return ([TestRun(name, status, Text(directory, "output") ?? string.Empty, limit)], null);
+            return ([TestRun(name, status, Text(directory, "output") ?? string.Empty, Text(directory, "errors") ?? string.Empty, limit)], null);
         }
 
         JsonNode? report = null;
@@ -173,14 +173,14 @@ internal static class KernelMatrix
     }
 
     /// <summary>The tests of a project, from what their runner says at its end and of each test that failed.</summary>
-    private static JsonObject TestRun(string project, int status, string output, string limit)
+    private static JsonObject TestRun(string project, int status, string output, string errors, string limit)
     {
         string[] failed = [.. output.Split('\n').Where(line => line.StartsWith("failed ", StringComparison.Ordinal)).Select(line => line.Trim())];
         string? detail = status switch
         {
             0 => null,
             Killed => $"expected an end, found it still running after {limit} s",
-            _ => $"exit status {status}: {string.Join(", ", failed)}",
+            _ => $"exit status {status}: {(failed.Length > 0 ? string.Join(", ", failed) : errors)}",
         };
         JsonObject entry = Case(Tests, project, status == 0 ? Pass : Fail, detail);
         foreach (string figure in (string[])["succeeded", "failed", "skipped"])

@@ -55,6 +55,8 @@ public sealed class KernelMatrixTests : IDisposable
     [InlineData("--kernel")]
     [InlineData("--output", "")]
     [InlineData("--quick")]
+    [InlineData("--tests")]
+    [InlineData("--quick", "--tests", "--output", "/tmp/unused.json")]
     [InlineData("--fast")]
     public async Task A_wrong_command_line_of_the_script_is_refused_before_anything_runs(params string[] arguments)
     {

@@ -8,6 +8,7 @@ namespace Pageferry.Kvm.Tests;
 /// Every number and layout that we share with the kernel is what the C compiler makes of the kernel's headers. A constant, field or structure that is
 /// added without a pin fails here.
 /// </summary>
+[Trait("Needs", "gcc")]
 public class AbiTests
 {
     /// <summary>Newer than the headers of some distributions: what linux/kvm.h has in Linux 6.8, or in those that are named.</summary>

@@ -4,6 +4,7 @@ using Pageferry.Memory;
 
 namespace Pageferry.Vmm.Tests;
 
+[Trait("Needs", "gcc")]
 public class GuestImageTests
 {
     private const string Empty = "void _start(void) { for (;;) { } }";

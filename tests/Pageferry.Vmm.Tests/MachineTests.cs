@@ -85,6 +85,7 @@ public class MachineTests
         Assert.Contains("100001", machine.Progress.Failure, StringComparison.Ordinal);
     }
 
+    [Trait("Needs", "gcc")]
     [Fact]
     public void A_console_line_and_an_exit_code_come_from_a_program_of_the_C_compiler()
     {

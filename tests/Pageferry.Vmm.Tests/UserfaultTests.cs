@@ -10,6 +10,9 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
 {
     private const ulong Size = 16UL << 20;
 
+    /// <summary>Where pvclock_vcpu_time_info has its tsc_timestamp.</summary>
+    private const int TscTimestamp = 8;
+
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
 
     /// <summary>xor eax, eax; mov edx, <see cref="GuestPort.Report"/>; again: out dx, eax; jmp again.</summary>
@@ -18,8 +21,23 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
     /// <summary>mov eax, 0x480000, where there is no memory; pcmpeqd xmm0, [rax]: one that KVM's emulator does not know.</summary>
     private static readonly byte[] s_vectorCompare = [0xB8, 0, 0, 0x48, 0, 0x66, 0x0F, 0x76, 0x00, 0xF4];
 
+    /// <summary>Where a page ends that instructions access together with the next.</summary>
+    private const uint Border = 3 << 20;
+
+    /// <summary>mov esi, <see cref="Border"/> - 2; mov edx, <see cref="GuestPort.Exit"/>; outsd: KVM's emulator reads memory.</summary>
+    private static readonly byte[] s_putsAcross = [0xBE, 0xFE, 0xFF, 0x2F, 0, 0xBA, (byte)GuestPort.Exit, 0, 0, 0, 0x6F, 0xEB, 0xFE];
+
+    /// <summary>mov edi, <see cref="Border"/> - 2; mov edx, 0x77, a port of nobody; insd: KVM's emulator writes memory; mov eax, [rdi - 4]; mov edx, <see cref="GuestPort.Exit"/>; out dx, eax.</summary>
+    private static readonly byte[] s_getsAcross =
+        [0xBF, 0xFE, 0xFF, 0x2F, 0, 0xBA, 0x77, 0, 0, 0, 0x6D, 0x8B, 0x47, 0xFC, 0xBA, (byte)GuestPort.Exit, 0, 0, 0, 0xEF, 0xEB, 0xFE];
+
+    /// <summary>mov ecx, MSR_KVM_SYSTEM_TIME_NEW; mov eax, <see cref="Border"/> + 1; xor edx, edx; wrmsr; and then <see cref="s_reports"/>.</summary>
+    private static readonly byte[] s_usesClock = [0xB9, 0x01, 0x4D, 0x56, 0x4B, 0xB8, 0x01, 0, 0x30, 0, 0x31, 0xD2, 0x0F, 0x30, .. s_reports];
+
     /// <summary>ud2.</summary>
     private static readonly byte[] s_invalid = [0x0F, 0x0B];
+
+    public static TheoryData<bool, bool, bool> Sides => new MatrixTheoryData<bool, bool, bool>([false, true], [false, true], [false, true]);
 
     public static TheoryData<GuestBacking, FaultDelivery, GuestPrivilege> Combinations => new MatrixTheoryData<GuestBacking, FaultDelivery, GuestPrivilege>(
         [.. Enum.GetValues<GuestBacking>().Except([GuestBacking.GuestMemfd])], Enum.GetValues<FaultDelivery>(), Enum.GetValues<GuestPrivilege>());
@@ -265,6 +283,57 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
         Assert.Equal(Kvm.Kvm.WalksGuestTables, exempt > 0);
         ulong passes = machine.Progress.Passes;
         Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= passes + 2, s_patience));
+    }
+
+    [NeedsKvm]
+    [Fact]
+    public void The_page_of_the_guests_clock_is_never_armed()
+    {
+        using KvmMachine machine = KvmMachine.Create(new MachineConfiguration(4 << 20, Privilege: GuestPrivilege.Kernel), GuestImage.Flat("clock", s_usesClock));
+        machine.Start();
+        Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= 1 || machine.Progress.Ended, s_patience), machine.Progress.ToString());
+        machine.Pause();
+        _ = Answer(machine, FaultDelivery.Exit);
+        machine.Resume();
+
+        // A page that was armed before the vCPU has come back is placed then.
+        Assert.True(SpinWait.SpinUntil(() => machine.Engine!.Arm(Border, Page.Size) == 1, s_patience));
+        Assert.Equal(0UL, machine.Engine!.Arm(Border + Page.Size, Page.Size));
+        var timestamp = new byte[sizeof(ulong)];
+        machine.Memory.Read(Border + TscTimestamp, timestamp);
+        Assert.NotEqual(0UL, BitConverter.ToUInt64(timestamp));
+        ulong passes = machine.Progress.Passes;
+        Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= passes + 2, s_patience), machine.Progress.ToString());
+    }
+
+    [NeedsKvm]
+    [Theory]
+    [MemberData(nameof(Sides))]
+    public void An_access_of_kvms_emulator_over_two_pages_has_the_content_of_both(bool isWrite, bool isFirstArmed, bool isSecondArmed)
+    {
+        using KvmMachine machine = KvmMachine.Create(new MachineConfiguration(4 << 20), GuestImage.Flat("across", isWrite ? s_getsAcross : s_putsAcross));
+        machine.Memory.Write(Border - 2, [1, 2, 3, 4]);
+        KeptPages pages = Answer(machine, FaultDelivery.Exit);
+        ulong armed = 0;
+        foreach ((ulong page, bool isArmed) in ((ulong, bool)[])[(Border - Page.Size, isFirstArmed), (Border, isSecondArmed)])
+        {
+            if (isArmed)
+            {
+                Assert.Equal(0UL, machine.Engine!.Arm(page, Page.Size));
+                armed++;
+            }
+        }
+
+        machine.Start();
+        Assert.True(SpinWait.SpinUntil(() => machine.Progress.Ended, s_patience));
+        Assert.Null(machine.Progress.Failure);
+
+        // Where nobody answers, a port reads as ones.
+        Assert.Equal(isWrite ? -1 : 0x04030201, machine.Progress.ExitCode);
+        Assert.Equal(armed, (ulong)pages.Count);
+        byte[] found = new byte[4];
+        machine.Memory.Read(Border - 2, found);
+        Assert.Equal(isWrite ? [0xFF, 0xFF, 0xFF, 0xFF] : (byte[])[1, 2, 3, 4], found);
     }
 
     [NeedsKvm]
