@@ -109,8 +109,8 @@ internal sealed class PeerConnector
         new($"{NameOf(destination)} is beyond loopback, and there the guest's memory travels under TLS only. Give a certificate, a key and an authority.");
 
     /// <remarks>
-    /// Not by <see cref="Socket.ConnectAsync(EndPoint)"/>: after it a socket never blocks again, and who waits in it is woken by other threads, which cost each page
-    /// that a guest waits for two switches, and the source a third of its throughput.
+    /// Not by <see cref="Socket.ConnectAsync(EndPoint)"/>: after it a socket never blocks again, and who waits in it is woken by another thread, which waits for all
+    /// sockets. Each page that a guest waits for took two more switches of threads so.
     /// </remarks>
     private PeerConnection ConnectTo(IPEndPoint destination)
     {

@@ -38,7 +38,11 @@ internal static class PageferryPeer
         if (image == ByThread)
         {
             // It writes each page in its first pass.
-            _ = SpinWait.SpinUntil(() => machine.Progress.Passes > 0, PeerProcess.Patience);
+            if (!SpinWait.SpinUntil(() => machine.Progress.Passes > 0, PeerProcess.Patience))
+            {
+                throw new TimeoutException($"The guest did not go over its memory within {PeerProcess.Patience.TotalSeconds} s.");
+            }
+
             Console.WriteLine($"{BenchGuest.Filled}\n{BenchGuest.Tick}");
         }
 
