@@ -163,7 +163,7 @@ plan() {
 
   # There is no compiler.
   for project in "${test_projects[@]}"; do
-    echo "tests $project|$step_limit|/dotnet/dotnet /tests/$project/$project.dll --progress off --no-ansi --filter-not-trait Needs=gcc"
+    echo "tests $project|$step_limit|dotnet /tests/$project/$project.dll --progress off --no-ansi --filter-not-trait Needs=gcc"
   done
 }
 
@@ -258,7 +258,7 @@ boot() {
   cat >"$root/init" <<END
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/bin HOME=/tmp DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1 DOTNET_ROOT=/dotnet
+export PATH=/bin:/dotnet HOME=/tmp DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
