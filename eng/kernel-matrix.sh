@@ -237,7 +237,7 @@ add_tests() {
   mapfile -t programs < <(find "$root/dotnet" -name dotnet -type f -o -name '*.so')
 
   # Loaded by name.
-  mapfile -t -O "${#programs[@]}" programs < <(ldconfig -p | sed -n 's/.*libssl\.so\.[0-9].* => //p')
+  mapfile -t -O "${#programs[@]}" programs < <(PATH=$PATH:/sbin ldconfig -p | sed -n 's/.*libssl\.so\.[0-9].* => //p')
   add_libraries "$root" "${programs[@]}"
   for library in "${programs[@]}"; do
     case $library in "$root"*) ;; *) mkdir -p "$root$(dirname "$library")"; cp -L "$library" "$root$library" ;; esac
