@@ -45,8 +45,15 @@ if [ -z "$passed" ]; then
   exit 1
 fi
 grep -E '^skipped ' "$log" | sort -u || true
-# Last, so that they are seen also where only the end of a log is kept.
-grep -E '^failed ' "$log" | sort -u || true
+# Last, and not whole, so that they are seen also where only the end of a log is kept.
+awk '
+  function finish() {
+    for (i = 1; i <= count; i++) if (i <= 30 || i > count - 15) print lines[i]; else if (i == 31) print "  ..."
+    count = 0
+  }
+  /^[^ ]/ { finish(); inside = /^failed / }
+  inside { lines[++count] = $0 }
+  END { finish() }' "$log"
 echo "$passed passed, $failed failed, $skipped skipped"
 if [ "$skipped" -gt 0 ] && [ -e /dev/kvm ] && [ -e /dev/userfaultfd ]; then
   echo "This machine has KVM and userfaultfd: nothing may be skipped here." >&2

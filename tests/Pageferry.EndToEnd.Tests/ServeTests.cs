@@ -362,7 +362,7 @@ public sealed class ServeTests : IDisposable
     private async Task<PageferryProcess> MoveInPartAsync(GuestProcess source, GuestProcess destination, string to, params string[] options)
     {
         await source.MakePassesAsync(2);
-        PageferryProcess migrate = source.BeginMigration(to, ["--holder", Holder, "--mode", "postcopy", "--max-postcopy-bandwidth", "4M", .. options]);
+        PageferryProcess migrate = source.BeginMigration(to, ["--holder", Holder, "--mode", "postcopy", "--max-postcopy-bandwidth", "2M", .. options]);
         await destination.WaitAsync(
             status => status.GetProperty("state").GetString() == "arriving" && status.GetProperty("migration").GetProperty("pages_done").GetUInt64() > 500,
             "some pages");
