@@ -3,7 +3,7 @@ using System.Text;
 
 namespace Pageferry.Cli.Tests;
 
-/// <summary>A process of the built command, killed when the test is done with it.</summary>
+/// <summary>A process of the command, killed when the test is done with it.</summary>
 internal sealed class PageferryProcess : IDisposable
 {
     private static readonly TimeSpan s_limit = TimeSpan.FromMinutes(5);
@@ -14,8 +14,11 @@ internal sealed class PageferryProcess : IDisposable
 
     private PageferryProcess(Process process) => _process = process;
 
-    /// <summary>The command as the build made it.</summary>
-    public static string Built => Path.Combine(AppContext.BaseDirectory, "pageferry");
+    /// <summary>The command as the build made it, which the runtime compiles as it goes.</summary>
+    public static string Built { get; } = Path.Combine(AppContext.BaseDirectory, "pageferry");
+
+    /// <summary>The command that tests run: as the build made it, unless their project has another one.</summary>
+    public static string Program { get; set; } = Built;
 
     public int Pid => _process.Id;
 
@@ -45,8 +48,8 @@ internal sealed class PageferryProcess : IDisposable
         }
     }
 
-    /// <summary>Runs the built command to its end.</summary>
-    public static Task<PageferryProcess> RunAsync(params string[] arguments) => RunProgramAsync(Built, arguments);
+    /// <summary>Runs the command to its end.</summary>
+    public static Task<PageferryProcess> RunAsync(params string[] arguments) => RunProgramAsync(Program, arguments);
 
     /// <summary>Runs a program to its end, or fails when that takes longer than any test may.</summary>
     public static async Task<PageferryProcess> RunProgramAsync(string program, params string[] arguments)
@@ -56,8 +59,8 @@ internal sealed class PageferryProcess : IDisposable
         return process;
     }
 
-    /// <summary>Starts the built command.</summary>
-    public static PageferryProcess Start(params string[] arguments) => StartProgram(Built, arguments);
+    /// <summary>Starts the command.</summary>
+    public static PageferryProcess Start(params string[] arguments) => StartProgram(Program, arguments);
 
     /// <summary>Starts a program, with the signals as they are for what is started in a terminal: what runs the tests, in the background or under nohup, may ignore some.</summary>
     public static PageferryProcess StartProgram(string program, params string[] arguments)

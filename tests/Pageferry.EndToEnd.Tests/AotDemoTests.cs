@@ -8,8 +8,7 @@ public sealed class AotDemoTests
     [Fact]
     public async Task The_native_binary_runs_the_demo()
     {
-        string binary = await NativeBinary.PublishAsync();
-        using PageferryProcess demo = await PageferryProcess.RunProgramAsync(binary, "demo", "--memory", "64M", "--json");
+        using PageferryProcess demo = await PageferryProcess.RunAsync("demo", "--memory", "64M", "--json");
         Assert.True(demo.ExitCode == 0, demo.Errors + demo.Output);
         DemoReport.Check(demo.Output);
     }
@@ -17,10 +16,9 @@ public sealed class AotDemoTests
     [Fact]
     public async Task The_native_binary_has_help_version_and_doctor()
     {
-        string binary = await NativeBinary.PublishAsync();
         foreach (string[] arguments in (string[][])[["--help"], ["--version"], ["vm", "run", "--help"], ["doctor", "--json"]])
         {
-            using PageferryProcess run = await PageferryProcess.RunProgramAsync(binary, arguments);
+            using PageferryProcess run = await PageferryProcess.RunAsync(arguments);
             Assert.Equal(0, run.ExitCode);
             Assert.NotEmpty(run.Output);
             Assert.Empty(run.Errors);
@@ -30,10 +28,9 @@ public sealed class AotDemoTests
     [Fact]
     public async Task A_holder_that_keeps_all_that_it_can_has_no_more_than_2_MiB_of_memory_of_its_own()
     {
-        string binary = await NativeBinary.PublishAsync();
         using var directory = new TemporaryDirectory();
         string path = directory.Path("holder.sock");
-        using PageferryProcess hold = PageferryProcess.StartProgram(binary, "hold", "--socket", path);
+        using PageferryProcess hold = PageferryProcess.Start("hold", "--socket", path);
         await hold.WaitUntilAsync(() => hold.Output.Length > 0 || hold.HasExited, "the holder");
         Assert.False(hold.HasExited, hold.Errors);
         using var client = UnixSocket.Connect(path, UnixSocketType.SequencedPackets);

@@ -127,7 +127,7 @@ public sealed class CriuLazyPagesTests : IDisposable
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 1, "random");
         await CriuRelease.Of("4.2").DumpAsync(process, Directory("images"));
         using PageferryProcess daemon = PageferryProcess.StartProgram(
-            "sh", "-c", $"exec {PageferryProcess.Built} criu lazy-pages -D {Path("images")} -W {Directory("work")} --status-fd 7 7>{Path("status")}");
+            "sh", "-c", $"exec {PageferryProcess.Program} criu lazy-pages -D {Path("images")} -W {Directory("work")} --status-fd 7 7>{Path("status")}");
         await daemon.WaitUntilAsync(() => daemon.HasExited || (File.Exists(Path("status")) && new FileInfo(Path("status")).Length > 0), "that it is ready");
         Assert.True(File.Exists(Path("work/lazy-pages.socket")), daemon.Errors);
         Assert.Equal([0], await File.ReadAllBytesAsync(Path("status"), TestContext.Current.CancellationToken));
@@ -146,7 +146,7 @@ public sealed class CriuLazyPagesTests : IDisposable
             Run("chown", "65534", directory);
             Run("chmod", "700", directory);
             using PageferryProcess refused = await PageferryProcess.RunProgramAsync(
-                "setpriv", "--bounding-set=-dac_override,-dac_read_search", PageferryProcess.Built, "criu", "lazy-pages", "-D", Path("images"), "-W", Directory("work"));
+                "setpriv", "--bounding-set=-dac_override,-dac_read_search", PageferryProcess.Program, "criu", "lazy-pages", "-D", Path("images"), "-W", Directory("work"));
             Run("chown", "0", directory);
             Assert.Equal(1, refused.ExitCode);
             Assert.Contains(says, refused.Errors, StringComparison.Ordinal);

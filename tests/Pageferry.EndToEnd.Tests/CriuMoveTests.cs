@@ -86,9 +86,9 @@ public sealed partial class CriuMoveTests : IDisposable
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
         _moved.Add(process.Pid);
         PageferryProcess destination = await ListeningAsync(Start(PageferryProcess.StartProgram(
-            "env", [.. without, Temporary, "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Built, "criu", "receive", "--listen", "127.0.0.1:0", "--criu", older])));
+            "env", [.. without, Temporary, "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Program, "criu", "receive", "--listen", "127.0.0.1:0", "--criu", older])));
         PageferryProcess move = Start(PageferryProcess.StartProgram(
-            "env", [.. without, PageferryProcess.Built, "criu", "move", $"{process.Pid}", "--to", EndpointOf(destination), "--criu", older]));
+            "env", [.. without, PageferryProcess.Program, "criu", "move", $"{process.Pid}", "--to", EndpointOf(destination), "--criu", older]));
         await move.WaitForExitAsync();
         Assert.True(move.ExitCode == 0, move.Errors + destination.Output + destination.Errors);
         await process.LeaveAsync();
@@ -311,7 +311,7 @@ public sealed partial class CriuMoveTests : IDisposable
     {
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 1, "random");
         PageferryProcess move = Start(PageferryProcess.StartProgram(
-            "setpriv", "--bounding-set=-sys_ptrace,-sys_admin,-checkpoint_restore,-net_admin", PageferryProcess.Built,
+            "setpriv", "--bounding-set=-sys_ptrace,-sys_admin,-checkpoint_restore,-net_admin", PageferryProcess.Program,
             "criu", "move", $"{process.Pid}", "--to", "127.0.0.1:1", "--tcp-established", "--criu", _criu.Program));
         await move.WaitForExitAsync();
         Assert.Equal(1, move.ExitCode);
@@ -778,12 +778,12 @@ public sealed partial class CriuMoveTests : IDisposable
 
     /// <summary>A receiver in a pid namespace of its own, as a user starts it.</summary>
     private Task<PageferryProcess> ReceiveAsync(string? criu = null, params string[] options) => ListeningAsync(Start(PageferryProcess.StartProgram(
-        "env", [Temporary, "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Built, "criu", "receive", "--listen", "127.0.0.1:0", "--criu", criu ?? _criu.Program, .. options])));
+        "env", [Temporary, "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Program, "criu", "receive", "--listen", "127.0.0.1:0", "--criu", criu ?? _criu.Program, .. options])));
 
     /// <summary>The same, in a network namespace that is there.</summary>
     private Task<PageferryProcess> ReceiveInAsync(string network, string listen, params string[] options) => ListeningAsync(Start(PageferryProcess.StartProgram(
         "env",
-        [Temporary, "nsenter", $"--net=/run/netns/{network}", "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Built, "criu", "receive", "--listen", listen, "--criu", _criu.Program, .. options])));
+        [Temporary, "nsenter", $"--net=/run/netns/{network}", "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Program, "criu", "receive", "--listen", listen, "--criu", _criu.Program, .. options])));
 
     private Relay RelayTo(PageferryProcess destination) => Start(new Relay(IPEndPoint.Parse(EndpointOf(destination))));
 
@@ -796,7 +796,7 @@ public sealed partial class CriuMoveTests : IDisposable
     }
 
     private PageferryProcess StartMoveFrom(string network, int pid, PageferryProcess destination, params string[] options) => Start(PageferryProcess.StartProgram(
-        "nsenter", [$"--net=/run/netns/{network}", PageferryProcess.Built, "criu", "move", $"{pid}", "--to", EndpointOf(destination), "--criu", _criu.Program, .. options]));
+        "nsenter", [$"--net=/run/netns/{network}", PageferryProcess.Program, "criu", "move", $"{pid}", "--to", EndpointOf(destination), "--criu", _criu.Program, .. options]));
 
     private async Task<PageferryProcess> MoveAsync(int pid, PageferryProcess destination, params string[] options)
     {

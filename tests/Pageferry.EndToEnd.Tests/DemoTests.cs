@@ -2,6 +2,7 @@ using System.Text.Json;
 
 namespace Pageferry.EndToEnd.Tests;
 
+/// <summary>The demo as <c>dotnet run</c> has it, so with what the runtime compiles while guests run.</summary>
 public sealed class DemoTests
 {
     public static TheoryData<string, int, string, string> Guests => new MatrixTheoryData<string, int, string, string>(
@@ -47,7 +48,7 @@ public sealed class DemoTests
     [Fact]
     public async Task Without_json_it_shows_what_happens_and_ends_with_the_table()
     {
-        using PageferryProcess demo = await PageferryProcess.RunAsync("demo", "--memory", "64M");
+        using PageferryProcess demo = await RunToEndAsync("demo", "--memory", "64M");
         Assert.Equal(0, demo.ExitCode);
         Assert.Empty(demo.Errors);
         foreach (string label in (string[])["downtime", "total time", "demand faults", "fault latency", "background", "bytes sent"])
@@ -70,7 +71,7 @@ public sealed class DemoTests
     [Fact]
     public async Task A_guest_that_is_not_there_is_named_and_nothing_stays_behind()
     {
-        using PageferryProcess demo = await PageferryProcess.RunAsync("demo", "--guest", "/nowhere/guest.elf", "--json");
+        using PageferryProcess demo = await RunToEndAsync("demo", "--guest", "/nowhere/guest.elf", "--json");
         Assert.Equal(1, demo.ExitCode);
         using var report = JsonDocument.Parse(demo.Output);
         Assert.False(report.RootElement.GetProperty("ok").GetBoolean());
@@ -78,9 +79,11 @@ public sealed class DemoTests
         Assert.Empty(Leftovers.Of(demo.Pid));
     }
 
+    private static Task<PageferryProcess> RunToEndAsync(params string[] arguments) => PageferryProcess.RunProgramAsync(PageferryProcess.Built, arguments);
+
     private static async Task<JsonElement> RunAsync(params string[] options)
     {
-        using PageferryProcess demo = await PageferryProcess.RunAsync(["demo", "--json", .. options]);
+        using PageferryProcess demo = await RunToEndAsync(["demo", "--json", .. options]);
         Assert.True(demo.ExitCode == 0, demo.Errors + demo.Output);
         return DemoReport.Check(demo.Output);
     }

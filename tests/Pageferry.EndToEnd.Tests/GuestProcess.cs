@@ -29,7 +29,7 @@ internal sealed class GuestProcess : IDisposable
 
     /// <summary>Starts a guest on a terminal of its own, which is closed when the process here is killed.</summary>
     public static Task<GuestProcess> RunOnTerminalAsync(string control, params string[] options) => StartedAsync(
-        PageferryProcess.StartProgram("script", "-qfc", string.Join(' ', [PageferryProcess.Built, "vm", "run", "stamp", "--control", control, .. options]), "/dev/null"), control);
+        PageferryProcess.StartProgram("script", "-qfc", string.Join(' ', [PageferryProcess.Program, "vm", "run", "stamp", "--control", control, .. options]), "/dev/null"), control);
 
     /// <summary>Starts a guest that was made of two halves.</summary>
     public static Task<GuestProcess> RunFromAsync(string snapshot, string control) => StartAsync(control, ["vm", "run", "--from", snapshot, "--control", control]);
@@ -49,7 +49,7 @@ internal sealed class GuestProcess : IDisposable
     /// <summary>Starts <c>vm run</c> or <c>vm receive</c> in a network namespace.</summary>
     public static async Task<GuestProcess> StartInAsync(string network, string control, string[] arguments)
     {
-        string[] line = NetworkPair.Inside(network, PageferryProcess.Built, [.. arguments, "--control", control]);
+        string[] line = NetworkPair.Inside(network, PageferryProcess.Program, [.. arguments, "--control", control]);
         GuestProcess process = await StartedAsync(PageferryProcess.StartProgram(line[0], line[1..]), control);
         process.SeeEndpoint();
         return process;

@@ -18,7 +18,6 @@ public sealed class KernelMatrixTests : IDisposable
     [Fact]
     public async Task Nothing_fails_on_the_stock_kernel_of_trixie()
     {
-        _ = await NativeBinary.PublishAsync();
         string output = _directory.Path("trixie.json");
         using PageferryProcess matrix = PageferryProcess.StartProgram(
             Path.Combine(NativeBinary.Root, "eng/kernel-matrix.sh"), "--quick", "--kernel", "trixie", "--output", output);

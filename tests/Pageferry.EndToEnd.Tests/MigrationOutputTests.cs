@@ -23,7 +23,7 @@ public sealed class MigrationOutputTests : IDisposable
         await source.MakePassesAsync(2);
         using PageferryProcess migrate = await source.MigrateAsync(
             destination.Endpoint, "--mode", "precopy", "--downtime-limit", "1ms", "--connections", "3", "--compression", "zstd", "--max-bandwidth", "40M", "--max-postcopy-bandwidth", "20M",
-            "--timeout", "1500ms", "--on-timeout", "postcopy", "--auto-converge", "--validate", "--reconnect-for", "7m", "--link-timeout", "2s", "--report", Report);
+            "--timeout", "150ms", "--on-timeout", "postcopy", "--auto-converge", "--validate", "--reconnect-for", "7m", "--link-timeout", "2s", "--report", Report);
         Assert.True(migrate.ExitCode == 0, migrate.Errors);
         Assert.Contains("; the timeout is over: the guest goes now", migrate.Errors, StringComparison.Ordinal);
         using JsonDocument report = ReportTests.Read(Report);
@@ -34,7 +34,7 @@ public sealed class MigrationOutputTests : IDisposable
         Assert.Equal("zstd", options.GetProperty("compression").GetString());
         Assert.Equal(40L << 20, options.GetProperty("max_bandwidth").GetInt64());
         Assert.Equal(20L << 20, options.GetProperty("max_postcopy_bandwidth").GetInt64());
-        Assert.Equal(1500, options.GetProperty("timeout_ms").GetDouble());
+        Assert.Equal(150, options.GetProperty("timeout_ms").GetDouble());
         Assert.Equal("postcopy", options.GetProperty("on_timeout").GetString());
         Assert.True(options.GetProperty("auto_converge").GetBoolean());
         Assert.True(options.GetProperty("validate").GetBoolean());
@@ -149,7 +149,7 @@ public sealed class MigrationOutputTests : IDisposable
 
     /// <summary>Starts the built command on a terminal of its own: script(1).</summary>
     private static PageferryProcess OnTerminal(string arguments) =>
-        PageferryProcess.StartProgram("env", "TERM=xterm", "script", "--quiet", "--return", "--command", $"{PageferryProcess.Built} {arguments}", "/dev/null");
+        PageferryProcess.StartProgram("env", "TERM=xterm", "script", "--quiet", "--return", "--command", $"{PageferryProcess.Program} {arguments}", "/dev/null");
 
     private static JsonElement[] Lines(string output) => [.. output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => JsonDocument.Parse(line).RootElement)];
 

@@ -1,41 +1,37 @@
 using System.Runtime.CompilerServices;
 
+[assembly: AssemblyFixture(typeof(Pageferry.EndToEnd.Tests.NativeBinary))]
+
 namespace Pageferry.EndToEnd.Tests;
 
-/// <summary>The command as NativeAOT makes it, published into <c>artifacts/native</c>.</summary>
-internal static class NativeBinary
+/// <summary>
+/// The command as NativeAOT makes it, published into <c>artifacts/native</c> before the first test. Tests run it because they start hundreds of processes, which spend most of their
+/// time on compiling where the runtime does that.
+/// </summary>
+public sealed class NativeBinary : IAsyncLifetime
 {
-    private static readonly SemaphoreSlim s_one = new(1, 1);
-
     /// <summary>The directory of the repository.</summary>
-    public static string Root { get; } = Path.GetFullPath(Path.Combine(Here(), "../.."));
+    internal static string Root { get; } = Path.GetFullPath(Path.Combine(Here(), "../.."));
 
     /// <summary>Publishes the binary unless it is newer than everything it is made of.</summary>
-    public static async Task<string> PublishAsync()
+    public async ValueTask InitializeAsync()
     {
         string output = Path.Combine(Root, "artifacts", "native");
         string binary = Path.Combine(output, "pageferry");
-        await s_one.WaitAsync();
-        try
+        if (!File.Exists(binary) || File.GetLastWriteTimeUtc(binary) <= LastChange())
         {
-            if (File.Exists(binary) && File.GetLastWriteTimeUtc(binary) > LastChange())
-            {
-                return binary;
-            }
-
             using PageferryProcess publish = await PageferryProcess.RunProgramAsync(
                 "dotnet", "publish", Path.Combine(Root, "src/Pageferry.Cli"), "-c", "Release", "-o", output, "--nologo", "-v", "quiet");
             Assert.True(publish.ExitCode == 0, publish.Output + publish.Errors);
 
             // What did not change is not written again; say that it was looked at.
             File.SetLastWriteTimeUtc(binary, DateTime.UtcNow);
-            return binary;
         }
-        finally
-        {
-            _ = s_one.Release();
-        }
+
+        PageferryProcess.Program = binary;
     }
+
+    public ValueTask DisposeAsync() => ValueTask.CompletedTask;
 
     private static DateTime LastChange()
     {

@@ -175,7 +175,7 @@ public sealed class NetworkTests : IDisposable
     public async Task Without_tls_nothing_leaves_loopback_unless_the_network_is_said_to_be_insecure()
     {
         string[] receive = ["vm", "receive", "--control", DestinationControl, "--listen", $"{NetworkPair.AddressB}:0"];
-        string[] line = NetworkPair.Inside(_network.B, PageferryProcess.Built, receive);
+        string[] line = NetworkPair.Inside(_network.B, PageferryProcess.Program, receive);
         using (PageferryProcess refused = await PageferryProcess.RunProgramAsync(line[0], line[1..]))
         {
             Assert.Equal(2, refused.ExitCode);

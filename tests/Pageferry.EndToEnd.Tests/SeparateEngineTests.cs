@@ -185,7 +185,7 @@ public sealed class SeparateEngineTests : IDisposable
     [Fact]
     public async Task Another_build_takes_over_while_the_guest_runs_and_a_program_that_is_none_does_not()
     {
-        string other = await NativeBinary.PublishAsync();
+        string other = PageferryProcess.Built;
         using GuestProcess source = await GuestProcess.RunGuestAsync("random", A, "--memory", "128M", "--vcpus", "2");
         using GuestProcess destination = await GuestProcess.ReceiveAsync(B, "--engine", "separate");
         await source.MakePassesAsync(2);
@@ -236,7 +236,7 @@ public sealed class SeparateEngineTests : IDisposable
     public async Task An_engine_that_systemd_starts_is_started_anew_by_it_and_the_guest_goes_on()
     {
         using Systemd systemd = await Systemd.StartOrSkipAsync(
-            _directory, $"Type=notify\nExecStart={PageferryProcess.Built} engine --guest {Engines}\nRestart=always\nRestartSec=0");
+            _directory, $"Type=notify\nExecStart={PageferryProcess.Program} engine --guest {Engines}\nRestart=always\nRestartSec=0");
         Assert.Equal("active", systemd.Show("ActiveState"));
         using GuestProcess source = await GuestProcess.RunGuestAsync("random", A, "--memory", "128M", "--vcpus", "2");
         using GuestProcess destination = await ReceiveSupervisedAsync();
@@ -308,7 +308,7 @@ public sealed class SeparateEngineTests : IDisposable
         // Whoever can write to the socket can connect: so it is the user that decides, whatever the file's mode has become.
         File.SetUnixFileMode(Engines, (UnixFileMode)0b110_110_110);
         File.SetUnixFileMode(_directory.Path("."), (UnixFileMode)0b111_101_101);
-        using PageferryProcess other = PageferryProcess.StartProgram("setpriv", "--reuid=65534", "--clear-groups", PageferryProcess.Built, "engine", "--guest", Engines);
+        using PageferryProcess other = PageferryProcess.StartProgram("setpriv", "--reuid=65534", "--clear-groups", PageferryProcess.Program, "engine", "--guest", Engines);
         await destination.Process.WaitUntilAsync(() => destination.Process.Output.Contains("user 65534", StringComparison.Ordinal), "the refusal");
         Assert.Contains("is not taken", destination.Process.Output, StringComparison.Ordinal);
         JsonElement status = destination.Status();

@@ -332,7 +332,7 @@ public sealed class ServeTests : IDisposable
     private async Task<Systemd> HoldUnderSystemdAsync()
     {
         Systemd systemd = await Systemd.StartOrSkipAsync(
-            _directory, $"Type=notify\nExecStart={PageferryProcess.Built} hold --socket {Holder}\nFileDescriptorStoreMax=64\nRestart=always\nRestartSec=50ms\nStandardOutput=append:{_directory.Path("holder.log")}");
+            _directory, $"Type=notify\nExecStart={PageferryProcess.Program} hold --socket {Holder}\nFileDescriptorStoreMax=64\nRestart=always\nRestartSec=50ms\nStandardOutput=append:{_directory.Path("holder.log")}");
         Assert.True(systemd.Show("ActiveState") == "active", File.ReadAllText(_directory.Path("holder.log")));
         return systemd;
     }

@@ -13,10 +13,7 @@ public sealed class TortureTests
     {
         const int Scenarios = 13;
         const int Each = 8;
-
-        // The native binary: it is killed and started some hundred times.
-        string binary = await NativeBinary.PublishAsync();
-        using PageferryProcess torture = PageferryProcess.StartProgram(binary, "torture", "--seed", "4710", "--count", $"{Each * Scenarios}", "--memory", "16M", "--json");
+        using PageferryProcess torture = PageferryProcess.Start("torture", "--seed", "4710", "--count", $"{Each * Scenarios}", "--memory", "16M", "--json");
         await torture.WaitForExitAsync(TimeSpan.FromMinutes(15));
         Assert.True(torture.ExitCode == 0, torture.Errors + torture.Output);
         using var report = JsonDocument.Parse(torture.Output);

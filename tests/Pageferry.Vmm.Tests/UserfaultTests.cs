@@ -10,8 +10,8 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
 {
     private const ulong Size = 16UL << 20;
 
-    /// <summary>Where pvclock_vcpu_time_info has its tsc_timestamp.</summary>
-    private const int TscTimestamp = 8;
+    /// <summary>Where <c>pvclock_vcpu_time_info</c> has its tsc_timestamp and <c>kvm_steal_time</c> its version: neither is 0 once KVM has written there.</summary>
+    private const int Written = 8;
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
 
@@ -31,8 +31,8 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
     private static readonly byte[] s_getsAcross =
         [0xBF, 0xFE, 0xFF, 0x2F, 0, 0xBA, 0x77, 0, 0, 0, 0x6D, 0x8B, 0x47, 0xFC, 0xBA, (byte)GuestPort.Exit, 0, 0, 0, 0xEF, 0xEB, 0xFE];
 
-    /// <summary>mov ecx, MSR_KVM_SYSTEM_TIME_NEW; mov eax, <see cref="Border"/> + 1; xor edx, edx; wrmsr; and then <see cref="s_reports"/>.</summary>
-    private static readonly byte[] s_usesClock = [0xB9, 0x01, 0x4D, 0x56, 0x4B, 0xB8, 0x01, 0, 0x30, 0, 0x31, 0xD2, 0x0F, 0x30, .. s_reports];
+    /// <summary>Behind mov ecx, MSR: mov eax, <see cref="Border"/> + 1; xor edx, edx; wrmsr; and then <see cref="s_reports"/>.</summary>
+    private static readonly byte[] s_sharesPage = [0xB8, 0x01, 0, 0x30, 0, 0x31, 0xD2, 0x0F, 0x30, .. s_reports];
 
     /// <summary>ud2.</summary>
     private static readonly byte[] s_invalid = [0x0F, 0x0B];
@@ -286,10 +286,14 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
     }
 
     [NeedsKvm]
-    [Fact]
-    public void The_page_of_the_guests_clock_is_never_armed()
+    [Theory]
+    [InlineData(0x12)] // MSR_KVM_SYSTEM_TIME
+    [InlineData(0x4B56_4D01)] // MSR_KVM_SYSTEM_TIME_NEW
+    [InlineData(0x4B56_4D03)] // MSR_KVM_STEAL_TIME
+    public void A_page_that_kvm_writes_for_the_guest_is_never_armed(int msr)
     {
-        using KvmMachine machine = KvmMachine.Create(new MachineConfiguration(4 << 20, Privilege: GuestPrivilege.Kernel), GuestImage.Flat("clock", s_usesClock));
+        byte[] code = [0xB9, .. BitConverter.GetBytes(msr), .. s_sharesPage];
+        using KvmMachine machine = KvmMachine.Create(new MachineConfiguration(4 << 20, Privilege: GuestPrivilege.Kernel), GuestImage.Flat("shares", code));
         machine.Start();
         Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= 1 || machine.Progress.Ended, s_patience), machine.Progress.ToString());
         machine.Pause();
@@ -299,9 +303,9 @@ public class UserfaultTests(HugePages hugePages) : IClassFixture<HugePages>
         // A page that was armed before the vCPU has come back is placed then.
         Assert.True(SpinWait.SpinUntil(() => machine.Engine!.Arm(Border, Page.Size) == 1, s_patience));
         Assert.Equal(0UL, machine.Engine!.Arm(Border + Page.Size, Page.Size));
-        var timestamp = new byte[sizeof(ulong)];
-        machine.Memory.Read(Border + TscTimestamp, timestamp);
-        Assert.NotEqual(0UL, BitConverter.ToUInt64(timestamp));
+        var written = new byte[sizeof(uint)];
+        machine.Memory.Read(Border + Written, written);
+        Assert.NotEqual(0U, BitConverter.ToUInt32(written));
         ulong passes = machine.Progress.Passes;
         Assert.True(SpinWait.SpinUntil(() => machine.Progress.Passes >= passes + 2, s_patience), machine.Progress.ToString());
     }
