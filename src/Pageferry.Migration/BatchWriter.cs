@@ -82,10 +82,12 @@ internal sealed class BatchWriter : IDisposable
 
         var batch = new PageBatch(first, whole, zeros, deltas, generation, encoding, unpacked, PageBatch.DigestOf(gathered));
         long packedAt = Stopwatch.GetTimestamp();
-        Limit.Pay(Room + bytes, _connection.Ended);
         batch.Write(Buffer(at), bytes);
         _connection.SendFrame(Buffer(at)[..(Room + bytes)]);
         _counters.AddBackground(batch, bytes);
+
+        // Behind the batch: nobody else may send these pages, and the guest may begin to wait for one of them.
+        Limit.Pay(Room + bytes, _connection.Ended);
         _choice.Learn(
             tried, unpacked, Room + bytes, Stopwatch.GetElapsedTime(began, packedAt).TotalNanoseconds, Stopwatch.GetElapsedTime(packedAt).TotalNanoseconds);
     }

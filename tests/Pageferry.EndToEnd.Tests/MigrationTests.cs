@@ -229,6 +229,22 @@ public sealed class MigrationTests : IDisposable
     }
 
     [Fact]
+    public async Task A_guest_does_not_wait_at_the_rate_that_the_background_is_held_to()
+    {
+        using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "64M", "--vcpus", "1");
+        using GuestProcess destination = await GuestProcess.ReceiveAsync(B);
+        await source.MakePassesAsync(2);
+        using PageferryProcess migrate = await source.MigrateAsync(destination.Endpoint, "--mode", "postcopy", "--max-postcopy-bandwidth", "1M");
+        Assert.True(migrate.ExitCode == 0, migrate.Errors);
+
+        // It goes over its memory page by page, just where the background follows it: held to the rate it would come by almost all pages in the background.
+        JsonElement migration = destination.Status().GetProperty("migration");
+        ulong demand = migration.GetProperty("pages_demand").GetUInt64();
+        ulong background = migration.GetProperty("pages_background").GetUInt64();
+        Assert.True(demand > 3 * background, migration.ToString());
+    }
+
+    [Fact]
     public async Task A_source_killed_after_the_switchover_stalls_the_guest_and_the_destination_says_so()
     {
         using GuestProcess source = await GuestProcess.RunAsync(A, "--memory", "2G", "--backing", "anonymous");
