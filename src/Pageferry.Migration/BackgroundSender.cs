@@ -75,6 +75,7 @@ internal sealed class BackgroundSender : IDisposable
     internal void Drain(uint generation)
     {
         ForgetSent();
+        BackgroundThread.Begin();
         while (true)
         {
             while (_pages.DemandInHand)
