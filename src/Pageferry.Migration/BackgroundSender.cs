@@ -75,7 +75,6 @@ internal sealed class BackgroundSender : IDisposable
     internal void Drain(uint generation)
     {
         ForgetSent();
-        BackgroundThread.Begin();
         while (true)
         {
             while (_pages.DemandInHand)

@@ -28,10 +28,6 @@ internal sealed class PageReceiver(PeerConnection connection, IncomingPages page
         {
             DemandThread.Begin();
         }
-        else
-        {
-            BackgroundThread.Begin();
-        }
 
         using var arrival = new PageArrival(connection, pages, role);
         while (TryReceive(arrival))
