@@ -13,7 +13,7 @@ public sealed class BandwidthLimit(long bytesPerSecond)
     private long _paidUntil;
 
     /// <summary>Waits until what was sent or fetched before is paid for, and takes account of more.</summary>
-    /// <param name="bytes">How many bytes are sent or fetched now.</param>
+    /// <param name="bytes">How many bytes were sent or fetched just now: who pays holds nothing that somebody may begin to wait for.</param>
     /// <param name="ended">Ends the waiting when it completes: nobody waits for a link that is lost. Null for nothing that does.</param>
     public void Pay(long bytes, Task? ended = null)
     {
