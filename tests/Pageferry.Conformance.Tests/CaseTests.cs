@@ -99,7 +99,7 @@ public class CaseTests
         });
         Assert.Equal("on purpose", result.Detail);
         Assert.True(result.Took < TimeSpan.FromSeconds(5), result.Took.ToString());
-        Assert.All(Directory.GetDirectories("/proc/self/task"), thread => Assert.Empty(File.ReadAllText(Path.Combine(thread, "children"))));
+        Assert.All(Directory.GetDirectories("/proc/self/task"), thread => Assert.Empty(ChildrenOf(thread)));
     }
 
     [Fact]
@@ -119,4 +119,17 @@ public class CaseTests
 
     private static CaseResult Run(Action<Arena> run, MemoryKind memory = MemoryKind.Anonymous) =>
         ConformanceSuite.Run(new ConformanceCase('C', "broken", "a rule that doesn't hold", "nobody", [memory], run), memory);
+
+    /// <summary>The processes that a thread has forked; none where the thread has ended meanwhile, whose children another thread has now.</summary>
+    private static string ChildrenOf(string thread)
+    {
+        try
+        {
+            return File.ReadAllText(Path.Combine(thread, "children"));
+        }
+        catch (IOException)
+        {
+            return "";
+        }
+    }
 }
