@@ -16,7 +16,7 @@ internal sealed record MigrationStatus
 
     /// <summary>
     /// The phase: <c>preparing</c>, <c>pre_copy</c>, <c>switching_over</c>, <c>post_copy</c>, <c>postcopy_paused</c>, <c>completed</c>, <c>failed</c>,
-    /// <c>cancelled</c> or <c>stalled</c>.
+    /// <c>cancelled</c>, <c>stalled</c>, <c>exported</c>, <c>rolled_back</c> or <c>mismatched</c>.
     /// </summary>
     public required string Phase { get; init; }
 

@@ -30,10 +30,10 @@ internal enum MoveMessage : ushort
     /// <summary>They are the destination's now: the point of no return.</summary>
     Start,
 
-    /// <summary>They run at the destination.</summary>
+    /// <summary>They run at the destination: a <see cref="MoveArrived"/>.</summary>
     Running,
 
-    /// <summary>All their memory is there: a <see cref="MoveArrived"/>.</summary>
+    /// <summary>All their memory is there.</summary>
     Complete,
 
     /// <summary>The source has let go of what it kept.</summary>

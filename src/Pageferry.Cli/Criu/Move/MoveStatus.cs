@@ -3,7 +3,7 @@ namespace Pageferry.Cli;
 /// <summary>How far a move is, as <c>--json</c> writes it: an object per line.</summary>
 internal sealed record MoveStatus
 {
-    /// <summary>checking, dumping, sending, restoring, running, done or failed; of a destination also listening.</summary>
+    /// <summary>checking, restoring, running, done or failed; of a destination also listening.</summary>
     public required string Phase { get; init; }
 
     /// <summary>What happened, for a reader.</summary>
