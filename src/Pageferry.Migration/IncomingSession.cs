@@ -142,8 +142,9 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
         SendControl(MessageType.Armed);
         foreach (PeerConnection connection in _link.All)
         {
-            // Rounds take as long as they take.
+            // Rounds take as long as they take; but a source that takes no answer would hold whoever sends one.
             connection.Patience = TimeSpan.Zero;
+            connection.SendPatience = MigrationSource.Patience;
         }
 
         ReceiveBackground();

@@ -69,6 +69,12 @@ internal sealed class PeerConnection : IDisposable
         set => _stream.Patience = value;
     }
 
+    /// <summary>How long one send may wait, where that differs from <see cref="Patience"/>, which is set before.</summary>
+    internal TimeSpan SendPatience
+    {
+        set => _stream.SendPatience = value;
+    }
+
     /// <summary>
     /// Has what is sent go at once, between two sides of one host: a congestion control that paces (BBR) spends a fifth of the source's time on timers there.
     /// </summary>

@@ -40,6 +40,12 @@ internal sealed class SocketStream(Socket socket) : Stream
         }
     }
 
+    /// <summary>How long one send may wait from now on, where that differs from <see cref="Patience"/>.</summary>
+    internal TimeSpan SendPatience
+    {
+        set => socket.SendTimeout = (int)value.TotalMilliseconds;
+    }
+
     /// <summary>How long all that follows may take together, however little comes at a time.</summary>
     internal TimeSpan Deadline
     {

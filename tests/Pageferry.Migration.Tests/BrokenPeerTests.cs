@@ -187,6 +187,32 @@ public sealed class BrokenPeerTests : IDisposable
         Assert.Throws<ObjectDisposedException>(() => receiving.WaitAsync(s_patience).GetAwaiter().GetResult());
     }
 
+    [Fact]
+    public void A_source_that_takes_no_answer_is_turned_away()
+    {
+        using var destination = new MigrationDestination(new IPEndPoint(IPAddress.Loopback, 0), layout => new TestGuest(GuestMemory.Create(layout.Regions)));
+        Task receiving = Task.Run(() => destination.Receive(_ => { }));
+        using var session = new OutgoingConnections(new MigrationOptions { Connections = 1 }, new MigrationCounters());
+        session.Open(destination.EndPoint);
+        session.Send(MessageType.Layout, new MigrationLayout(Guid.NewGuid(), "test", GuestBacking.Memfd, _leaving.Memory.Regions).Serialize());
+        _ = session.Control.Receive(MessageType.Armed, 0);
+
+        // Each is answered, until no more answers fit in between; then it is its turn.
+        session.Control.Patience = TimeSpan.FromSeconds(25);
+        void SendOn()
+        {
+            while (true)
+            {
+                session.Control.Send(MessageType.Discard, []);
+            }
+        }
+
+        _ = Assert.Throws<SocketException>(SendOn);
+        Assert.False(receiving.IsCompleted);
+        new MigrationSource(_leaving, new MigrationOptions { Mode = MigrationMode.Postcopy }).Run(destination.EndPoint);
+        Assert.True(receiving.Wait(TimeSpan.FromSeconds(30)));
+    }
+
     [Theory]
     [InlineData(false)]
     [InlineData(true)]
