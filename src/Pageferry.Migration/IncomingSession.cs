@@ -512,9 +512,10 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     /// <returns>Whether all pages are here; false if the link was lost or the engine failed.</returns>
     private bool AwaitPages()
     {
-        if (Task.WaitAny(_engine!.Completed, _threads!.Failed, _engine.Failed) != 0)
+        // An engine that failed has the guest stall: what it knew of a page does not hold, so that no page is missing does not either.
+        if (Task.WaitAny(_engine!.Completed, _threads!.Failed, _engine.Failed) != 0 || HasEngineFailed)
         {
-            if (_engine.Failed.IsCompleted)
+            if (HasEngineFailed)
             {
                 _threads.Fail(_engine.Failed.Result);
             }
