@@ -214,6 +214,7 @@ internal sealed class IncomingSession(Func<MigrationLayout, IArrivingGuest> prep
     /// <summary>Takes the guest out of this process, once its link is lost: it is stopped, and never runs here again.</summary>
     /// <returns>What is here of it, beside its memory.</returns>
     /// <exception cref="InvalidOperationException">It was not let run here, or has all its memory, or its link is there.</exception>
+    /// <remarks>Where a vCPU may wait for a page that nothing interrupts, the guest is stopped before: when it has been taken out, no source brings a page any more.</remarks>
     internal GuestHalf Export()
     {
         lock (_stepping)

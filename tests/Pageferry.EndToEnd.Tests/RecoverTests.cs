@@ -6,7 +6,7 @@ using static Pageferry.EndToEnd.Tests.Command;
 namespace Pageferry.EndToEnd.Tests;
 
 /// <summary>
-/// What a person can do when a guest's migration has lost a side, or the link between both for good. What stops a guest that waits for pages needs KVM: a thread
+/// What a person can do when a guest's migration has lost a side, or the link between both for good. What takes out a guest that waits for pages needs KVM: a thread
 /// can't be stopped there.
 /// </summary>
 public sealed class RecoverTests : IDisposable
@@ -103,6 +103,24 @@ public sealed class RecoverTests : IDisposable
         Assert.Equal("paused", again.State);
         await DoAsync("vm", "resume", "--control", C);
         await again.MakePassesAsync(3);
+    }
+
+    [Theory]
+    [InlineData("inside")]
+    [InlineData("separate")]
+    public async Task A_guest_that_can_not_be_stopped_is_not_taken_out_and_goes_on_when_its_source_is_back(string engine)
+    {
+        using GuestProcess source = await GuestProcess.RunGuestAsync("stamp", A, "--memory", "64M", "--vcpus", "2", "--host", "threads");
+        using GuestProcess destination = await GuestProcess.ReceiveAsync(B, "--engine", engine);
+        using var relay = new Relay(IPEndPoint.Parse(destination.Endpoint));
+        using PageferryProcess migrate = await CutAfterSwitchoverAsync(source, destination, relay);
+        string half = _directory.Path("b.half");
+        await FailAsync("waits for a page that only the source has", "recover", "export", "--control", B, "-o", half, "--yes");
+        Assert.False(File.Exists(half));
+        Assert.Equal("arriving", destination.State);
+        relay.IsRefusing = false;
+        await destination.MakePassesAsync(3);
+        await destination.WaitForStateAsync("running");
     }
 
     [Fact]

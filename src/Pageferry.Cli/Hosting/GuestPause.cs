@@ -8,7 +8,7 @@ internal sealed class GuestPause(IMachine machine)
 {
     private readonly Lock _lock = new();
     private volatile bool _isPaused;
-    private bool _isHeld;
+    private int _holds;
     private bool _isStarted;
 
     /// <summary>Raised when its operator has had it stand still, and no vCPU runs any more.</summary>
@@ -35,7 +35,7 @@ internal sealed class GuestPause(IMachine machine)
     {
         lock (_lock)
         {
-            if (_isHeld)
+            if (_holds > 0)
             {
                 return false;
             }
@@ -55,22 +55,22 @@ internal sealed class GuestPause(IMachine machine)
         }
     }
 
-    /// <summary>A migration stops the guest. Returns when no vCPU runs any more.</summary>
+    /// <summary>A migration stops the guest, until each hold was released. Returns when no vCPU runs any more.</summary>
     internal void Hold()
     {
         lock (_lock)
         {
-            _isHeld = true;
+            _holds++;
             machine.Pause();
         }
     }
 
-    /// <summary>The migration lets go of the guest.</summary>
+    /// <summary>Ends one hold.</summary>
     internal void Release()
     {
         lock (_lock)
         {
-            _isHeld = false;
+            _holds--;
             GoOn();
         }
     }
@@ -88,7 +88,7 @@ internal sealed class GuestPause(IMachine machine)
             }
             finally
             {
-                if (_isStarted && !_isPaused && !_isHeld)
+                if (_isStarted && !_isPaused && _holds == 0)
                 {
                     machine.Resume();
                 }
@@ -98,7 +98,7 @@ internal sealed class GuestPause(IMachine machine)
 
     private void GoOn()
     {
-        if (_isPaused)
+        if (_isPaused || _holds > 0)
         {
             return;
         }

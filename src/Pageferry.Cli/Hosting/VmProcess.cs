@@ -595,17 +595,28 @@ internal sealed class VmProcess : IDisposable
             throw new InvalidOperationException($"only a guest that lost its link after the switchover is in two halves, and the state here is '{state}'.");
         }
 
-        Task<GuestHalf> taking = Task.Run(arrival.Export);
-        if (await Task.WhenAny(taking, Task.Delay(s_stopPatience)) != taking)
+        // First the vCPUs stand still: when the guest has been taken out, its source brings none of them a page any more.
+        Task holding = Task.Run(pause!.Hold);
+        if (await Task.WhenAny(holding, Task.Delay(s_stopPatience)) != holding)
         {
-            Become(VmState.Exported, error: null);
+            _ = holding.ContinueWith(_ => pause.Release(), TaskScheduler.Default);
             throw new InvalidOperationException(
-                $"a vCPU did not come to a stop within {s_stopPatience.TotalSeconds:F0} s. It waits for a page, which nothing can interrupt, until the source is back. It goes on no more; ask again then.");
+                $"a vCPU did not come to a stop within {s_stopPatience.TotalSeconds:F0} s: it waits for a page that only the source has, and nothing can interrupt that. Nothing was taken out; when the source is back, the guest goes on.");
         }
 
-        GuestHalf half = await taking;
+        GuestHalf half;
+        try
+        {
+            half = await Task.Run(arrival.Export);
+        }
+        catch
+        {
+            pause.Release();
+            throw;
+        }
+
         Become(VmState.Exported, error: null);
-        return new GuestExport(path, SnapshotPart.DestinationHalf, half with { IsPaused = pause!.IsPaused }, machine.Memory);
+        return new GuestExport(path, SnapshotPart.DestinationHalf, half with { IsPaused = pause.IsPaused }, machine.Memory);
     }
 
     private (string State, Departure? Departure, IArrival? Arrival, IMachine? Machine, GuestPause? Pause) Sides()
