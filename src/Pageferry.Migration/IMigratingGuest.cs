@@ -36,6 +36,12 @@ public interface IMigratingGuest
     /// <returns>The machine state, opaque to the migration; up to 16 MiB.</returns>
     byte[] SaveState();
 
-    /// <summary>Ends what <see cref="Pause"/> began, before switchover: the guest goes on, unless <see cref="IsPaused"/>.</summary>
+    /// <summary>Gets ready for <see cref="Resume"/> where that takes something that may fail. Called, once or more often, before a guest that was let go of is known to be here again.</summary>
+    /// <exception cref="Exception">The guest can't run here; its message goes to a person.</exception>
+    void StandBy()
+    {
+    }
+
+    /// <summary>Ends what <see cref="Pause"/> began: the guest goes on, unless <see cref="IsPaused"/>. Before the switchover, or when the guest has come back from it.</summary>
     void Resume();
 }

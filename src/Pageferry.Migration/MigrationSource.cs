@@ -179,6 +179,11 @@ public sealed class MigrationSource
         }
 
         using Lock.Scope moving = _moving.EnterScope();
+        if (!MayComeBack || _counters.Phase != MigrationPhase.Stalled)
+        {
+            throw new InvalidOperationException($"There is no lost link to resume any more: the migration is {_counters.Phase}.");
+        }
+
         try
         {
             postCopy.GoOn(new TimeoutException("It was given up."));
@@ -214,12 +219,14 @@ public sealed class MigrationSource
         MigrationPhase phase = _counters.Phase;
         if (!MayComeBack || _postCopy is not { } postCopy || phase is not (MigrationPhase.Paused or MigrationPhase.Stalled or MigrationPhase.Mismatched))
         {
+            _postCopy?.KeepLooking();
             throw new InvalidOperationException($"There is nothing to go back from: the migration is {phase}.");
         }
 
         postCopy.GiveUp();
         if (!_moving.TryEnter(s_givingUp))
         {
+            postCopy.KeepLooking();
             throw new InvalidOperationException("The destination was found again, and the guest's memory goes on following it.");
         }
 
@@ -289,12 +296,30 @@ public sealed class MigrationSource
 
     private SourceAction Step(SourceEvent met)
     {
+        if (met is SourceEvent.FoundFenced or SourceEvent.StatedFenced)
+        {
+            StandBy();
+        }
+
         lock (_switching)
         {
             (SourceStage next, SourceAction action) = SourceHandover.Step(_stage, met);
             Keep(SourceHandover.KeptAt(next));
             _stage = next;
             return action;
+        }
+    }
+
+    /// <exception cref="MigrationException">The guest can't run here. It stays as it is kept, for a process where it can.</exception>
+    private void StandBy()
+    {
+        try
+        {
+            _guest.StandBy();
+        }
+        catch (Exception failure)
+        {
+            throw new MigrationException($"The guest can't go on here: {failure.Message} What it was at the switchover is kept.", switchedOver: true, failure);
         }
     }
 
@@ -361,6 +386,12 @@ public sealed class MigrationSource
         if (failure is GuestGoneException)
         {
             return Gone(name, failure);
+        }
+
+        if (failure is MigrationException told)
+        {
+            _counters.Phase = MigrationPhase.Stalled;
+            return told;
         }
 
         if (failure is ValidationException)

@@ -71,6 +71,17 @@ internal sealed class PostCopy
         }
     }
 
+    private bool IsGivenUp
+    {
+        get
+        {
+            lock (_gate)
+            {
+                return _isGivenUp;
+            }
+        }
+    }
+
     /// <summary>Sends, over the link of the switchover.</summary>
     internal void Follow(OutgoingConnections link, BackgroundSender[] senders, PageThreads threads) => Follow(link, senders, threads, isRunning: false);
 
@@ -87,7 +98,7 @@ internal sealed class PostCopy
                 GoOn(link);
                 return;
             }
-            catch (Exception failure) when (failure is not (ValidationException or GuestGoneException))
+            catch (Exception failure) when (failure is not (ValidationException or GuestGoneException or MigrationException))
             {
                 lost = failure;
             }
@@ -97,7 +108,7 @@ internal sealed class PostCopy
     /// <summary>Has the destination drop the guest. When this returns, it has, and the guest is this side's.</summary>
     /// <exception cref="GuestGoneException">The guest was taken out of the destination as a file.</exception>
     /// <exception cref="Exception">It is not known whether it has.</exception>
-    internal void Fence() => _ = MeetGone(AskToDrop());
+    internal void Fence() => _ = MeetGone(AskToDrop(isServing: true));
 
     /// <summary>Goes on having the destination drop the guest, should it ever come back: a person vouches that it does not run there.</summary>
     internal void BeginFencing() => new Thread(KeepFencing) { IsBackground = true, Name = "fencing" }.Start();
@@ -114,7 +125,7 @@ internal sealed class PostCopy
         }
     }
 
-    /// <summary>Ends the attempts to find the destination.</summary>
+    /// <summary>Ends the attempts to find the destination, also those after its next loss.</summary>
     internal void GiveUp()
     {
         lock (_gate)
@@ -124,20 +135,46 @@ internal sealed class PostCopy
         }
     }
 
+    /// <summary>Takes <see cref="GiveUp"/> back: the destination is there, and is looked for when it is lost.</summary>
+    internal void KeepLooking()
+    {
+        lock (_gate)
+        {
+            _isGivenUp = false;
+        }
+    }
+
     /// <summary>Has the destination drop the guest, unless it has already.</summary>
+    /// <param name="isServing">Whether pages that it asks for are sent meanwhile: a vCPU that waits for one may come to a stop only when it is there.</param>
     /// <returns>How it found the guest then.</returns>
-    private FoundGuest AskToDrop()
+    private FoundGuest AskToDrop(bool isServing)
     {
         using var link = new OutgoingConnections(_options, _counters);
         link.Open(Destination, Session, s_connectPatience, _options.LinkTimeout);
-        FoundGuest found = MissingPages.Receive(link.Control, new PageBitmap(Pages.Memory.PageCount));
+        PageBitmap missing = isServing ? Pages.Pending : new(Pages.Memory.PageCount);
+        missing.Clear();
+        FoundGuest found = MissingPages.Receive(link.Control, missing);
         if (found is FoundGuest.Exported or FoundGuest.Fenced)
         {
             return found;
         }
 
-        link.Send(MessageType.Fence, []);
-        return MissingPages.ReceiveFound(link.Control);
+        var threads = new PageThreads(link.All);
+        if (isServing)
+        {
+            var server = new DemandServer(link.Demand, Pages, _counters);
+            server.SwitchOver(Generation);
+            threads.Start("demand pages", server.Serve);
+        }
+
+        threads.Run(() =>
+        {
+            // However often it says that it is there.
+            link.Control.Deadline = MigrationSource.Patience;
+            link.Send(MessageType.Fence, []);
+            found = MissingPages.ReceiveFound(link.Control);
+        });
+        return found;
     }
 
     private void KeepFencing()
@@ -147,7 +184,8 @@ internal sealed class PostCopy
             Thread.Sleep(s_longestDelay);
             try
             {
-                if (AskToDrop() is FoundGuest.Exported or FoundGuest.Fenced)
+                // The guest runs here: its memory is no longer what it was.
+                if (AskToDrop(isServing: false) is FoundGuest.Exported or FoundGuest.Fenced)
                 {
                     return;
                 }
@@ -184,7 +222,13 @@ internal sealed class PostCopy
             try
             {
                 link.Open(Destination, Session, s_connectPatience, _options.LinkTimeout);
-                return link;
+                if (!IsGivenUp)
+                {
+                    return link;
+                }
+
+                link.Dispose();
+                break;
             }
             catch (Exception failure)
             {

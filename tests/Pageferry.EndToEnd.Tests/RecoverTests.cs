@@ -97,6 +97,11 @@ public sealed class RecoverTests : IDisposable
         relay.IsRefusing = false;
         await source.WaitAsync(status => status.GetProperty("migration").GetProperty("phase").GetString() == "exported", "the source to hear of it");
         Assert.Equal("exported", destination.State);
+
+        // The source has nothing to go on with, and keeps what it has.
+        await FailAsync("the migration's phase is 'exported'", "vm", "migrate", "--control", A, "--resume", "--to", $"{relay.EndPoint}");
+        Assert.Equal("stalled", source.State);
+        await DoAsync("recover", "export", "--control", A, "-o", _directory.Path("a.again"));
         string whole = _directory.Path("whole");
         await DoAsync("recover", "merge", destinationHalf, sourceHalf, "-o", whole);
         using GuestProcess again = await GuestProcess.RunFromAsync(whole, C);
@@ -147,7 +152,6 @@ public sealed class RecoverTests : IDisposable
         await other.MakePassesAsync(3);
     }
 
-    [NeedsKvm]
     [Theory]
     [InlineData("inside")]
     [InlineData("separate")]

@@ -188,6 +188,21 @@ public sealed class RecoveryTests : IDisposable
     }
 
     [Fact]
+    public void Who_was_to_give_up_and_had_found_the_destination_looks_for_it_again_when_it_is_lost()
+    {
+        Begin();
+        _relay!.HoldAfter(RequestBytes + StartBytes + 500_000, TimeSpan.FromSeconds(2));
+        MigrationSource source = Source();
+        Task moving = Task.Run(() => source.Run(_relay.EndPoint));
+        Assert.True(SpinWait.SpinUntil(() => source.Progress.Phase == MigrationPhase.PostCopy, s_patience));
+        source.GiveUp();
+        Assert.Throws<InvalidOperationException>(() => source.RollBack(destinationIsFenced: true));
+        _relay.Cut();
+        AssertWhole(moving, "taken back");
+        Assert.Equal(1, source.Progress.Reconnects);
+    }
+
+    [Fact]
     public void A_guest_whose_source_is_gone_is_not_replaced_by_another()
     {
         Begin();

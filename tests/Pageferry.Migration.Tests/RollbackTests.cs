@@ -103,6 +103,74 @@ public sealed class RollbackTests : IDisposable
         Assert.Equal(0, _stops);
     }
 
+    [Fact]
+    public void Who_would_go_on_with_it_while_it_goes_back_is_refused()
+    {
+        MigrationSource source = LoseAfterSwitchover();
+        using var isResuming = new ManualResetEventSlim();
+        Task? resuming = null;
+        _stopped = () =>
+        {
+            resuming = Task.Run(() =>
+            {
+                isResuming.Set();
+                source.Resume(_relay.EndPoint);
+            });
+            Assert.True(isResuming.Wait(s_patience));
+            Thread.Sleep(200);
+        };
+        _relay.IsRefusing = false;
+        _leaving.IsPaused = false;
+        source.RollBack(destinationIsFenced: false);
+        _ = Assert.Throws<InvalidOperationException>(() => resuming!.WaitAsync(s_patience).GetAwaiter().GetResult());
+        AssertIsBack(source);
+    }
+
+    [Fact]
+    public void A_vcpu_that_waits_for_a_page_gets_it_so_that_it_can_be_stopped()
+    {
+        MigrationSource source = LoseAfterSwitchover(isPaused: false);
+        Assert.True(SpinWait.SpinUntil(IsWaited, s_patience), "The guest does not wait.");
+        _relay.IsRefusing = false;
+        source.RollBack(destinationIsFenced: false);
+        AssertIsBack(source);
+        Assert.Equal(1, _stops);
+    }
+
+    [Fact]
+    public void A_guest_that_could_not_run_here_stays_as_it_is_kept()
+    {
+        MigrationSource source = LoseAfterSwitchover();
+        _relay.IsRefusing = false;
+        _leaving.WhyNotHere = "no room";
+        MigrationException failure = Assert.Throws<MigrationException>(() => source.RollBack(destinationIsFenced: false));
+        Assert.Contains("no room", failure.Message, StringComparison.Ordinal);
+        failure = Assert.Throws<MigrationException>(() => source.Resume(_relay.EndPoint));
+        Assert.True(failure.SwitchedOver, failure.Message);
+        Assert.Contains("no room", failure.Message, StringComparison.Ordinal);
+        Assert.Equal(MigrationPhase.Stalled, source.Progress.Phase);
+        Assert.NotEmpty(source.Half.State.ToArray());
+        _leaving.WhyNotHere = null;
+        _leaving.IsPaused = false;
+        MigrationException back = Assert.Throws<MigrationException>(() => source.Resume(_relay.EndPoint));
+        Assert.False(back.SwitchedOver, back.Message);
+        AssertIsBack(source);
+    }
+
+    private bool IsWaited()
+    {
+        PageStates states = _destination.Engine!.States;
+        for (ulong page = 0; page < states.PageCount; page++)
+        {
+            if (states[page] == PageState.Requested)
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
     private void AssertIsBack(MigrationSource source)
     {
         Assert.Equal(MigrationPhase.RolledBack, source.Progress.Phase);
@@ -120,22 +188,28 @@ public sealed class RollbackTests : IDisposable
         MaxPostcopyBandwidth = 2 << 20,
     });
 
-    /// <summary>Moves a guest that stands still: one that waits for a page could not be stopped here.</summary>
-    private Task BeginPaused(MigrationSource source)
+    /// <summary>Moves a guest, which stands still: one that waits for a page could not be stopped here.</summary>
+    private Task BeginPaused(MigrationSource source) => Begin(source, isPaused: true);
+
+    private Task Begin(MigrationSource source, bool isPaused)
     {
         _leaving.Resume();
         Assert.True(SpinWait.SpinUntil(() => _leaving.Round > 1, s_patience));
-        _leaving.Pause();
-        _leaving.IsPaused = true;
+        if (isPaused)
+        {
+            _leaving.Pause();
+            _leaving.IsPaused = true;
+        }
+
         var moving = Task.Run(() => source.Run(_relay.EndPoint));
         Assert.True(SpinWait.SpinUntil(() => source.Progress.Phase == MigrationPhase.PostCopy && _destination.Progress.Phase == MigrationPhase.PostCopy, s_patience));
         return moving;
     }
 
-    private MigrationSource LoseAfterSwitchover()
+    private MigrationSource LoseAfterSwitchover(bool isPaused = true)
     {
         MigrationSource source = Source();
-        Task moving = BeginPaused(source);
+        Task moving = Begin(source, isPaused);
         _relay.IsRefusing = true;
         _relay.Cut();
         AggregateException lost = Assert.Throws<AggregateException>(() => moving.Wait(s_patience));

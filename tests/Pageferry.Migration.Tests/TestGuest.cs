@@ -56,6 +56,16 @@ internal sealed class TestGuest : IMigratingGuest, IArrivingGuest
 
     public void Stop() => Pause();
 
+    public string? WhyNotHere { get; set; }
+
+    public void StandBy()
+    {
+        if (WhyNotHere is not null)
+        {
+            throw new NotSupportedException(WhyNotHere);
+        }
+    }
+
     public void Resume()
     {
         lock (_gate)

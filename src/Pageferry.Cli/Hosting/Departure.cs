@@ -24,8 +24,11 @@ internal sealed class Departure(
     /// <summary>Completes when the guest's process has taken note of the end.</summary>
     internal Task Ended => _ended.Task;
 
+    /// <summary>What it is doing, or how it ended.</summary>
+    internal MigrationPhase Phase => _source.Progress.Phase;
+
     /// <summary>Whether it ended because somebody cancelled it.</summary>
-    internal bool IsCancelled => _source.Progress.Phase == MigrationPhase.Cancelled;
+    internal bool IsCancelled => Phase == MigrationPhase.Cancelled;
 
     /// <summary>How far it is.</summary>
     internal MigrationStatus Status
@@ -80,7 +83,7 @@ internal sealed class Departure(
     internal GuestMemory Memory => guest.Memory;
 
     /// <summary>Whether the destination was lost after the switchover.</summary>
-    internal bool IsLost => _source.Progress.Phase is MigrationPhase.Paused or MigrationPhase.Stalled or MigrationPhase.Mismatched;
+    internal bool IsLost => Phase is MigrationPhase.Paused or MigrationPhase.Stalled or MigrationPhase.Mismatched;
 
     /// <summary>What this side has of a guest that it has let go of.</summary>
     /// <exception cref="InvalidOperationException">It was not let go of, or the destination has all of it.</exception>

@@ -45,6 +45,7 @@ internal sealed class VmProcess : IDisposable
 
     /// <summary>A machine for that guest, made before anybody is asked to drop it elsewhere.</summary>
     private IMachine? _standby;
+    private readonly Lock _standingBy = new();
     private IArrival? _arrival;
     private string _state = VmState.Waiting;
     private string? _error;
@@ -155,7 +156,7 @@ internal sealed class VmProcess : IDisposable
 
         MigrationOptions migration = taken.Source.Migration.ToOptions() with { Security = taken.Source.Security?.Load(), InsecureNetwork = taken.Source.Security?.InsecureNetwork ?? false };
         migration = migration with { ReconnectFor = reconnectFor ?? migration.ReconnectFor };
-        var guest = new ServedGuest(taken.Record, taken.Memory, process.RunHere);
+        var guest = new ServedGuest(taken.Record, taken.Memory, () => process.StandBy(process._departure!), process.RunHere);
         process._id = guest.Id;
         process._served = taken.Record;
         process._departure = new Departure(guest, to!, migration, taken.Source.Migration, report: null, keeper, taken.Record);
@@ -181,30 +182,35 @@ internal sealed class VmProcess : IDisposable
     /// <summary>Makes a machine that a guest which is served from here can go on in: where none can be made, nobody is asked to drop it.</summary>
     private void StandBy(Departure departure)
     {
-        if (_served is not { } record || _standby is not null)
+        lock (_standingBy)
         {
-            return;
-        }
+            if (_served is not { } record || _standby is not null)
+            {
+                return;
+            }
 
-        try
-        {
-            // Around a view of its own: what is served is not the machine's to give up.
-            MigrationLayout layout = record.Layout;
-            var memory = GuestMemory.Create(layout.Regions, layout.Backing, MemoryFile.FromDescriptor(departure.Memory.DuplicateFile(), "guest"));
-            _standby = MachineFactory.CreateEmpty(MachineKind.Parse(layout.MachineKind), memory, DirtyTracking.Auto);
-        }
-        catch (Exception e) when (e is CommandException or IOException or ArgumentException or NotSupportedException)
-        {
-            throw new CommandException($"Could not roll back: {e.Message} The guest's memory is served on.");
+            IMachine? machine = null;
+            try
+            {
+                // Around a view of its own: what is served is not the machine's to give up.
+                MigrationLayout layout = record.Layout;
+                var memory = GuestMemory.Create(layout.Regions, layout.Backing, MemoryFile.FromDescriptor(departure.Memory.DuplicateFile(), "guest"));
+                machine = MachineFactory.CreateEmpty(MachineKind.Parse(layout.MachineKind), memory, DirtyTracking.Auto);
+                machine.LoadState(record.State.Span);
+                _standby = machine;
+            }
+            catch (Exception e) when (e is CommandException or IOException or ArgumentException or NotSupportedException or InvalidDataException)
+            {
+                machine?.Dispose();
+                throw new CommandException($"No machine can be made for it: {e.Message}");
+            }
         }
     }
 
     /// <summary>A guest that was served from here was rolled back: it goes on here, as it was at the switchover.</summary>
     private void RunHere(SourceRecord record)
     {
-        StandBy(_departure!);
         IMachine machine = _standby!;
-        machine.LoadState(record.State.Span);
         _served = null;
         var pause = new GuestPause(machine);
         Adopt(record.Layout.GuestId, machine, pause, VmState.Running);
@@ -488,6 +494,12 @@ internal sealed class VmProcess : IDisposable
         {
             await moving;
         }
+        catch (InvalidOperationException refusal)
+        {
+            // Somebody was faster, who took the guest back or found it gone.
+            Become(departure.Phase == MigrationPhase.RolledBack ? VmState.Running : VmState.Stalled, error: null);
+            throw new CommandException(refusal.Message);
+        }
         catch (Exception e)
         {
             bool isCancelled = departure.IsCancelled;
@@ -519,6 +531,11 @@ internal sealed class VmProcess : IDisposable
 
         if (_departure is { } departure && state is VmState.Leaving or VmState.Stalled)
         {
+            if (departure.Phase is not (MigrationPhase.Paused or MigrationPhase.Stalled))
+            {
+                throw new CommandException($"There is no lost link to go on with: the migration's phase is '{departure.Status.Phase}'.");
+            }
+
             if (!NetworkEndpoint.TryParse(request.To ?? string.Empty, anyPort: false, out NetworkEndpoint? endpoint, out string error))
             {
                 throw new CommandException(error);
@@ -636,7 +653,14 @@ internal sealed class VmProcess : IDisposable
             throw new CommandException($"Could not roll back: only a guest whose link was lost after the switchover can be, at its source, and the state here is '{Status().State}'.");
         }
 
-        StandBy(departure);
+        try
+        {
+            StandBy(departure);
+        }
+        catch (CommandException refusal)
+        {
+            throw new CommandException($"Could not roll back: {refusal.Message} The guest's memory is served on.");
+        }
 
         // Whoever looks for the destination has to have ended.
         departure.GiveUp();
@@ -782,7 +806,7 @@ internal sealed class VmProcess : IDisposable
             MachineProgress? progress = _machine?.Progress;
             return new VmStatus
             {
-                State = _state == VmState.Running && _pause!.IsPaused ? VmState.Paused : _state,
+                State = _state == VmState.Running && _pause is { IsPaused: true } ? VmState.Paused : _state,
                 Paused = CanPause || _state == VmState.Moved ? _pause?.IsPaused : null,
                 Pid = Environment.ProcessId,
                 Listen = _arrival is { IsListening: true } ? _arrival.Endpoint.ToString() : null,
