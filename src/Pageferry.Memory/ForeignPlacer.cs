@@ -18,9 +18,19 @@ internal sealed class ForeignPlacer(ForeignView view, Userfaultfd userfaultfd) :
     {
         ulong address = view.AddressOf(page, out ulong together);
         done = 0;
-        return address == ForeignView.Nowhere
-            ? UserfaultfdResult.NotRegistered
-            : userfaultfd.Copy(address, content.Address + offset, Math.Min(count, together) * Page.Size, UserfaultfdCopyFlags.None, out done);
+        if (address == ForeignView.Nowhere)
+        {
+            return UserfaultfdResult.NotRegistered;
+        }
+
+        ulong length = Math.Min(count, together) * Page.Size;
+        UserfaultfdResult result = userfaultfd.Copy(address, content.Address + offset, length, UserfaultfdCopyFlags.None, out done);
+
+        // Since Linux 6.9 a copy that waits in the kernel for the end of a move or an unmapping finds no mapping and says so, although the event is unread. It stays unread while
+        // a placing lock is held, and a copy that begins now looks for that first: it is told to retry. What has no mapping this time too has none.
+        return result == UserfaultfdResult.NotRegistered
+            ? userfaultfd.Copy(address, content.Address + offset, length, UserfaultfdCopyFlags.None, out done)
+            : result;
     }
 
     /// <inheritdoc/>

@@ -91,6 +91,39 @@ public sealed class ForeignMemoryTests : IDisposable
     }
 
     [Fact]
+    public void What_arrives_while_pages_are_moved_arrives_where_they_are()
+    {
+        // Most are there, so that a move takes long: their page table entries go one by one, since the room is no multiple of 2 MiB away.
+        const int Here = 16_385;
+        const int Arriving = 8192;
+        using var process = new ForeignProcess(Here + Arriving);
+        using var memory = GuestMemory.OfProcess([new(process.Address, (Here + Arriving) * Page.Size)], process.Userfaultfd);
+        using var engine = new FaultEngine(memory);
+        engine.Start(_source);
+        using PageLane lane = engine.CreateLane();
+        TestPageSource.Deliver(lane, 0, Here);
+        var delivering = new Thread(() =>
+        {
+            for (ulong page = Here; page < Here + Arriving; page++)
+            {
+                TestPageSource.Deliver(lane, page, 1);
+            }
+        });
+        delivering.Start();
+        int moves = 0;
+        for (; !delivering.Join(0); moves++)
+        {
+            Assert.Equal(0UL, process.Do('m', 1, Here + Arriving - 1));
+        }
+
+        Assert.True(engine.Completed.Wait(s_patience));
+        Assert.Equal(0, engine.Statistics.RemovedPages);
+        Assert.Equal((ulong)Arriving, engine.States.CountRun(Here, Arriving, PageState.Present));
+        Assert.Equal(Content(0, Here + Arriving), process.Do('r', 0, Here + Arriving));
+        Assert.True(moves > 0);
+    }
+
+    [Fact]
     public void A_child_has_what_had_arrived_and_gets_the_rest_and_neither_sees_what_the_other_writes()
     {
         var children = new List<FaultEngine>();
