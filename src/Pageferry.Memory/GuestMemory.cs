@@ -111,7 +111,7 @@ public sealed class GuestMemory : IDisposable
     /// <summary>How pages get in and out while the memory is registered.</summary>
     internal IPagePlacer Placer => _placer ?? throw new InvalidOperationException("The memory is not registered for userfaults.");
 
-    /// <summary>Resolves a fault that <see cref="ReadAsGuest"/> or <see cref="WriteAsGuest"/> met while faults are delivered as exits.</summary>
+    /// <summary>Resolves a fault that a copy from or into the guest view met while faults are delivered as exits.</summary>
     internal Action<ulong>? Resolver { get; set; }
 
     /// <summary>What makes huge pages of this memory, or made them; null if nothing does.</summary>
@@ -329,7 +329,7 @@ public sealed class GuestMemory : IDisposable
         ulong offset = _addresses.OffsetOf(gpa, (ulong)destination.Length);
         if (_hostView is null)
         {
-            GuestView.CopyOut(offset, destination);
+            CopyOut(offset, destination);
         }
         else
         {
@@ -346,7 +346,7 @@ public sealed class GuestMemory : IDisposable
         ulong offset = _addresses.OffsetOf(gpa, (ulong)source.Length);
         if (_hostView is null)
         {
-            GuestView.CopyIn(offset, source);
+            CopyIn(offset, source);
         }
         else
         {
@@ -394,47 +394,13 @@ public sealed class GuestMemory : IDisposable
     /// <param name="gpa">Where to read; the whole range lies in one region.</param>
     /// <param name="destination">Where to copy to; its length says how much.</param>
     /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
-    public void ReadAsGuest(ulong gpa, Span<byte> destination)
-    {
-        ulong offset = _addresses.OffsetOf(gpa, (ulong)destination.Length);
-        if (Resolver is not { } resolve)
-        {
-            GuestView.CopyOut(offset, destination);
-            return;
-        }
-
-        for (int done = 0; done < destination.Length;)
-        {
-            done += GuestView.TryCopyOut(offset + (ulong)done, destination[done..]);
-            if (done < destination.Length)
-            {
-                resolve((offset + (ulong)done) / Page.Size);
-            }
-        }
-    }
+    public void ReadAsGuest(ulong gpa, Span<byte> destination) => CopyOut(_addresses.OffsetOf(gpa, (ulong)destination.Length), destination);
 
     /// <summary>Writes as the guest does; see <see cref="ReadAsGuest"/>.</summary>
     /// <param name="gpa">Where to write; the whole range lies in one region.</param>
     /// <param name="source">What to write.</param>
     /// <exception cref="ArgumentOutOfRangeException">No region holds the whole range.</exception>
-    public void WriteAsGuest(ulong gpa, ReadOnlySpan<byte> source)
-    {
-        ulong offset = _addresses.OffsetOf(gpa, (ulong)source.Length);
-        if (Resolver is not { } resolve)
-        {
-            GuestView.CopyIn(offset, source);
-            return;
-        }
-
-        for (int done = 0; done < source.Length;)
-        {
-            done += GuestView.TryCopyIn(offset + (ulong)done, source[done..]);
-            if (done < source.Length)
-            {
-                resolve((offset + (ulong)done) / Page.Size);
-            }
-        }
-    }
+    public void WriteAsGuest(ulong gpa, ReadOnlySpan<byte> source) => CopyIn(_addresses.OffsetOf(gpa, (ulong)source.Length), source);
 
     /// <summary>The host's view of a range: reading a page that has no content yet makes it a page of zeros.</summary>
     /// <param name="gpa">A guest physical address; the whole range lies in one region.</param>
@@ -466,7 +432,7 @@ public sealed class GuestMemory : IDisposable
         }
         else if (_hostView is null)
         {
-            GuestView.CopyOut(offset, destination);
+            CopyOut(offset, destination);
         }
         else
         {
@@ -787,6 +753,44 @@ public sealed class GuestMemory : IDisposable
         }
 
         return _addresses.OffsetOf(gpa, length) / Page.Size;
+    }
+
+    /// <summary>Copies from the guest view. Where faults are delivered as exits, a touch of a page that is not placed would be a SIGBUS.</summary>
+    private void CopyOut(ulong offset, Span<byte> destination)
+    {
+        if (Resolver is not { } resolve)
+        {
+            GuestView.CopyOut(offset, destination);
+            return;
+        }
+
+        for (int done = 0; done < destination.Length;)
+        {
+            done += GuestView.TryCopyOut(offset + (ulong)done, destination[done..]);
+            if (done < destination.Length)
+            {
+                resolve((offset + (ulong)done) / Page.Size);
+            }
+        }
+    }
+
+    /// <summary>Copies into the guest view; see <see cref="CopyOut"/>.</summary>
+    private void CopyIn(ulong offset, ReadOnlySpan<byte> source)
+    {
+        if (Resolver is not { } resolve)
+        {
+            GuestView.CopyIn(offset, source);
+            return;
+        }
+
+        for (int done = 0; done < source.Length;)
+        {
+            done += GuestView.TryCopyIn(offset + (ulong)done, source[done..]);
+            if (done < source.Length)
+            {
+                resolve((offset + (ulong)done) / Page.Size);
+            }
+        }
     }
 
     private void BeginRemoval()

@@ -314,6 +314,30 @@ public class FaultEngineTests
     }
 
     [Fact]
+    public void The_host_reads_and_writes_pages_that_are_not_placed_where_faults_are_exits_and_there_is_no_host_view()
+    {
+        using var memory = GuestMemory.Create(8 * Page.Size, GuestBacking.Anonymous);
+        using var engine = new FaultEngine(memory, delivery: FaultDelivery.Exit);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        using PageLane lane = engine.CreateLane();
+        TestPageSource.Deliver(lane, 0, 1);
+        Assert.Equal(7UL, lane.Zero(1, 7));
+        memory.Remove(2 * Page.Size, Page.Size);
+        var read = new byte[3 * Page.Size];
+        memory.ReadPages(0, read);
+        Assert.Equal(TestPageSource.WordOf(0), BinaryPrimitives.ReadUInt64LittleEndian(read));
+        Assert.False(read.AsSpan(Page.Size).ContainsAnyExcept((byte)0));
+        memory.Read(3 * Page.Size, read);
+        Assert.False(read.AsSpan().ContainsAnyExcept((byte)0));
+        memory.Write(6 * Page.Size, [1]);
+        memory.Read(6 * Page.Size, read.AsSpan(0, 1));
+        Assert.Equal(1, read[0]);
+        Assert.Equal(PageState.Present, engine.States[6]);
+        Assert.Equal(PageState.Zero, engine.States[7]);
+    }
+
+    [Fact]
     public void While_faults_go_by_the_queue_for_once_nothing_is_removed_and_the_memory_stays_registered()
     {
         using var memory = GuestMemory.Create(4 * Page.Size);
