@@ -8,7 +8,7 @@ namespace Pageferry.Memory;
 /// </summary>
 internal sealed class AddressSpaceEvents(FaultEngine engine)
 {
-    private readonly Queue<FaultEngine> _children = new();
+    private readonly Queue<(FaultEngine Engine, FileDescriptor Descriptor)> _children = new();
     private bool _hasChanged;
 
     /// <summary>Acts on an event, unless it is a fault; with all placing locks held.</summary>
@@ -35,7 +35,7 @@ internal sealed class AddressSpaceEvents(FaultEngine engine)
                 break;
 
             case UserfaultfdEventKind.Fork:
-                _children.Enqueue(engine.CreateChild(Userfaultfd.FromDescriptor(new FileDescriptor(read.ForkDescriptor))));
+                Fork(new FileDescriptor(read.ForkDescriptor));
                 _hasChanged = true;
                 break;
 
@@ -52,13 +52,22 @@ internal sealed class AddressSpaceEvents(FaultEngine engine)
     /// <param name="isTakenOver">Whether an engine that died had read them, and its children may be among those that are kept.</param>
     internal void Complete(int events, bool isTakenOver = false)
     {
-        while (_children.TryDequeue(out FaultEngine? child))
+        while (_children.TryDequeue(out (FaultEngine Engine, FileDescriptor Descriptor) child))
         {
-            engine.HandOver(child);
+            engine.HandOver(child.Engine);
+            child.Descriptor.DangerousRelease();
         }
 
         engine.Memory.Commit(events, _hasChanged || isTakenOver);
         _hasChanged = false;
+    }
+
+    private void Fork(FileDescriptor descriptor)
+    {
+        // Until somebody has taken the child. Where that fails it is open as long as this process is, whoever forgets it: closed, it would hand the child zeros.
+        bool isHeld = false;
+        descriptor.DangerousAddRef(ref isHeld);
+        _children.Enqueue((engine.CreateChild(Userfaultfd.FromDescriptor(descriptor)), descriptor));
     }
 
     private void Remove(ulong address, ulong end)

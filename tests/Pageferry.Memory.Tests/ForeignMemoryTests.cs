@@ -160,6 +160,30 @@ public sealed class ForeignMemoryTests : IDisposable
     }
 
     [Fact]
+    public void A_child_that_nobody_could_take_waits_for_what_is_missing_and_reads_no_zeros()
+    {
+        _engine.Forked = static _ => throw new IOException("too many open files");
+        Start();
+        Func<char, ulong, ulong, ulong> child = _process.Fork();
+        Assert.True(_engine.Failed.Wait(s_patience));
+        _ = Assert.IsType<IOException>(_engine.Failed.Result);
+
+        // What nobody refers to any more would be closed.
+        for (int i = 0; i < 3; i++)
+        {
+            GC.Collect();
+            GC.WaitForPendingFinalizers();
+        }
+
+        Task<ulong> reading = Task.Run(() => child('r', 3, 1));
+        Assert.False(reading.Wait(500));
+
+        // The child ends with it.
+        _process.Kill();
+        _ = Assert.Throws<AggregateException>(() => reading.Wait(s_patience));
+    }
+
+    [Fact]
     public void A_process_that_ends_ends_its_memory_and_no_more()
     {
         Start();
