@@ -106,6 +106,8 @@ internal sealed class FaultTaking(FaultEngine engine)
             return;
         }
 
+        // Before any of them is found removed: a lane that finds one asks whether there was a removal.
+        engine.Statistics.AddRemoved((long)(end - first));
         long becameKnown = 0;
         for (ulong page = first; page < end; page++)
         {
@@ -125,7 +127,6 @@ internal sealed class FaultTaking(FaultEngine engine)
 
         // Who waits for a page that was asked for touches it again and finds zeros; its content is dropped when it arrives.
         engine.SendBack(first, end - first);
-        engine.Statistics.AddRemoved((long)(end - first));
         engine.AddKnown(becameKnown);
     }
 

@@ -90,6 +90,33 @@ public class RemovalTests : IClassFixture<HugePages>
         Assert.False(engine.Failed.IsCompleted);
     }
 
+    [Fact]
+    public void Who_finds_a_page_removed_finds_the_removal_counted()
+    {
+        const ulong Pages = 1 << 18;
+        using var memory = GuestMemory.Create(Pages * Page.Size);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source);
+        long counted = 0;
+        var lane = new Thread(() =>
+        {
+            while (engine.States[0] != PageState.Removed)
+            {
+            }
+
+            counted = engine.Statistics.RemovedPages;
+        });
+        lane.Start();
+        using (engine.Placing.EnterAll())
+        {
+            engine.ApplyRemoval(0, Pages);
+        }
+
+        Assert.True(lane.Join(s_patience));
+        Assert.Equal((long)Pages, counted);
+    }
+
     [Theory]
     [MemberData(nameof(SharedBackings))]
     public void Without_a_userfaultfd_the_memory_tells_of_removals_itself(GuestBacking backing)
