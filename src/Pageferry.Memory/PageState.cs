@@ -21,7 +21,7 @@ public enum PageState
     /// </summary>
     Zero = 4,
 
-    /// <summary>The page was removed while its content was arriving: the content is dropped.</summary>
+    /// <summary>The page was removed, or disarmed, while its content was arriving: the content is dropped.</summary>
     ArrivingRemoved = 5,
 
     /// <summary>The page is being armed: who touches it waits, and then finds it absent.</summary>
