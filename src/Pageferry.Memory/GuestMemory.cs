@@ -111,6 +111,12 @@ public sealed class GuestMemory : IDisposable
     /// <summary>How pages get in and out while the memory is registered.</summary>
     internal IPagePlacer Placer => _placer ?? throw new InvalidOperationException("The memory is not registered for userfaults.");
 
+    /// <summary>
+    /// Is held while pages are removed, and while any are hidden: content that is moved out of the guest's sight in the midst of its removal would come back. Never taken on the
+    /// fault path.
+    /// </summary>
+    internal Lock Removing { get; } = new();
+
     /// <summary>Resolves a fault that a copy from or into the guest view met while faults are delivered as exits.</summary>
     internal Action<ulong>? Resolver { get; set; }
 
@@ -504,15 +510,18 @@ public sealed class GuestMemory : IDisposable
         BeginRemoval();
         try
         {
-            if (_placer is { Userfaultfd: null })
+            lock (Removing)
             {
-                // The kernel tells nobody.
-                Unpublished?.Invoke(page, count);
-                DropContent(page, count);
-            }
-            else
-            {
-                GuestView.Advise(page * Page.Size, length, HasHostView ? MemoryAdvice.Remove : MemoryAdvice.DontNeed);
+                if (_placer is { Userfaultfd: null })
+                {
+                    // The kernel tells nobody.
+                    Unpublished?.Invoke(page, count);
+                    DropContent(page, count);
+                }
+                else
+                {
+                    GuestView.Advise(page * Page.Size, length, HasHostView ? MemoryAdvice.Remove : MemoryAdvice.DontNeed);
+                }
             }
         }
         finally

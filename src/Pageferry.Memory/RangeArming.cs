@@ -152,36 +152,47 @@ internal sealed class RangeArming(FaultEngine engine)
         {
             ulong page = first + done;
             ulong pages = Math.Min(_pagesPerHold, count - done);
-            ulong arming;
-            using (engine.Placing.EnterAll())
+            lock (engine.Memory.Removing)
             {
-                // From here on nobody shows these pages, and who touches one that is hidden waits.
-                arming = engine.States.BeginArming(page, pages);
-                ulong spared = Spare(page, pages);
-                exempt += spared;
-                arming -= spared;
-                engine.AddKnown(-(long)arming);
-                engine.Follow(page, pages);
+                exempt += ArmAtOnce(page, pages, content);
+            }
+        }
+
+        return exempt;
+    }
+
+    /// <returns>How many pages of the run are exempt.</returns>
+    private ulong ArmAtOnce(ulong page, ulong count, ArmedContent content)
+    {
+        ulong arming;
+        ulong exempt;
+        using (engine.Placing.EnterAll())
+        {
+            // From here on nobody shows these pages, and who touches one that is hidden waits.
+            arming = engine.States.BeginArming(page, count);
+            exempt = Spare(page, count);
+            arming -= exempt;
+            engine.AddKnown(-(long)arming);
+            engine.Follow(page, count);
+        }
+
+        PageState becomes = PageState.Zero;
+        try
+        {
+            if (arming == count)
+            {
+                HideOwn(page, count, content);
+            }
+            else
+            {
+                HideRuns(page, count, content);
             }
 
-            PageState becomes = PageState.Zero;
-            try
-            {
-                if (arming == pages)
-                {
-                    HideOwn(page, pages, content);
-                }
-                else
-                {
-                    HideRuns(page, pages, content);
-                }
-
-                becomes = PageState.Absent;
-            }
-            finally
-            {
-                Finish(page, pages, becomes);
-            }
+            becomes = PageState.Absent;
+        }
+        finally
+        {
+            Finish(page, count, becomes);
         }
 
         return exempt;

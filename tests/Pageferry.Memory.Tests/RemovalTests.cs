@@ -90,6 +90,31 @@ public class RemovalTests : IClassFixture<HugePages>
         Assert.False(engine.Failed.IsCompleted);
     }
 
+    [Theory]
+    [MemberData(nameof(Backings))]
+    public void What_is_removed_while_it_is_armed_does_not_come_back(GuestBacking backing)
+    {
+        const int Rounds = 30;
+        const ulong Pages = 1024;
+        using var memory = GuestMemory.Create(Pages * Page.Size, backing);
+        using var engine = new FaultEngine(memory);
+        using var source = new TestPageSource();
+        engine.Start(source, armed: false);
+        var content = new byte[memory.Size];
+        for (int round = 0; round < Rounds; round++)
+        {
+            content.AsSpan().Fill(0x77);
+            memory.WriteAsGuest(0, content);
+            var arming = new Thread(() => engine.Arm(0, memory.Size));
+            arming.Start();
+            memory.Remove(0, memory.Size);
+            Assert.True(arming.Join(s_patience));
+            _ = engine.Disarm(0, memory.Size);
+            memory.ReadAsGuest(0, content);
+            Assert.Equal(-1, content.AsSpan().IndexOfAnyExcept((byte)0));
+        }
+    }
+
     [Fact]
     public void Who_finds_a_page_removed_finds_the_removal_counted()
     {
