@@ -21,8 +21,7 @@ internal sealed class AddressSpaceEvents(FaultEngine engine)
                 break;
 
             case UserfaultfdEventKind.Unmap:
-                Remove(read.Start, read.End);
-                engine.Memory.UnmapForeign(read.Start, read.End);
+                Unmap(read.Start, read.End);
                 _hasChanged = true;
                 break;
 
@@ -60,6 +59,16 @@ internal sealed class AddressSpaceEvents(FaultEngine engine)
 
         engine.Memory.Commit(events, _hasChanged || isTakenOver);
         _hasChanged = false;
+    }
+
+    private void Unmap(ulong start, ulong end)
+    {
+        // A move is told by two messages, of which the second comes when the first was read. Another thread may have moved other pages there meanwhile, and they are not unmapped.
+        if (!engine.Memory.IsEndOfMove(start, end))
+        {
+            Remove(start, end);
+            engine.Memory.UnmapForeign(start, end);
+        }
     }
 
     private void Fork(FileDescriptor descriptor)

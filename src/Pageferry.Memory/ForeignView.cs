@@ -23,6 +23,9 @@ internal sealed class ForeignView
     /// <summary>All pages, ascending by number, with those that were unmapped.</summary>
     private readonly List<Segment> _byPage;
 
+    /// <summary>Ranges that pages were moved out of and whose unmapping was not told yet: their ends by their beginnings. <c>MREMAP_DONTUNMAP</c> leaves one behind.</summary>
+    private readonly Dictionary<ulong, ulong> _left = [];
+
     /// <summary>Every page is at its guest physical address.</summary>
     internal ForeignView(GuestAddresses addresses)
     {
@@ -140,7 +143,11 @@ internal sealed class ForeignView
         }
 
         _byAddress.InsertRange(FirstEndingAfter(to), moved);
+        _left[from] = from + length;
     }
+
+    /// <summary>Whether an unmapping is what a move ends with: what was there is elsewhere since <see cref="Move"/>. Once for each move.</summary>
+    internal bool IsEndOfMove(ulong start, ulong end) => _left.TryGetValue(start, out ulong known) && end <= known && _left.Remove(start);
 
     /// <summary>Splits what crosses the ends of a range.</summary>
     /// <returns>What lies within it, by index.</returns>

@@ -709,6 +709,9 @@ public sealed class GuestMemory : IDisposable
     /// <summary>Another process unmapped a range of its addresses.</summary>
     internal void UnmapForeign(ulong start, ulong end) => _foreignView!.Unmap(start, end);
 
+    /// <inheritdoc cref="ForeignView.IsEndOfMove"/>
+    internal bool IsEndOfMove(ulong start, ulong end) => _foreignView!.IsEndOfMove(start, end);
+
     /// <summary>Another process moved a range of its addresses.</summary>
     internal void MoveForeign(ulong from, ulong to, ulong length) => _foreignView!.Move(from, to, length);
 

@@ -124,6 +124,24 @@ public sealed class ForeignMemoryTests : IDisposable
     }
 
     [Fact]
+    public void What_is_moved_to_where_other_pages_have_just_left_stays_there()
+    {
+        // Both moves are made before any message of theirs is read.
+        Task<ulong> moving = Task.Run(() => _process.Do('o', 20, 10));
+        Assert.False(moving.Wait(500));
+        Start();
+        Assert.True(moving.Wait(s_patience));
+        Assert.Equal(0UL, moving.Result);
+        Assert.Equal(Content(20, 20), _process.Do('r', 20, 20));
+        Assert.Equal(0, _engine.Statistics.RemovedPages);
+
+        // What is unmapped there now is unmapped.
+        Assert.Equal(0UL, _process.Do('u', 35, 5));
+        Assert.Equal(0UL, _process.Do('u', 30, 5));
+        Assert.True(SpinWait.SpinUntil(() => _engine.Statistics.RemovedPages == 10, s_patience));
+    }
+
+    [Fact]
     public void A_child_has_what_had_arrived_and_gets_the_rest_and_neither_sees_what_the_other_writes()
     {
         var children = new List<FaultEngine>();

@@ -18,7 +18,7 @@ internal sealed class ForeignProcess : IDisposable
     {
         string program = Path.Combine(_folder.FullName, "foreign");
         string path = Path.Combine(_folder.FullName, "socket");
-        using (var compiler = Process.Start("gcc", ["-Wall", "-Werror", "-o", program, Path.Combine(AppContext.BaseDirectory, "foreign.c")]))
+        using (var compiler = Process.Start("gcc", ["-Wall", "-Werror", "-pthread", "-o", program, Path.Combine(AppContext.BaseDirectory, "foreign.c")]))
         {
             compiler.WaitForExit();
             Assert.Equal(0, compiler.ExitCode);

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -44,6 +45,26 @@ static void hand_over(int to, int fd, uint64_t address)
     memcpy(CMSG_DATA(header), &fd, sizeof fd);
     if (sendmsg(to, &message, 0) != sizeof address)
         _exit(3);
+}
+
+// Moves pages to where there is room, or to where others were.
+static int move(char **at, uint64_t count, char *room)
+{
+    char *moved = mremap(at[0], count * PAGE, count * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, room);
+    for (uint64_t i = 0; i < count; i++)
+        at[i] = moved + i * PAGE;
+    return moved == room ? 0 : 1;
+}
+
+struct leaving {
+    char **at, *room;
+    uint64_t count;
+};
+
+static void *leave(void *argument)
+{
+    struct leaving *pages = argument;
+    return move(pages->at, pages->count, pages->room) == 0 ? NULL : argument;
 }
 
 int main(int argc, char **argv)
@@ -101,10 +122,20 @@ int main(int argc, char **argv)
             break;
         case 'm': {
             char *room = mmap(NULL, told.count * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            char *moved = mremap(start, told.count * PAGE, told.count * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, room);
-            for (uint64_t i = 0; i < told.count; i++)
-                at[told.first + i] = moved + i * PAGE;
-            answer = moved == room ? 0 : 1;
+            answer = (uint64_t)move(at + told.first, told.count, room);
+            break;
+        }
+        case 'o': { // moves as many pages again, those behind, to where these were, before these have been told of
+            struct leaving pages = { at + told.first, mmap(NULL, told.count * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), told.count };
+            pthread_t thread;
+            void *failed;
+            unsigned char resident[1];
+            pthread_create(&thread, NULL, leave, &pages);
+            while (mincore(start, PAGE, resident) == 0)
+                usleep(1000);
+            answer = (uint64_t)move(at + told.first + told.count, told.count, start);
+            pthread_join(thread, &failed);
+            answer += failed == NULL ? 0 : 1;
             break;
         }
         case 'f':
