@@ -26,6 +26,7 @@ public sealed class RecoverTests : IDisposable
     [InlineData("stamp", "queue", "memfd")]
     [InlineData("random", "exit", "memfd")]
     [InlineData("stamp", "queue", "anonymous")]
+    [InlineData("stamp", "exit", "anonymous")]
     public async Task What_both_sides_have_of_a_guest_is_made_one_guest_again(string guest, string delivery, string backing)
     {
         using GuestProcess source = await GuestProcess.RunGuestAsync(guest, A, "--memory", "64M", "--vcpus", "2", "--backing", backing);
