@@ -90,7 +90,7 @@ public sealed class LazyContentTests : IDisposable
         using var listening = new TcpListener(IPAddress.Loopback, 0);
         listening.Start();
         var at = (IPEndPoint)listening.LocalEndpoint;
-        _guest.Start(RemoteContent.Connect(at, PageServerForm.Header32, _guest, s_silence));
+        _guest.Start(new RemoteContent(at, PageServerForm.Header32, _guest, s_silence).Connect());
         Task<bool> read = _guest.ReadsAsync(0, Pages);
         using (Socket bad = await listening.AcceptSocketAsync(TestContext.Current.CancellationToken))
         {
@@ -113,7 +113,7 @@ public sealed class LazyContentTests : IDisposable
         using var listening = new TcpListener(IPAddress.Loopback, 0);
         listening.Start();
         var at = (IPEndPoint)listening.LocalEndpoint;
-        _guest.Start(RemoteContent.Connect(at, PageServerForm.Header32, _guest, s_silence));
+        _guest.Start(new RemoteContent(at, PageServerForm.Header32, _guest, s_silence).Connect());
         using (Socket bad = await listening.AcceptSocketAsync(TestContext.Current.CancellationToken))
         {
             listening.Stop();
@@ -134,7 +134,7 @@ public sealed class LazyContentTests : IDisposable
         using var listening = new TcpListener(IPAddress.Loopback, 0);
         listening.Start();
         int answers = 0;
-        _guest.Start(RemoteContent.Connect((IPEndPoint)listening.LocalEndpoint, PageServerForm.Header32, _guest, RemoteContent.LongestSilence));
+        _guest.Start(new RemoteContent((IPEndPoint)listening.LocalEndpoint, PageServerForm.Header32, _guest, RemoteContent.LongestSilence).Connect());
         using Socket client = await listening.AcceptSocketAsync(TestContext.Current.CancellationToken);
         var serving = Task.Run(() =>
         {
@@ -171,7 +171,7 @@ public sealed class LazyContentTests : IDisposable
     {
         using var listening = new TcpListener(IPAddress.Loopback, 0);
         listening.Start();
-        _guest.Start(RemoteContent.Connect((IPEndPoint)listening.LocalEndpoint, PageServerForm.Header24, _guest, RemoteContent.LongestSilence));
+        _guest.Start(new RemoteContent((IPEndPoint)listening.LocalEndpoint, PageServerForm.Header24, _guest, RemoteContent.LongestSilence).Connect());
         Task complete = _guest.CompleteAsync(BackgroundFill.Sequential);
         using Socket silent = await listening.AcceptSocketAsync(TestContext.Current.CancellationToken);
         var requests = new byte[2 * PageServerMessage.LeastBytes];
@@ -261,7 +261,7 @@ public sealed class LazyContentTests : IDisposable
         }
     }
 
-    private RemoteContent Connect(PageServer server) => RemoteContent.Connect(server.EndPoint, PageServerForm.Header32, _guest, RemoteContent.LongestSilence);
+    private RemoteContent Connect(PageServer server) => new RemoteContent(server.EndPoint, PageServerForm.Header32, _guest, RemoteContent.LongestSilence).Connect();
 
     /// <summary>Images whose first pages in the background come when the test says so.</summary>
     private sealed class HeldContent(IContent content) : IContent

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
+using Pageferry.Linux;
 
 namespace Pageferry.EndToEnd.Tests;
 
@@ -320,6 +321,55 @@ public sealed class CriuLazyPagesTests : IDisposable
         await daemon.WaitForExitAsync();
         Assert.Equal(EndedByTerm, daemon.ExitCode);
         Assert.False(File.Exists(Path("work/lazy-pages.socket")));
+    }
+
+    [Fact]
+    public async Task A_daemon_that_is_told_to_end_before_the_restore_leaves_a_dump_its_pages()
+    {
+        CriuRelease criu = CriuRelease.Of("4.2");
+        using var pipes = LongPipes.AllowOrSkip();
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
+        using Process dump = await criu.StartLazyDumpAsync(process, Directory("images"), out int port);
+        using (PageferryProcess daemon = await StartAsync("--page-server", "--port", $"{port}"))
+        {
+            daemon.Signal("INT");
+            await daemon.WaitForExitAsync();
+        }
+
+        Assert.False(dump.WaitForExit(TimeSpan.FromMilliseconds(500)), "The dump took that for the end of a restore.");
+        using RestoredProcess restored = await RestoreFromAsync(criu, dump, port);
+        await process.LeaveAsync();
+        await process.MakePassesAsync(1);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    /// <summary>The restore is this test: it hands the process over, and goes on to no end.</summary>
+    /// <param name="ends">Whether it closes its connection; else the daemon is killed.</param>
+    [Theory]
+    [InlineData("4.1", true)]
+    [InlineData("4.2", true)]
+    [InlineData("4.2", false)]
+    public async Task A_restore_that_breaks_off_while_it_hands_over_lets_the_process_of_a_dump_go_on(string version, bool ends)
+    {
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
+        using Process dump = await CriuRelease.Of(version).StartLazyDumpAsync(process, Directory("images"), out int port);
+        using PageferryProcess daemon = await StartAsync("--page-server", "--port", $"{port}", "-v3");
+        using (var restore = UnixSocket.Connect(Path("work/lazy-pages.socket"), UnixSocketType.Stream))
+        using (var userfaultfd = Userfaultfd.Open(UserfaultfdFeatures.None))
+        {
+            restore.Send(BitConverter.GetBytes(process.Pid));
+            restore.Send([0], userfaultfd.Descriptor);
+            await daemon.WaitUntilAsync(() => daemon.Errors.Contains("pages to come", StringComparison.Ordinal) || daemon.HasExited, "that it has the process");
+            if (!ends)
+            {
+                daemon.Signal("KILL");
+            }
+        }
+
+        await daemon.WaitForExitAsync();
+        await process.MakePassesAsync(2);
+        Assert.True(dump.WaitForExit(TimeSpan.FromSeconds(10)));
+        Assert.NotEqual(0, dump.ExitCode);
     }
 
     [Fact]

@@ -40,7 +40,7 @@ internal static class CriuAnswers
         server.Bind(new IPEndPoint(IPAddress.Loopback, 0));
         server.Listen();
         using var loss = new HeardLoss();
-        using var content = RemoteContent.Connect(server.LocalEndPoint!, form, loss, RemoteContent.LongestSilence);
+        using var content = new RemoteContent(server.LocalEndPoint!, form, loss, RemoteContent.LongestSilence).Connect();
         using Socket daemon = server.Accept();
         using var process = new LazyProcess(TestImages.Pid, new FaultEngine(GuestMemory.OfProcess([new(region.Address, region.Length)], userfaultfd)), content, _ => { });
         content.Fill(process, filler: 0, Asked[0].Page, Asked[0].Count);

@@ -20,6 +20,7 @@ public sealed class LazyRestore : IDisposable
     private readonly string _socketPath;
     private readonly Dictionary<int, List<GuestRegion>> _ranges;
     private readonly IContent _content;
+    private readonly RemoteContent? _remote;
     private readonly BackgroundFill _background;
     private readonly BandwidthLimit _limit;
     private readonly LazySummary _summary = new();
@@ -71,9 +72,8 @@ public sealed class LazyRestore : IDisposable
         _limit = new BandwidthLimit(maxBandwidth);
         _logger = logger ?? NullLogger.Instance;
         _kept = keeper is null ? null : new KeptRestore(keeper, _logger);
-        _content = pageServer is null
-            ? new LocalContent(_ranges.Keys.ToDictionary(pid => pid, pid => ProcessPages.Open(images, pid)))
-            : RemoteContent.Connect(pageServer, form ?? PageServerForm.Header32, _logger, RemoteContent.LongestSilence);
+        _remote = pageServer is null ? null : new RemoteContent(pageServer, form ?? PageServerForm.Header32, _logger, RemoteContent.LongestSilence);
+        _content = (IContent?)_remote ?? new LocalContent(_ranges.Keys.ToDictionary(pid => pid, pid => ProcessPages.Open(images, pid)));
     }
 
     /// <summary>Where a restore looks for its daemon.</summary>
@@ -94,7 +94,7 @@ public sealed class LazyRestore : IDisposable
     /// <returns>The daemon, which the caller disposes.</returns>
     /// <exception cref="ImageException">An image is missing or makes no sense.</exception>
     /// <exception cref="LinuxException">The socket can't be made. EADDRINUSE: another daemon listens there.</exception>
-    /// <exception cref="System.Net.Sockets.SocketException">The page server can't be reached.</exception>
+    /// <exception cref="System.Net.Sockets.SocketException">Nothing listens at the page server's address, which is seen here on loopback alone.</exception>
     /// <exception cref="IOException">The keeper does not keep it.</exception>
     public static LazyRestore Listen(
         string imagesDirectory, string workDirectory, EndPoint? pageServer, BackgroundFill background, ILogger? logger = null, long maxBandwidth = 0, IRestoreKeeper? keeper = null)
@@ -163,6 +163,7 @@ public sealed class LazyRestore : IDisposable
     /// <summary>Waits for the restore, and then until every page of every process is there, or the processes have ended.</summary>
     /// <returns>What it took.</returns>
     /// <exception cref="IOException">The restore broke off, or sent what makes no sense.</exception>
+    /// <exception cref="System.Net.Sockets.SocketException">The page server can't be reached, and no process runs.</exception>
     public LazySummary Serve()
     {
         if (_listening is { } listening)
@@ -190,11 +191,13 @@ public sealed class LazyRestore : IDisposable
     {
         if (_kept is not null)
         {
+            _remote?.GiveUp();
             return true;
         }
 
         if (!_isConnected)
         {
+            _remote?.GiveUp();
             File.Delete(_socketPath);
             return true;
         }
@@ -273,6 +276,8 @@ public sealed class LazyRestore : IDisposable
 
             if (isEnd)
             {
+                _remote?.EndHandover();
+
                 // Not after it is received: who takes over then would wait for it.
                 _kept?.EndHandover();
             }
@@ -357,6 +362,7 @@ public sealed class LazyRestore : IDisposable
         }
 
         var userfaultfd = Userfaultfd.FromDescriptor(descriptor);
+        _ = _remote?.Connect();
         GuestMemory memory;
         if (_kept is null)
         {
@@ -384,6 +390,11 @@ public sealed class LazyRestore : IDisposable
             for (int i = 1; i < descriptors.Length; i += 2)
             {
                 records.Add(ForeignRecord.Open(descriptors[i], pid => _ranges.GetValueOrDefault(pid)));
+            }
+
+            if (records.Count > 0)
+            {
+                _ = _remote?.Connect();
             }
 
             EndLostChildren(records);
@@ -418,6 +429,7 @@ public sealed class LazyRestore : IDisposable
     {
         if (_listening is null)
         {
+            _remote?.EndHandover();
             _kept!.EndHandover();
         }
         else

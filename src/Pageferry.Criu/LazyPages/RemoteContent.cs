@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Net;
+using System.Net.NetworkInformation;
 using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using Microsoft.Extensions.Logging;
@@ -49,41 +50,81 @@ internal sealed class RemoteContent : IContent
     private readonly byte[] _request = new byte[PageServerMessage.MostBytes];
     private readonly byte[] _answer = new byte[PageServerMessage.MostBytes];
     private readonly NativeBuffer[] _buffers = [.. Enumerable.Range(0, Takers).Select(_ => new NativeBuffer(PageLane.BufferBytes))];
-    private readonly Thread[] _threads;
+    private Thread[] _threads = [];
 
     /// <summary>Held by who receives.</summary>
     private readonly Lock _turn = new();
 
-    /// <summary>Under the lock; null while there is no connection.</summary>
+    /// <summary>Under the lock: the connection, null while there is none, and whether the processes may run.</summary>
     private Socket? _socket;
+    private bool _isHandedOver;
 
-    /// <summary>Of who receives: the connection, whether there will be none any more, how long to wait for the next one, and what was last said of a failure.</summary>
-    private Socket _receiving;
+    /// <summary>Of who receives: the connection, null until there is the first, whether there will be none any more, how long to wait for the next one, and what was last said of a failure.</summary>
+    private Socket? _receiving;
     private bool _isOver;
     private TimeSpan _delay = s_firstDelay;
     private string? _told;
     private bool _hasAnswered;
 
-    private RemoteContent(Socket socket, EndPoint server, PageServerForm form, ILogger logger, TimeSpan longestSilence)
-    {
-        _receiving = socket;
-        _server = server;
-        _form = form;
-        _logger = logger;
-        _longestSilence = longestSilence;
-        Begin(socket);
-        _threads = [.. Enumerable.Range(0, Takers).Select(taker => new Thread(() => TakeAll(taker)) { IsBackground = true, Name = "page server" })];
-        Array.ForEach(_threads, static thread => thread.Start());
-    }
-
-    /// <summary>Connects to a page server.</summary>
+    /// <summary>Takes a page server's address.</summary>
     /// <param name="server">Where it listens.</param>
     /// <param name="form">What the images say of its headers.</param>
     /// <param name="logger">Hears of lost connections.</param>
     /// <param name="longestSilence"><see cref="LongestSilence"/>, or less for tests.</param>
-    /// <exception cref="SocketException">It can't be reached.</exception>
-    internal static RemoteContent Connect(EndPoint server, PageServerForm form, ILogger logger, TimeSpan longestSilence) =>
-        new(Connect(server, longestSilence), server, form, logger, longestSilence);
+    /// <exception cref="SocketException">Nothing listens there, which is seen on loopback alone without a connection.</exception>
+    internal RemoteContent(EndPoint server, PageServerForm form, ILogger logger, TimeSpan longestSilence)
+    {
+        if (server is IPEndPoint at && IPAddress.IsLoopback(at.Address) && !Array.Exists(IPGlobalProperties.GetIPGlobalProperties().GetActiveTcpListeners(), listener => listener.Port == at.Port))
+        {
+            throw new SocketException((int)SocketError.ConnectionRefused);
+        }
+
+        _server = server;
+        _form = form;
+        _logger = logger;
+        _longestSilence = longestSilence;
+    }
+
+    /// <summary>
+    /// Connects, if that was not done yet. Not before a process is handed over: CRIU's dump takes one connection only, and its end for that of the restore, at which it kills what it keeps frozen.
+    /// </summary>
+    /// <returns>This.</returns>
+    /// <exception cref="SocketException">The server can't be reached.</exception>
+    internal RemoteContent Connect()
+    {
+        if (_receiving is null)
+        {
+            _receiving = Connect(_server, _longestSilence);
+            _ = Begin(_receiving);
+            _threads = [.. Enumerable.Range(0, Takers).Select(taker => new Thread(() => TakeAll(taker)) { IsBackground = true, Name = "page server" })];
+            Array.ForEach(_threads, static thread => thread.Start());
+        }
+
+        return this;
+    }
+
+    /// <summary>All processes are handed over, and may run: from now on a dump that keeps them is not to let them go on at the source.</summary>
+    internal void EndHandover()
+    {
+        lock (_asking)
+        {
+            _isHandedOver = true;
+            Linger(_socket);
+        }
+    }
+
+    /// <summary>Nothing is wanted any more. As long as not all processes are handed over, a dump that keeps them lets them go on at the source.</summary>
+    internal void GiveUp()
+    {
+        lock (_asking)
+        {
+            if (!_isHandedOver)
+            {
+                _isDisposed.Set();
+                Send(new PageServerMessage(PageServerCommand.GiveUp, PagemapFlags.None, 0, 0, 0));
+            }
+        }
+    }
 
     /// <inheritdoc/>
     public void Demand(LazyProcess process, ReadOnlySpan<ulong> pages)
@@ -134,17 +175,27 @@ internal sealed class RemoteContent : IContent
     /// <inheritdoc/>
     public void Dispose()
     {
+        GiveUp();
         _isDisposed.Set();
         lock (_asking)
         {
-            Send(new PageServerMessage(PageServerCommand.Close, PagemapFlags.None, 0, 0, 0));
+            if (_isHandedOver)
+            {
+                Send(new PageServerMessage(PageServerCommand.Close, PagemapFlags.None, 0, 0, 0));
+            }
+
             End(SocketShutdown.Send);
+        }
+
+        if (_threads.Length == 0)
+        {
+            Array.ForEach(_buffers, static buffer => buffer.Dispose());
         }
 
         // What the server still says is taken: a connection that is closed before is reset, and the server would take it for lost.
         if (!Array.TrueForAll(_threads, static thread => thread.Join(s_parting)))
         {
-            _receiving.Dispose();
+            _receiving!.Dispose();
         }
     }
 
@@ -175,6 +226,9 @@ internal sealed class RemoteContent : IContent
             throw;
         }
     }
+
+    /// <summary>Has a connection end with a reset until all processes are handed over, also if this process is killed: a dump takes that for a failure, and any other end for the end of the restore.</summary>
+    private void Linger(Socket? socket) => socket?.LingerState = new LingerOption(enable: !_isHandedOver, 0);
 
     private void Ask(Asked asked)
     {
@@ -227,6 +281,7 @@ internal sealed class RemoteContent : IContent
     {
         lock (_asking)
         {
+            Linger(socket);
             if (_isDisposed.IsSet)
             {
                 socket.Dispose();
@@ -276,7 +331,7 @@ internal sealed class RemoteContent : IContent
                     lock (_asking)
                     {
                         _socket = null;
-                        _receiving.Dispose();
+                        _receiving!.Dispose();
                     }
 
                     if (!_isDisposed.IsSet)
@@ -408,7 +463,7 @@ internal sealed class RemoteContent : IContent
     {
         while (!bytes.IsEmpty)
         {
-            int received = _receiving.Receive(bytes);
+            int received = _receiving!.Receive(bytes);
             bytes = received > 0 ? bytes[received..] : throw new PageServerException("It closed the connection");
         }
     }

@@ -93,6 +93,8 @@ public sealed class FrozenPages : IDisposable
                         break;
                     case PageServerCommand.Close or PageServerCommand.ForceClose:
                         return true;
+                    case PageServerCommand.GiveUp:
+                        return false;
                     default:
                         throw new PageServerException($"The restore sent command {request.Command} for {request.Pages} pages at 0x{request.Address:x}, which makes no sense.");
                 }

@@ -44,6 +44,9 @@ internal sealed class LazySession(PageServerConnection connection, IReadOnlyDict
                         connection.AwaitEnd();
                         Done();
                         return;
+                    case PageServerCommand.GiveUp:
+                        Done();
+                        return;
                     default:
                         throw new PageServerException($"The client sent command {message.Command}, which a server that serves lazily does not take. To receive a dump, start it without --lazy-pages.");
                 }

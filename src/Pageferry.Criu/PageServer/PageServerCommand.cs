@@ -29,4 +29,7 @@ internal enum PageServerCommand
 
     /// <summary>The end, on a connection that somebody else may hold open.</summary>
     ForceClose = 0x1024,
+
+    /// <summary>The end of a restore that failed. No CRIU knows it: a dump fails on it, and lets its processes go on.</summary>
+    GiveUp = 0xffff,
 }

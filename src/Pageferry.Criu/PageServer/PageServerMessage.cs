@@ -54,7 +54,7 @@ internal readonly record struct PageServerMessage(PageServerCommand Command, Pag
     {
         ulong third = BinaryPrimitives.ReadUInt64LittleEndian(bytes[8..]);
         ulong fourth = BinaryPrimitives.ReadUInt64LittleEndian(bytes[16..]);
-        return Read(bytes, PageServerForm.Header24).Command is PageServerCommand.Close or PageServerCommand.ForceClose ? PageServerForm.Header24
+        return Read(bytes, PageServerForm.Header24).Command is PageServerCommand.Close or PageServerCommand.ForceClose or PageServerCommand.GiveUp ? PageServerForm.Header24
             : third < MostPagesAsked && fourth >= MostPagesAsked && fourth % Page.Size == 0 ? PageServerForm.Header32
             : third >= MostPagesAsked && third % Page.Size == 0 && fourth < EndOfPids ? PageServerForm.Header24
             : null;
