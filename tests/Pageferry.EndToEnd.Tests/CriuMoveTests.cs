@@ -434,6 +434,29 @@ public sealed partial class CriuMoveTests : IDisposable
         Assert.Equal(0UL, process.Bad);
     }
 
+    /// <summary>The name is one in a mount namespace, which has a hosts file of its own.</summary>
+    [Fact]
+    public async Task A_destination_is_found_again_when_its_name_is_not()
+    {
+        await File.WriteAllTextAsync(Path("hosts"), "127.0.0.1 b.example\n");
+
+        // What is open from outside of a mount namespace can't be dumped.
+        using var process = Process.Start("setsid", [
+            "unshare", "-m", "bash", "-c", $"mount --bind {Path("hosts")} /etc/hosts; for fd in /proc/$$/fd/*; do eval \"exec ${{fd##*/}}<&-\"; done; exec sleep 1000 </dev/null >/dev/null 2>&1"]);
+        Assert.True(SpinWait.SpinUntil(() => File.ReadAllText($"/proc/{process.Id}/comm") == "sleep\n", TimeSpan.FromSeconds(30)));
+        PageferryProcess destination = await ReceiveAsync(await SlowCriuAsync());
+        Relay link = RelayTo(destination);
+        link.Lose(s_start);
+        PageferryProcess move = Start(PageferryProcess.StartProgram(
+            "nsenter", "-t", $"{process.Id}", "-m", PageferryProcess.Program, "criu", "move", $"{process.Id}", "--to", $"b.example:{((IPEndPoint)link.EndPoint).Port}", "--criu", _criu.Program));
+        await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
+        await File.WriteAllTextAsync(Path("hosts"), string.Empty);
+        await File.WriteAllTextAsync(Path("go"), string.Empty);
+        await move.WaitForExitAsync();
+        Assert.True(move.ExitCode == 0, move.Errors + destination.Output + destination.Errors);
+        Assert.Equal(1, link.Cuts);
+    }
+
     [Fact]
     public Task A_dump_and_a_restore_that_do_not_end_and_a_source_that_does_not_come_back_are_given_up_after_a_minute() =>
         Task.WhenAll(GiveUpDumpAsync(), GiveUpRestoreAsync(), GiveUpSourceAsync());

@@ -52,20 +52,19 @@ internal sealed class MoveConnection : IDisposable
     internal string Peer { get; }
 
     /// <summary>Connects to a destination and says hello.</summary>
-    /// <param name="to">Where it listens.</param>
+    /// <param name="to">Where it listens, as the user wrote it.</param>
+    /// <param name="address">What was found under that name.</param>
     /// <param name="security">Who this side is and whom it trusts; null for a connection without TLS.</param>
-    /// <param name="insecureNetwork">Whether to leave loopback without TLS.</param>
     /// <param name="hello">What the connection is for.</param>
     /// <param name="cancellation">Ends the attempt.</param>
     /// <returns>The connection, and the destination's answer.</returns>
     /// <exception cref="IOException">The destination refuses, or it is none.</exception>
     /// <exception cref="SocketException">Nobody answers there.</exception>
     internal static async Task<(MoveConnection Connection, MoveWelcome Welcome)> ConnectAsync(
-        NetworkEndpoint to, MigrationSecurity? security, bool insecureNetwork, MoveHello hello, CancellationToken cancellation)
+        NetworkEndpoint to, IPEndPoint address, MigrationSecurity? security, MoveHello hello, CancellationToken cancellation)
     {
         using var deadline = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         deadline.CancelAfter(Patience);
-        IPEndPoint address = to.ToLocal(onlyLoopback: security is null && !insecureNetwork);
         var socket = new Socket(address.AddressFamily, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
         Stream? stream = null;
         try

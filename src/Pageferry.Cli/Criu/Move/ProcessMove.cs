@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Net;
 using System.Net.Sockets;
 using Pageferry.Criu;
 using Pageferry.Linux;
@@ -20,6 +21,9 @@ internal sealed class ProcessMove : IDisposable
     private readonly MigrationSecurity? _security;
     private readonly string _images;
     private string? _session;
+
+    /// <summary>Looked up once: behind the point of no return nothing but the destination itself may be missing.</summary>
+    private IPEndPoint? _address;
     private FrozenPages? _pages;
     private volatile bool _isOver;
 
@@ -104,7 +108,12 @@ internal sealed class ProcessMove : IDisposable
     }
 
     private Task<(MoveConnection Connection, MoveWelcome Welcome)> ConnectAsync(bool forPages, CancellationToken cancellation) =>
-        MoveConnection.ConnectAsync(_settings.To, _security, _settings.Security.InsecureNetwork, new MoveHello(MoveConnection.Version, _session, forPages), cancellation);
+        MoveConnection.ConnectAsync(
+            _settings.To,
+            _address ??= _settings.To.ToLocal(onlyLoopback: _security is null && !_settings.Security.InsecureNetwork),
+            _security,
+            new MoveHello(MoveConnection.Version, _session, forPages),
+            cancellation);
 
     private string Describe(Exception failure) => failure is SocketException socket
         ? $"Could not connect to {_settings.To}: {CriuService.Reason(socket)}. Start 'pageferry criu receive' there."
