@@ -165,6 +165,40 @@ public sealed partial class CriuMoveTests : IDisposable
         Assert.Equal("0", await redis.CountBadAsync(Keys));
     }
 
+    /// <summary>As behind a firewall that has forgotten the connections it let through: nobody is told that they ended.</summary>
+    [Fact]
+    public async Task Connections_that_die_without_a_word_are_made_again()
+    {
+        const int Keys = 100_000;
+        NetworkPair network = Network();
+        using RedisServer redis = await RedisServer.StartAsync(Path("."), network.A, "127.0.0.1");
+        await redis.FillAsync(Keys);
+        string digest = await redis.AskAsync("DEBUG", "DIGEST");
+        PageferryProcess destination = await ReceiveInAsync(network.B, $"{NetworkPair.AddressB}:0", ["--insecure-network", "--max-bandwidth", "1M"]);
+        PageferryProcess move = StartMoveFrom(network.A, redis.Pid, destination, "--insecure-network");
+        await move.WaitUntilAsync(() => move.HasExited || move.Errors.Contains("Runs at", StringComparison.Ordinal), "that it runs");
+
+        // 10.77.0.1, in the order of its bytes here.
+        string[] ports = [.. File.ReadLines($"/proc/{ChildOf(destination)}/net/tcp").Select(static line => line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[2])
+            .Where(static remote => remote.StartsWith("01004D0A:", StringComparison.Ordinal)).Select(static remote => $"{int.Parse(remote.AsSpan(9), NumberStyles.HexNumber, CultureInfo.InvariantCulture)}")];
+        Assert.Equal(2, ports.Length);
+        using (Process nft = Process.Start(
+            "nsenter",
+            [
+                $"--net=/run/netns/{network.B}", "nft",
+                $"add table ip lost; add chain ip lost in {{ type filter hook input priority 0; }}; add rule ip lost in tcp sport {{ {string.Join(", ", ports)} }} drop",
+            ]))
+        {
+            await nft.WaitForExitAsync(TestContext.Current.CancellationToken);
+            Assert.Equal(0, nft.ExitCode);
+        }
+
+        await move.WaitForExitAsync(TimeSpan.FromSeconds(90));
+        Assert.True(move.ExitCode == 0, move.Errors + destination.Output + destination.Errors);
+        Assert.Contains("it is looked for", move.Errors, StringComparison.Ordinal);
+        Assert.Equal(digest, await redis.AskAsync("DEBUG", "DIGEST"));
+    }
+
     [Fact]
     public async Task A_Redis_with_a_client_is_refused_without_a_word_on_connections_and_goes_on()
     {

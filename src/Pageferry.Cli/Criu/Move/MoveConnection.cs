@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Net;
 using System.Net.Sockets;
+using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
@@ -30,6 +31,9 @@ internal sealed class MoveConnection : IDisposable
     private static readonly TimeSpan s_silence = TimeSpan.FromSeconds(10);
 
     private static readonly TimeSpan s_between = TimeSpan.FromSeconds(1);
+
+    private const int IPPROTO_TCP = 6;
+    private const int TCP_USER_TIMEOUT = 18;
 
     /// <summary>What the source's side begins with.</summary>
     private static readonly byte[] s_prologue = "pagecriu"u8.ToArray();
@@ -69,6 +73,7 @@ internal sealed class MoveConnection : IDisposable
         Stream? stream = null;
         try
         {
+            BoundSilence(socket);
             await socket.ConnectAsync(address, deadline.Token);
             stream = new NetworkStream(socket, ownsSocket: true);
             (stream, string? refusal) = security is null ? (stream, null) : await security.SecureAsSourceAsync(stream, to.EndPoint is DnsEndPoint name ? name.Host : $"{address.Address}", deadline.Token);
@@ -111,6 +116,7 @@ internal sealed class MoveConnection : IDisposable
         try
         {
             socket.NoDelay = true;
+            BoundSilence(socket);
             string peer = $"{socket.RemoteEndPoint}";
             (stream, string? refusal) = security is null ? (stream, null) : await security.SecureAsDestinationAsync(stream, cancellation);
             connection = new MoveConnection(stream, peer);
@@ -292,6 +298,19 @@ internal sealed class MoveConnection : IDisposable
 
     /// <summary>A peer's words for a terminal: lines are kept, other control characters are not.</summary>
     private static string Printable(byte[] text) => string.Concat(Encoding.UTF8.GetString(text).Where(character => character == '\n' || !char.IsControl(character)));
+
+    /// <summary>
+    /// Has the kernel end a connection over which the peer's kernel says nothing any more. On one for pages nobody says that he is there: who waits for a request over it would wait for ever, and make no other.
+    /// </summary>
+    private static void BoundSilence(Socket socket)
+    {
+        socket.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.KeepAlive, true);
+        socket.SetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveTime, (int)s_silence.TotalSeconds / 2);
+        socket.SetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveInterval, (int)s_between.TotalSeconds);
+
+        // Of what was sent and is not taken, and of keepalive's questions.
+        socket.SetRawSocketOption(IPPROTO_TCP, TCP_USER_TIMEOUT, MemoryMarshal.AsBytes<int>([(int)s_silence.TotalMilliseconds]));
+    }
 
     /// <summary>Reads bytes to the last: as long as some come, the peer is there.</summary>
     private async Task ReadAsync(Memory<byte> bytes, CancellationTokenSource deadline)
