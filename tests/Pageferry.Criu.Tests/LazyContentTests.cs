@@ -16,6 +16,9 @@ public sealed class LazyContentTests : IDisposable
 
     private readonly LazyGuest _guest = new(Pages);
 
+    /// <summary>How many requests were answered by <see cref="BeginToAnswer"/>.</summary>
+    private volatile int _answers;
+
     public void Dispose() => _guest.Dispose();
 
     [Theory]
@@ -79,8 +82,8 @@ public sealed class LazyContentTests : IDisposable
         { "no answer's command", "it answered with" },
         { "part of a page", "It closed the connection" },
         { "end", "It closed the connection" },
-        { "silence", "It has said nothing for 0.3 s, asked for" },
-        { "half a header", "timed out" },
+        { "silence", "has said nothing for 0.3 s, asked for" },
+        { "half a header", "has said nothing for 0.3 s, asked for" },
     };
 
     [Theory]
@@ -133,37 +136,47 @@ public sealed class LazyContentTests : IDisposable
     {
         using var listening = new TcpListener(IPAddress.Loopback, 0);
         listening.Start();
-        int answers = 0;
         _guest.Start(new RemoteContent((IPEndPoint)listening.LocalEndpoint, PageServerForm.Header32, _guest, RemoteContent.LongestSilence).Connect());
         using Socket client = await listening.AcceptSocketAsync(TestContext.Current.CancellationToken);
-        var serving = Task.Run(() =>
-        {
-            // One page, or two, and never more.
-            var bytes = new byte[PageServerMessage.MostBytes + (2 * (int)LazyGuest.PageBytes)];
-            while (client.Receive(bytes.AsSpan(0, PageServerMessage.MostBytes)) == PageServerMessage.MostBytes)
-            {
-                var request = PageServerMessage.Read(bytes, PageServerForm.Header32);
-                if (request.Command != PageServerCommand.Get)
-                {
-                    return;
-                }
-
-                int pages = (int)Math.Min(request.Pages, 1 + ((ulong)answers % 2));
-                for (int page = 0; page < pages; page++)
-                {
-                    bytes.AsSpan(PageServerMessage.MostBytes + (page * (int)LazyGuest.PageBytes), (int)LazyGuest.PageBytes).Fill((byte)(((request.Address - _guest.Address) / LazyGuest.PageBytes) + (ulong)page));
-                }
-
-                (request with { Command = PageServerCommand.AddWithFlags, Flags = PagemapFlags.Present, Pages = (ulong)pages }).Write(bytes, PageServerForm.Header32);
-                _ = client.Send(bytes.AsSpan(0, PageServerMessage.MostBytes + (pages * (int)LazyGuest.PageBytes)));
-                answers++;
-            }
-        }, TestContext.Current.CancellationToken);
+        BeginToAnswer(client);
         Task complete = _guest.CompleteAsync(BackgroundFill.Sequential);
         Assert.True(await _guest.ReadsAsync(0, Pages).WaitAsync(LazyGuest.Patience));
         await complete.WaitAsync(LazyGuest.Patience);
-        Assert.InRange(answers, (int)Pages / 2, (int)Pages);
+        Assert.InRange(_answers, (int)Pages / 2, (int)Pages);
         Assert.DoesNotContain("failed", _guest.Log, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_server_that_is_silent_for_long_and_takes_no_other_connection_is_waited_for()
+    {
+        using var listening = new TcpListener(IPAddress.Loopback, 0);
+        listening.Start();
+        _guest.Start(new RemoteContent((IPEndPoint)listening.LocalEndpoint, PageServerForm.Header32, _guest, s_silence).Connect());
+        using Socket client = await listening.AcceptSocketAsync(TestContext.Current.CancellationToken);
+        listening.Stop();
+        Task<bool> read = _guest.ReadsAsync(0, Pages);
+        await _guest.AwaitLogAsync("has said nothing for 0.3 s, asked for");
+        await Task.Delay(3 * s_silence, TestContext.Current.CancellationToken);
+        Assert.False(read.IsCompleted);
+        BeginToAnswer(client);
+        Assert.True(await read.WaitAsync(LazyGuest.Patience));
+        Assert.DoesNotContain("failed", _guest.Log, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_server_that_is_silent_is_left_when_another_connection_is_answered()
+    {
+        using var listening = new TcpListener(IPAddress.Loopback, 0);
+        listening.Start();
+        var at = (IPEndPoint)listening.LocalEndpoint;
+        _guest.Start(new RemoteContent(at, PageServerForm.Header32, _guest, s_silence).Connect());
+        using Socket silent = await listening.AcceptSocketAsync(TestContext.Current.CancellationToken);
+        listening.Stop();
+        using var server = PageServer.Start(_guest.Images.Folder, at);
+        Task complete = _guest.CompleteAsync(BackgroundFill.Sequential);
+        Assert.True(await _guest.ReadsAsync(0, Pages).WaitAsync(LazyGuest.Patience));
+        await complete.WaitAsync(LazyGuest.Patience);
+        Assert.Contains("answers over another connection", _guest.Log, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -212,6 +225,31 @@ public sealed class LazyContentTests : IDisposable
         // What was fetched last is paid for by nobody: who comes next would wait for it.
         Assert.True(clock.Elapsed.TotalSeconds > 0.7 * Pages * LazyGuest.PageBytes / BytesPerSecond, $"{clock.Elapsed}");
     }
+
+    /// <summary>Answers requests with one page, or two, and never more.</summary>
+    private void BeginToAnswer(Socket client) =>
+        _ = Task.Run(() =>
+        {
+            var bytes = new byte[PageServerMessage.MostBytes + (2 * (int)LazyGuest.PageBytes)];
+            while (client.Receive(bytes.AsSpan(0, PageServerMessage.MostBytes)) == PageServerMessage.MostBytes)
+            {
+                var request = PageServerMessage.Read(bytes, PageServerForm.Header32);
+                if (request.Command != PageServerCommand.Get)
+                {
+                    return;
+                }
+
+                int pages = (int)Math.Min(request.Pages, 1 + ((ulong)_answers % 2));
+                for (int page = 0; page < pages; page++)
+                {
+                    bytes.AsSpan(PageServerMessage.MostBytes + (page * (int)LazyGuest.PageBytes), (int)LazyGuest.PageBytes).Fill((byte)(((request.Address - _guest.Address) / LazyGuest.PageBytes) + (ulong)page));
+                }
+
+                (request with { Command = PageServerCommand.AddWithFlags, Flags = PagemapFlags.Present, Pages = (ulong)pages }).Write(bytes, PageServerForm.Header32);
+                _ = client.Send(bytes.AsSpan(0, PageServerMessage.MostBytes + (pages * (int)LazyGuest.PageBytes)));
+                _answers++;
+            }
+        });
 
     private static async Task AwaitAsync(Func<bool> holds)
     {

@@ -1,7 +1,9 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Net;
 using System.Text.Json;
 using Pageferry.Linux;
+using Pageferry.Migration.Tests;
 
 namespace Pageferry.EndToEnd.Tests;
 
@@ -74,6 +76,28 @@ public sealed class CriuLazyPagesTests : IDisposable
         using RestoredProcess restored = await RestoreFromAsync(CriuRelease.Of(restoredBy), dump, port);
         await process.LeaveAsync();
         await process.MakePassesAsync(2);
+        Assert.Equal(0UL, process.Bad);
+    }
+
+    [Fact]
+    public async Task A_link_to_a_dump_that_is_silent_for_long_costs_no_page()
+    {
+        CriuRelease criu = CriuRelease.Of("4.2");
+        using var pipes = LongPipes.AllowOrSkip();
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 64, "random");
+        using Process dump = await criu.StartLazyDumpAsync(process, Directory("images"), out int port);
+        using var link = new Relay(new IPEndPoint(IPAddress.Loopback, port));
+        using PageferryProcess daemon = await StartAsync("--page-server", "--port", $"{((IPEndPoint)link.EndPoint).Port}", "--max-bandwidth", "4M");
+        using RestoredProcess restored = await criu.RestoreAsync(Path("images"), Path("work"), "--lazy-pages");
+        link.IsFlowing = false;
+        await daemon.WaitUntilAsync(() => daemon.HasExited || daemon.Errors.Contains("has said nothing for 20 s", StringComparison.Ordinal), "that it is silent");
+        Assert.False(dump.HasExited);
+        link.IsFlowing = true;
+        await daemon.WaitUntilAsync(() => daemon.HasExited, "that everything has come");
+        Assert.True(daemon.ExitCode == 0, daemon.Errors);
+        Assert.True(dump.WaitForExit(TimeSpan.FromMinutes(1)) && dump.ExitCode == 0);
+        await process.LeaveAsync();
+        await process.MakePassesAsync(1);
         Assert.Equal(0UL, process.Bad);
     }
 

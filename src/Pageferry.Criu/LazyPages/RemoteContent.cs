@@ -9,8 +9,8 @@ using Pageferry.Memory;
 namespace Pageferry.Criu;
 
 /// <summary>
-/// Pages from a page server. It answers in the order of the requests, of which many are on their way. When the connection is lost, or silent for too long, another one is made,
-/// however long that takes, and what was not answered is asked for again.
+/// Pages from a page server. It answers in the order of the requests, of which many are on their way. When the connection is lost, another one is made, however long that takes, and what was not
+/// answered is asked for again. One that is silent is kept until another one is answered.
 /// </summary>
 internal sealed class RemoteContent : IContent
 {
@@ -62,6 +62,9 @@ internal sealed class RemoteContent : IContent
     /// <summary>Of who receives: the connection, null until there is the first, whether there will be none any more, how long to wait for the next one, and what was last said of a failure.</summary>
     private Socket? _receiving;
     private bool _isOver;
+
+    /// <summary>Of who receives: a connection that is answered in place of a silent one, and how many requests were sent over it.</summary>
+    private (Socket Socket, int Sent)? _next;
     private TimeSpan _delay = s_firstDelay;
     private string? _told;
     private bool _hasAnswered;
@@ -121,7 +124,7 @@ internal sealed class RemoteContent : IContent
             if (!_isHandedOver)
             {
                 _isDisposed.Set();
-                Send(new PageServerMessage(PageServerCommand.GiveUp, PagemapFlags.None, 0, 0, 0));
+                Send(_socket, new PageServerMessage(PageServerCommand.GiveUp, PagemapFlags.None, 0, 0, 0));
             }
         }
     }
@@ -181,10 +184,10 @@ internal sealed class RemoteContent : IContent
         {
             if (_isHandedOver)
             {
-                Send(new PageServerMessage(PageServerCommand.Close, PagemapFlags.None, 0, 0, 0));
+                Send(_socket, new PageServerMessage(PageServerCommand.Close, PagemapFlags.None, 0, 0, 0));
             }
 
-            End(SocketShutdown.Send);
+            End(_socket, SocketShutdown.Send);
         }
 
         if (_threads.Length == 0)
@@ -213,6 +216,9 @@ internal sealed class RemoteContent : IContent
             {
                 socket.NoDelay = true;
 
+                // With the kernel's own times, which are long: a dump of CRIU's takes no other connection.
+                socket.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.KeepAlive, true);
+
                 // A host that does not answer is tried anew by who looks for it; the kernel's own retries have ever longer pauses, up to a minute.
                 socket.SetRawSocketOption(IPPROTO_TCP, TCP_SYNCNT, MemoryMarshal.AsBytes<int>([ConnectRetries]));
             }
@@ -235,17 +241,17 @@ internal sealed class RemoteContent : IContent
         lock (_asking)
         {
             _asked.Enqueue(asked with { At = Stopwatch.GetTimestamp() });
-            SendRequest(in asked);
+            SendRequest(_socket, in asked);
         }
     }
 
     /// <summary>Sends a request, if there is a connection; under the lock.</summary>
-    private void SendRequest(in Asked asked) =>
-        Send(new PageServerMessage(PageServerCommand.Get, PagemapFlags.None, (ulong)asked.Count, asked.Process.Memory.GpaOf(asked.Page), (ulong)asked.Process.Pid));
+    private void SendRequest(Socket? socket, in Asked asked) =>
+        Send(socket, new PageServerMessage(PageServerCommand.Get, PagemapFlags.None, (ulong)asked.Count, asked.Process.Memory.GpaOf(asked.Page), (ulong)asked.Process.Pid));
 
-    private void Send(in PageServerMessage message)
+    private void Send(Socket? socket, in PageServerMessage message)
     {
-        if (_socket is null)
+        if (socket is null)
         {
             return;
         }
@@ -253,21 +259,21 @@ internal sealed class RemoteContent : IContent
         message.Write(_request, _form);
         try
         {
-            _ = _socket.Send(_request.AsSpan(0, PageServerMessage.BytesOf(_form)));
+            _ = socket.Send(_request.AsSpan(0, PageServerMessage.BytesOf(_form)));
         }
         catch (SocketException)
         {
             // Part of it may have gone. Who receives finds the end, and says it.
-            End(SocketShutdown.Both);
+            End(socket, SocketShutdown.Both);
         }
     }
 
-    /// <summary>Ends the connection in a direction, if there is one; under the lock.</summary>
-    private void End(SocketShutdown how)
+    /// <summary>Ends a connection in a direction, if there is one; under the lock.</summary>
+    private static void End(Socket? socket, SocketShutdown how)
     {
         try
         {
-            _socket?.Shutdown(how);
+            socket?.Shutdown(how);
         }
         catch (SocketException)
         {
@@ -276,8 +282,10 @@ internal sealed class RemoteContent : IContent
     }
 
     /// <summary>Takes a new connection into use: asks for all that was not answered, what is waited for first.</summary>
-    /// <returns>How many requests were sent.</returns>
-    private int Begin(Socket socket)
+    /// <param name="socket">The connection.</param>
+    /// <param name="sent">How many of the oldest were asked for over it already.</param>
+    /// <returns>How many requests were repeated.</returns>
+    private int Begin(Socket socket, int sent = 0)
     {
         lock (_asking)
         {
@@ -289,12 +297,15 @@ internal sealed class RemoteContent : IContent
             }
 
             _socket = socket;
-            Asked[] outstanding = [.. _asked.OrderBy(asked => asked.IsFill)];
+            Asked[] outstanding = [.. _asked.Take(sent), .. _asked.Skip(sent).OrderBy(asked => asked.IsFill)];
             _asked.Clear();
-            foreach (Asked asked in outstanding)
+            for (int i = 0; i < outstanding.Length; i++)
             {
-                _asked.Enqueue(asked with { At = Stopwatch.GetTimestamp() });
-                SendRequest(in asked);
+                _asked.Enqueue(outstanding[i] with { At = Stopwatch.GetTimestamp() });
+                if (i >= sent)
+                {
+                    SendRequest(socket, in outstanding[i]);
+                }
             }
 
             return outstanding.Length;
@@ -336,8 +347,7 @@ internal sealed class RemoteContent : IContent
 
                     if (!_isDisposed.IsSet)
                     {
-                        // On a Unix socket somebody stands between who knows the form.
-                        Tell($"failed: {failure.Message.TrimEnd('.')}.{(_hasAnswered || _server is not IPEndPoint ? "" : $" {Mismatch()}")}");
+                        Tell($"failed: {failure.Message.TrimEnd('.')}.{Mismatch()}");
                     }
 
                     _isOver = !TryReconnect();
@@ -353,6 +363,14 @@ internal sealed class RemoteContent : IContent
     /// <returns>False when that is no longer wanted.</returns>
     private bool TryReconnect()
     {
+        if (_next is { } next)
+        {
+            _next = null;
+            _receiving = next.Socket;
+            LazyLog.Reconnected(_logger, _server, Begin(next.Socket, next.Sent));
+            return true;
+        }
+
         while (!_isDisposed.Wait(_delay))
         {
             _delay = _delay * 2 < s_longestDelay ? _delay * 2 : s_longestDelay;
@@ -388,8 +406,7 @@ internal sealed class RemoteContent : IContent
 
     private Asked ReceiveAnswer(NativeBuffer buffer)
     {
-        AwaitAnswer();
-        Receive(_answer.AsSpan(1, PageServerMessage.BytesOf(_form) - 1));
+        Receive(_answer.AsSpan(0, PageServerMessage.BytesOf(_form)));
         var answer = PageServerMessage.Read(_answer, _form);
         Asked asked;
         lock (_asking)
@@ -430,41 +447,90 @@ internal sealed class RemoteContent : IContent
         return asked with { Count = (int)answer.Pages };
     }
 
-    /// <summary>Waits for an answer to begin: as long as nothing was asked for, or not for long.</summary>
-    private void AwaitAnswer()
+    /// <summary>
+    /// Whether something was asked for long ago, and the server answers over another connection, which is the next one then. The silent one is kept until it does: CRIU's dump takes no other, and
+    /// the end of its one for that of the restore.
+    /// </summary>
+    private bool IsOverdue()
     {
-        while (true)
+        Asked oldest;
+        lock (_asking)
         {
-            try
+            if (!_asked.TryPeek(out oldest) || Stopwatch.GetElapsedTime(oldest.At) < _longestSilence)
             {
-                Receive(_answer.AsSpan(0, 1));
-                return;
-            }
-            catch (SocketException silence) when (silence.SocketErrorCode is SocketError.TimedOut or SocketError.WouldBlock)
-            {
-                lock (_asking)
-                {
-                    if (_asked.TryPeek(out Asked oldest) && Stopwatch.GetElapsedTime(oldest.At) >= _longestSilence)
-                    {
-                        throw new PageServerException($"It has said nothing for {_longestSilence.TotalSeconds:0.#} s, asked for {Name(in oldest)}");
-                    }
-                }
+                return false;
             }
         }
+
+        Tell($"has said nothing for {_longestSilence.TotalSeconds:0.#} s, asked for {Name(in oldest)}.{Mismatch()} The connection is kept until another one is answered.");
+
+        // Who stands between on a Unix socket makes the other connection.
+        return _server is IPEndPoint && IsAnsweredElsewhere();
+    }
+
+    private bool IsAnsweredElsewhere()
+    {
+        Socket? other = null;
+        try
+        {
+            other = Connect(_server, _longestSilence);
+            int sent = 0;
+            lock (_asking)
+            {
+                Linger(other);
+                foreach (Asked asked in _asked)
+                {
+                    SendRequest(other, in asked);
+                    sent++;
+                }
+            }
+
+            List<Socket> readable = [];
+            while (!_isDisposed.IsSet && readable.Count == 0)
+            {
+                readable = [_receiving!, other];
+                Socket.Select(readable, null, null, s_betweenLooks);
+            }
+
+            // A tunnel takes connections, and ends them when it finds nobody behind it.
+            if (!readable.Contains(_receiving!) && other.Available > 0)
+            {
+                _next = (other, sent);
+                return true;
+            }
+        }
+        catch (Exception failure) when (failure is SocketException or ObjectDisposedException)
+        {
+            // It takes no other: what there is to say was said.
+        }
+
+        other?.Dispose();
+        return false;
     }
 
     private static string Name(in Asked asked) => $"{asked.Count} pages at 0x{asked.Process.Memory.GpaOf(asked.Page):x} of process {asked.Process.Pid}";
 
-    private string Mismatch() => _form == PageServerForm.Header24
-        ? "The images are of CRIU 4.1 or older, with headers of 24 bytes: the server may be of CRIU 4.2, whose headers have 32."
-        : "The images are of CRIU 4.2, with headers of 32 bytes: the server may be of CRIU 4.1 or older, whose headers have 24.";
+    /// <summary>What may be wrong with a server of which no answer was understood yet. On a Unix socket somebody stands between who knows the form.</summary>
+    private string Mismatch() => _hasAnswered || _server is not IPEndPoint ? string.Empty : _form == PageServerForm.Header24
+        ? " The images are of CRIU 4.1 or older, with headers of 24 bytes: the server may be of CRIU 4.2, whose headers have 32."
+        : " The images are of CRIU 4.2, with headers of 32 bytes: the server may be of CRIU 4.1 or older, whose headers have 24.";
 
     private void Receive(Span<byte> bytes)
     {
         while (!bytes.IsEmpty)
         {
-            int received = _receiving!.Receive(bytes);
-            bytes = received > 0 ? bytes[received..] : throw new PageServerException("It closed the connection");
+            try
+            {
+                int received = _receiving!.Receive(bytes);
+                bytes = received > 0 ? bytes[received..] : throw new PageServerException("It closed the connection");
+            }
+            catch (SocketException silence) when (silence.SocketErrorCode is SocketError.TimedOut or SocketError.WouldBlock)
+            {
+                if (IsOverdue())
+                {
+                    throw new PageServerException("It was silent, and answers over another connection");
+                }
+            }
         }
     }
 
