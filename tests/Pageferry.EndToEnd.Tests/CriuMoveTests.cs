@@ -392,8 +392,12 @@ public sealed partial class CriuMoveTests : IDisposable
         using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 16, "random");
         string failing = await ScriptAsync("criu-failing", $"case $1 in restore) [ -e {Path("good")} ] || exit 1 ;; esac; exec {_criu.Program} \"$@\"");
         PageferryProcess destination = await ReceiveAsync(failing);
+        long began = Stopwatch.GetTimestamp();
         PageferryProcess move = await MoveAsync(process.Pid, destination);
         Assert.Equal(1, move.ExitCode);
+
+        // It is frozen no longer than that: whoever is not needed any more is not waited for.
+        Assert.InRange(Stopwatch.GetElapsedTime(began).TotalSeconds, 0, 9);
         Assert.Contains("goes on here", move.Errors, StringComparison.Ordinal);
         await process.MakePassesAsync(1);
         await File.WriteAllTextAsync(Path("good"), string.Empty);

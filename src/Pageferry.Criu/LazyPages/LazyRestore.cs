@@ -39,6 +39,7 @@ public sealed class LazyRestore : IDisposable
     private bool _isResumed;
     private volatile bool _isConnected;
     private volatile bool _isEnding;
+    private volatile bool _isUnwanted;
 
     private LazyRestore(string imagesDirectory, string workDirectory, EndPoint? pageServer, BackgroundFill background, ILogger? logger, long maxBandwidth, IRestoreKeeper? keeper)
     {
@@ -207,6 +208,14 @@ public sealed class LazyRestore : IDisposable
         return false;
     }
 
+    /// <summary>Has <see cref="Serve()"/> end with an error if no restore is connected, since none will come; from any thread.</summary>
+    /// <exception cref="LinuxException">The daemon does not listen any more.</exception>
+    public void EndWaiting()
+    {
+        _isUnwanted = true;
+        UnixSocket.Connect(_socketPath, UnixSocketType.Stream).Dispose();
+    }
+
     /// <summary>Stops listening. What is kept of the restore is forgotten.</summary>
     public void Dispose()
     {
@@ -251,6 +260,10 @@ public sealed class LazyRestore : IDisposable
 
             _kept?.KeepSockets(listening.Descriptor);
             restore.Dispose();
+            if (_isUnwanted)
+            {
+                throw new PageServerException("No restore came.");
+            }
         }
     }
 

@@ -173,7 +173,7 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
             {
                 hook.Answer(start: false);
                 await EndRestoreAsync(restore, ended);
-                await EndServingAsync(directory, serving);
+                await EndServingAsync(lazy, serving);
             }
 
             throw;
@@ -195,11 +195,11 @@ internal sealed partial class ArrivingProcess(ReceiveSettings settings, MoveDisp
     }
 
     /// <summary>Ends the daemon, which no restore will come to any more, or whose restore has broken off.</summary>
-    private static async Task EndServingAsync(string directory, Task serving)
+    private static async Task EndServingAsync(LazyRestore lazy, Task serving)
     {
         try
         {
-            UnixSocket.Connect(Path.Combine(directory, "lazy-pages.socket"), UnixSocketType.Stream).Dispose();
+            lazy.EndWaiting();
             await serving.WaitAsync(s_farewell);
         }
         catch (Exception failure) when (failure is IOException or TimeoutException)
