@@ -212,6 +212,28 @@ public sealed class CriuResumeTests : IDisposable
     }
 
     [Fact]
+    public async Task A_holder_that_stood_still_keeps_nothing_of_what_has_ended_meanwhile()
+    {
+        CriuRelease criu = CriuRelease.Of("4.2");
+        using PageferryProcess holder = await HoldAsync();
+        using MovingProcess process = await MovingProcess.FillAndCheckAsync(Path("."), 8, "random", processes: 2);
+        await criu.DumpAsync(process, Directory("images"));
+        using PageferryProcess daemon = await StartAsync(server: null, "--max-bandwidth", "4M");
+        using RestoredProcess restored = await criu.RestoreAsync(Path("images"), Path("work"), "--lazy-pages");
+        Assert.True(KeepsUserfaultfds(holder));
+        holder.Signal("STOP");
+        await daemon.WaitForExitAsync(TimeSpan.FromMinutes(2));
+        Assert.Contains("has said nothing for 10 s", daemon.Errors, StringComparison.Ordinal);
+        Assert.True(KeepsUserfaultfds(holder));
+        holder.Signal("CONT");
+        await holder.WaitUntilAsync(() => !KeepsUserfaultfds(holder), "that it keeps none");
+        await process.MakePassesAsync(1);
+
+        static bool KeepsUserfaultfds(PageferryProcess holder) =>
+            System.IO.Directory.GetFiles($"/proc/{holder.Pid}/fd").Any(static fd => new FileInfo(fd).LinkTarget?.Contains("userfaultfd", StringComparison.Ordinal) == true);
+    }
+
+    [Fact]
     public async Task Without_daemon_and_holder_what_is_missing_reads_as_zeros()
     {
         CriuRelease criu = CriuRelease.Of("4.2");

@@ -332,9 +332,10 @@ internal sealed class Holder : IDisposable
                 return client.Socket.TrySendPacket(handedOut is null ? header : [.. header, .. handedOut.File.ReadBlob()], [.. handedOut?.Descriptors ?? [], .. claim is null ? [] : new[] { claim }])
                     && answer != HoldAnswer.Malformed;
             }
-            catch (LinuxException)
+            catch (LinuxException failure)
             {
-                return false;
+                // Who did not wait for the answer may have asked for more, which is done too.
+                return failure.Errno == Errno.EPIPE;
             }
         }
     }

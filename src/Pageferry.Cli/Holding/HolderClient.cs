@@ -11,6 +11,9 @@ internal sealed class HolderClient : IDisposable
     /// <summary>How long an answer may take: the holder waits for nobody.</summary>
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(10);
 
+    /// <summary>The most questions that are not answered: a holder that stands still has them all when it goes on.</summary>
+    private const int MostOwed = 16;
+
     private readonly UnixSocket _socket;
     private readonly Lock _asking = new();
     private readonly byte[] _packet = new byte[HoldPacket.MostBytes];
@@ -18,6 +21,9 @@ internal sealed class HolderClient : IDisposable
 
     /// <summary>Of each record that this connection has, the opening of its file that makes it so (<see cref="HeldFile"/>).</summary>
     private readonly Dictionary<string, FileDescriptor> _claims = new(StringComparer.Ordinal);
+
+    /// <summary>Questions whose answers have not come, in their order.</summary>
+    private readonly Queue<(HoldVerb Verb, string Name)> _owed = new();
     private bool _isLost;
 
     private HolderClient(UnixSocket socket, string path)
@@ -31,6 +37,18 @@ internal sealed class HolderClient : IDisposable
 
     /// <summary>Whether the holder's process that this connects to has ended.</summary>
     internal bool IsEnded => new Poll(_socket.Descriptor).Wait(0) > 0;
+
+    /// <summary>Whether the holder has not answered in time what it may still do.</summary>
+    internal bool IsOwed
+    {
+        get
+        {
+            lock (_asking)
+            {
+                return _owed.Count > 0;
+            }
+        }
+    }
 
     /// <summary>Connects.</summary>
     /// <param name="path">Where the holder listens.</param>
@@ -123,68 +141,102 @@ internal sealed class HolderClient : IDisposable
         string what = $"{verb} '{name}'";
         lock (_asking)
         {
-            int length;
-            int count;
-            try
+            if (_isLost)
             {
-                if (_isLost)
-                {
-                    throw Lost(what, inner: null);
-                }
-
-                _socket.Send(question, descriptors);
-                if (new Poll(_socket.Descriptor).Wait((int)s_patience.TotalMilliseconds) == 0)
-                {
-                    // An answer that comes later would be taken for that to another question.
-                    _isLost = true;
-                    throw Lost(what, inner: null);
-                }
-
-                length = _socket.Receive(_packet, _descriptors, out count);
-            }
-            catch (LinuxException e)
-            {
-                _isLost = true;
-                throw Lost(what, e);
-            }
-
-            FileDescriptor[] received = [.. _descriptors.AsSpan(0, count)!];
-            var answer = (HoldAnswer)_packet[1];
-            bool isClaim = answer == HoldAnswer.Done && verb is HoldVerb.Put or HoldVerb.Take;
-            if (length < HoldPacket.HeaderBytes || _packet[0] != HoldPacket.Version || !Enum.IsDefined((HoldStage)_packet[2]) || (isClaim && count == 0))
-            {
-                _isLost = true;
-                Array.ForEach(received, static descriptor => descriptor.Dispose());
                 throw Lost(what, inner: null);
             }
 
-            if (answer != HoldAnswer.Done)
+            if (_owed.Count == MostOwed)
             {
-                throw new HolderException(answer, $"The holder at {Path} did not {what}: {Explain(answer)}");
+                _ = Receive(what);
             }
 
-            if (verb == HoldVerb.Drop && _claims.Remove(name, out FileDescriptor? dropped))
+            try
             {
-                dropped.Dispose();
+                _socket.Send(question, descriptors);
+            }
+            catch (LinuxException e)
+            {
+                throw End(what, e);
             }
 
-            if (isClaim)
+            _owed.Enqueue((verb, name));
+            HoldAnswer answer;
+            HeldRecord record;
+            while (true)
             {
-                if (_claims.Remove(name, out FileDescriptor? replaced))
+                (answer, record) = Receive(what);
+                if (_owed.Count == 0)
                 {
-                    replaced.Dispose();
+                    break;
                 }
 
-                _claims.Add(name, received[^1]);
-                received = received[..^1];
+                // To an earlier question, and late: who asked it has gone on without.
+                Array.ForEach(record.Descriptors, static descriptor => descriptor.Dispose());
             }
 
-            return new HeldRecord((HoldStage)_packet[2], _packet[HoldPacket.HeaderBytes..length], received);
+            return answer == HoldAnswer.Done ? record : throw new HolderException(answer, $"The holder at {Path} did not {what}: {Explain(answer)}");
         }
     }
 
+    /// <summary>Receives the answer to the oldest question; under the lock.</summary>
+    private (HoldAnswer Answer, HeldRecord Record) Receive(string what)
+    {
+        int length;
+        int count;
+        try
+        {
+            if (new Poll(_socket.Descriptor).Wait((int)s_patience.TotalMilliseconds) == 0)
+            {
+                throw Lost(what, inner: null);
+            }
+
+            length = _socket.Receive(_packet, _descriptors, out count);
+        }
+        catch (LinuxException e)
+        {
+            throw End(what, e);
+        }
+
+        FileDescriptor[] received = [.. _descriptors.AsSpan(0, count)!];
+        (HoldVerb verb, string name) = _owed.Dequeue();
+        var answer = (HoldAnswer)_packet[1];
+        bool isClaim = answer == HoldAnswer.Done && verb is HoldVerb.Put or HoldVerb.Take;
+        if (length < HoldPacket.HeaderBytes || _packet[0] != HoldPacket.Version || !Enum.IsDefined((HoldStage)_packet[2]) || (isClaim && count == 0))
+        {
+            Array.ForEach(received, static descriptor => descriptor.Dispose());
+            throw End(what, inner: null);
+        }
+
+        if (answer == HoldAnswer.Done && verb == HoldVerb.Drop && _claims.Remove(name, out FileDescriptor? dropped))
+        {
+            dropped.Dispose();
+        }
+
+        if (isClaim)
+        {
+            if (_claims.Remove(name, out FileDescriptor? replaced))
+            {
+                replaced.Dispose();
+            }
+
+            _claims.Add(name, received[^1]);
+            received = received[..^1];
+        }
+
+        return (answer, new HeldRecord((HoldStage)_packet[2], _packet[HoldPacket.HeaderBytes..length], received));
+    }
+
+    /// <summary>The holder has ended, or is none: nothing is asked any more.</summary>
+    private HolderException End(string what, Exception? inner)
+    {
+        _isLost = true;
+        _owed.Clear();
+        return Lost(what, inner);
+    }
+
     private HolderException Lost(string what, Exception? inner) =>
-        new(answer: null, $"The holder at {Path} did not answer '{what}': {inner?.Message ?? "it has ended, or says what this build does not know."} See whether it still runs.", inner);
+        new(answer: null, $"The holder at {Path} did not answer '{what}': {inner?.Message ?? (_isLost ? "it has ended, or says what this build does not know." : "it has said nothing for 10 s.")} See whether it still runs.", inner);
 
     private static string Explain(HoldAnswer answer) => answer switch
     {

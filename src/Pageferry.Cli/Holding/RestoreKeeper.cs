@@ -71,7 +71,11 @@ internal sealed class RestoreKeeper : IRestoreKeeper, IDisposable
             }
             finally
             {
-                HoldSecret.Remove(_client.Path, _name);
+                // A holder that stands still may go on without: what it keeps then is to be had with the secret.
+                if (!_client.IsOwed)
+                {
+                    HoldSecret.Remove(_client.Path, _name);
+                }
             }
         }
     }
