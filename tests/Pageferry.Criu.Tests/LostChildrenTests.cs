@@ -32,6 +32,9 @@ public sealed class LostChildrenTests : IDisposable
         int ended = Assert.Single(LostChildren.End(_guest.Pid, ranges, 1));
         Assert.NotEqual(_guest.Pid, ended);
         Assert.True(SpinWait.SpinUntil(() => HasEnded(ended), LazyGuest.Patience));
+
+        // If it has ended by itself, an older one is not ended in its place.
+        Assert.Empty(LostChildren.End(_guest.Pid, ranges, 1));
         Assert.Equal(half, whole('r', 0, Pages / 2));
         Assert.Equal(half, kept('r', 0, Pages / 2));
         Assert.True(_guest.Reads(0, Pages));

@@ -34,13 +34,10 @@ internal static class LostChildren
         }
 
         Dictionary<int, bool?> registered = family.ToDictionary(static member => member, member => IsRegistered(member, ranges));
-        int[] lost =
-        [
-            .. family.Where(member => registered[member] == false && registered.GetValueOrDefault(all[member].Parent) == true && all[member].Program == all[all[member].Parent].Program)
-                .OrderByDescending(member => all[member].Started)
-                .ThenByDescending(static member => member)
-                .Take(count),
-        ];
+
+        // Of each that may be the parent its newest, whatever they are: it forks no more until somebody reads of it, so what is older was not lost.
+        IEnumerable<int> newest = family.Where(parent => registered[parent] == true).SelectMany(parent => Newest(family.Where(member => all[member].Parent == parent)));
+        int[] lost = [.. Newest(newest.Where(child => registered[child] == false && all[child].Program == all[all[child].Parent].Program))];
         foreach (int member in lost.SelectMany(child => FamilyOf(child, all)))
         {
             try
@@ -54,6 +51,8 @@ internal static class LostChildren
         }
 
         return lost;
+
+        IEnumerable<int> Newest(IEnumerable<int> members) => members.OrderByDescending(member => all[member].Started).ThenByDescending(static member => member).Take(count);
     }
 
     /// <summary>A process and all its descendants.</summary>
