@@ -199,6 +199,29 @@ public sealed partial class CriuMoveTests : IDisposable
         Assert.Equal(digest, await redis.AskAsync("DEBUG", "DIGEST"));
     }
 
+    /// <summary>CRIU unlocks connections before it serves pages, and never again.</summary>
+    [Theory]
+    [InlineData("INT")]
+    [InlineData("KILL")]
+    public async Task A_Redis_whose_move_is_given_up_keeps_its_clients(string signal)
+    {
+        NetworkPair network = Network();
+        using var clients = new ClientNetwork(network, Service);
+        using RedisServer redis = await RedisServer.StartAsync(Path("."), network.A, Service);
+        await redis.FillAsync(1000);
+        using var client = clients.Connect();
+        string id = await client.AskAsync("CLIENT ID");
+        PageferryProcess destination = await ReceiveInAsync(network.B, $"{NetworkPair.AddressB}:0", ["--insecure-network"], await SlowCriuAsync());
+        PageferryProcess move = StartMoveFrom(network.A, redis.Pid, destination, "--insecure-network", "--tcp-established");
+        await move.WaitUntilAsync(() => File.Exists(Path("restoring")) || move.HasExited, "that it is restored");
+        Assert.Equal('t', StateOf(redis.Pid));
+        move.Signal(signal);
+        Assert.Equal(id, await client.AskAsync("CLIENT ID").WaitAsync(TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken));
+        await move.WaitForExitAsync();
+        await File.WriteAllTextAsync(Path("go"), string.Empty);
+        Assert.Equal("0", await redis.CountBadAsync(1000));
+    }
+
     [Fact]
     public async Task A_Redis_with_a_client_is_refused_without_a_word_on_connections_and_goes_on()
     {
@@ -842,9 +865,9 @@ public sealed partial class CriuMoveTests : IDisposable
         "env", [Temporary, "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Program, "criu", "receive", "--listen", "127.0.0.1:0", "--criu", criu ?? _criu.Program, .. options])));
 
     /// <summary>The same, in a network namespace that is there.</summary>
-    private Task<PageferryProcess> ReceiveInAsync(string network, string listen, params string[] options) => ListeningAsync(Start(PageferryProcess.StartProgram(
+    private Task<PageferryProcess> ReceiveInAsync(string network, string listen, string[] options, string? criu = null) => ListeningAsync(Start(PageferryProcess.StartProgram(
         "env",
-        [Temporary, "nsenter", $"--net=/run/netns/{network}", "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Program, "criu", "receive", "--listen", listen, "--criu", _criu.Program, .. options])));
+        [Temporary, "nsenter", $"--net=/run/netns/{network}", "unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", PageferryProcess.Program, "criu", "receive", "--listen", listen, "--criu", criu ?? _criu.Program, .. options])));
 
     private Relay RelayTo(PageferryProcess destination) => Start(new Relay(IPEndPoint.Parse(EndpointOf(destination))));
 

@@ -26,9 +26,11 @@ internal static class CriuGuardCommand
             // Signals of the terminal are for the command that is guarded.
             CurrentProcess.BeginSession();
             using UnixSocket criu = UnixSocket.FromDescriptor(new FileDescriptor(result.GetRequiredValue(socket)));
+            using FileStream answer = DumpHook.OpenAnswer(result.GetRequiredValue(images));
             Console.Out.WriteLine("ready");
             if (Console.In.ReadLine() is null)
             {
+                DumpHook.GoOn(answer);
                 LazyDumpEnd.GiveUp(criu);
                 Directory.Delete(result.GetRequiredValue(images), recursive: true);
             }

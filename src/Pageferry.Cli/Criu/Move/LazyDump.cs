@@ -19,16 +19,18 @@ internal sealed class LazyDump : IDisposable
     private readonly Process _criu;
     private readonly Task _ended;
     private readonly Process _guard;
+    private readonly DumpHook _hook;
     private readonly UnixSocket _socket;
     private readonly string _log;
     private readonly int _root;
     private readonly int[] _pids;
 
-    private LazyDump(Process criu, Process guard, UnixSocket socket, string images, string log, ProcessSurvey survey, long frozenAt)
+    private LazyDump(Process criu, Process guard, DumpHook hook, UnixSocket socket, string images, string log, ProcessSurvey survey, long frozenAt)
     {
         _criu = criu;
         _ended = criu.WaitForExitAsync();
         _guard = guard;
+        _hook = hook;
         _socket = socket;
         _log = log;
         _root = survey.Root;
@@ -53,19 +55,18 @@ internal sealed class LazyDump : IDisposable
     {
         string log = Path.Combine(images, "dump.log");
         (UnixSocket ours, UnixSocket criuEnd) = UnixSocket.CreatePair(UnixSocketType.Stream);
-        (UnixSocket status, UnixSocket statusEnd) = UnixSocket.CreatePair(UnixSocketType.Stream);
+        DumpHook? hook = null;
         Process? guard = null;
         Process? dump = null;
         try
         {
+            hook = await DumpHook.MakeAsync(images);
             using (criuEnd)
-            using (statusEnd)
             {
                 // CRIU takes the end of its socket for success, and kills the processes: so it has both ends, and they are ended by words alone.
                 using FileDescriptor oursForPrograms = ours.Descriptor.DuplicateForPrograms();
                 guard = StartGuard(oursForPrograms.Number, images);
                 using FileDescriptor forCriu = criuEnd.Descriptor.DuplicateForPrograms();
-                using FileDescriptor statusForCriu = statusEnd.Descriptor.DuplicateForPrograms();
                 if (await guard.StandardOutput.ReadLineAsync(CancellationToken.None) is null)
                 {
                     throw new CommandException("Could not start the process that frees the processes if this command ends early.");
@@ -74,41 +75,34 @@ internal sealed class LazyDump : IDisposable
                 using var watch = new FreezeWatch(survey.Root);
                 dump = criu.Start([
                     "dump", "-t", survey.Root.ToString(CultureInfo.InvariantCulture), "-D", images, "-v2", "-o", log, "--lazy-pages",
-                    "--ps-socket", forCriu.Number.ToString(CultureInfo.InvariantCulture), "--status-fd", statusForCriu.Number.ToString(CultureInfo.InvariantCulture), .. traits.Options()]);
+                    "--ps-socket", forCriu.Number.ToString(CultureInfo.InvariantCulture), "--action-script", hook.Path, .. traits.Options()]);
                 forCriu.Dispose();
-                statusForCriu.Dispose();
                 oursForPrograms.Dispose();
-                statusEnd.Dispose();
-                Task<bool> ready = Task.Run(() => status.Receive(stackalloc byte[1], [], out _) == 1, CancellationToken.None);
-                if (!await IsInTimeAsync(ready, cancellation))
+                Task ended = dump.WaitForExitAsync(CancellationToken.None);
+                if (!await IsInTimeAsync(Task.WhenAny(hook.IsDumped, ended), cancellation))
                 {
                     await KillAsync(dump);
-                    _ = await Task.WhenAny(ready, Task.Delay(s_toEnd, CancellationToken.None));
                     string connections = traits.TcpEstablished ? " Connections that CRIU held for the dump may be lost." : string.Empty;
                     throw cancellation.IsCancellationRequested
                         ? new CommandException($"The move was cancelled, and CRIU killed in the middle of its dump: process {survey.Root} goes on here.{connections}", ExitCode.Interrupted)
                         : new CommandException($"CRIU has not dumped process {survey.Root} within {s_patience.TotalSeconds:F0} s, and was killed: the process goes on here.{connections} {CriuAdvice.ExplainLog(log)}");
                 }
 
-                if (!await ready)
+                if (!hook.IsDumped.IsCompleted)
                 {
-                    await dump.WaitForExitAsync(CancellationToken.None);
                     throw new CommandException($"CRIU could not dump process {survey.Root}, which goes on here. {CriuAdvice.ExplainLog(log)}");
                 }
 
-                return new LazyDump(dump, guard, ours, images, log, survey, watch.FrozenAt);
+                return new LazyDump(dump, guard, hook, ours, images, log, survey, watch.FrozenAt);
             }
         }
         catch
         {
             EndGuard(guard);
             dump?.Dispose();
+            hook?.Dispose();
             ours.Dispose();
             throw;
-        }
-        finally
-        {
-            status.Dispose();
         }
     }
 
@@ -133,6 +127,7 @@ internal sealed class LazyDump : IDisposable
 
         // What CRIU still traces has not run since it was dumped; and if CRIU ends from now on, it stops.
         HoldFrozen();
+        _hook.Hold();
         _guard.StandardInput.WriteLine();
     }
 
@@ -141,6 +136,7 @@ internal sealed class LazyDump : IDisposable
     /// <returns>Completes when they do.</returns>
     internal async Task GiveUpAsync(bool isHeld)
     {
+        _hook.GoOn();
         if (!HasCriuEnded(LazyDumpEnd.GiveUp) && await Task.WhenAny(_ended, Task.Delay(s_patience)) != _ended)
         {
             await KillAsync(_criu);
@@ -156,6 +152,7 @@ internal sealed class LazyDump : IDisposable
     /// <exception cref="CommandException">CRIU did not end them.</exception>
     internal async Task FinishAsync()
     {
+        _hook.Finish();
         if (HasCriuEnded(LazyDumpEnd.Finish))
         {
             TellEach(OtherProcess.Kill);
@@ -182,6 +179,7 @@ internal sealed class LazyDump : IDisposable
     {
         EndGuard(_guard);
         _criu.Dispose();
+        _hook.Dispose();
         _socket.Dispose();
     }
 
@@ -261,8 +259,9 @@ internal sealed class LazyDump : IDisposable
     {
         try
         {
+            // Its script, which outlives it, has its socket too.
             tell(_socket);
-            return false;
+            return _ended.IsCompleted;
         }
         catch (LinuxException failure) when (failure.Errno is Errno.EPIPE or Errno.ECONNRESET)
         {

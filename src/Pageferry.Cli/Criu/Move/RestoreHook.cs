@@ -62,20 +62,26 @@ internal sealed class RestoreHook : IDisposable
     internal static async Task<RestoreHook> MakeAsync(string directory)
     {
         string path = System.IO.Path.Combine(directory, "hook");
-        await File.WriteAllTextAsync(path, Script);
-        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
-        using (Process mkfifo = Process.Start("mkfifo", ["-m", "600", $"{path}.said", $"{path}.answer"]))
-        {
-            await mkfifo.WaitForExitAsync();
-            if (mkfifo.ExitCode != 0)
-            {
-                throw new CommandException($"Could not make pipes in {directory}: mkfifo ended with {mkfifo.ExitCode}.");
-            }
-        }
-
-        // Open for both, so that neither end waits for the other to open its own; and the script sees an end of its pipe when this process is gone.
+        await WriteAsync(path, Script);
         return new RestoreHook(path, OpenPipe($"{path}.said"), OpenPipe($"{path}.answer"));
     }
+
+    /// <summary>Writes a script and makes the pipes beside it: <c>.said</c> for what it says, <c>.answer</c> for what it is told.</summary>
+    /// <exception cref="CommandException">The pipes can't be made.</exception>
+    internal static async Task WriteAsync(string path, string script)
+    {
+        await File.WriteAllTextAsync(path, script);
+        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        using Process mkfifo = Process.Start("mkfifo", ["-m", "600", $"{path}.said", $"{path}.answer"]);
+        await mkfifo.WaitForExitAsync();
+        if (mkfifo.ExitCode != 0)
+        {
+            throw new CommandException($"Could not make pipes at {path}: mkfifo ended with {mkfifo.ExitCode}.");
+        }
+    }
+
+    /// <summary>Opens a pipe for both, so that neither end waits for the other to open its own; and a script sees an end of its pipe when this process is gone.</summary>
+    internal static FileStream OpenPipe(string path) => new(path, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite, bufferSize: 0);
 
     /// <summary>Says whether the processes may run.</summary>
     internal void Answer(bool start)
@@ -98,8 +104,6 @@ internal sealed class RestoreHook : IDisposable
         _said.Write("end\n"u8);
         _answer.Dispose();
     }
-
-    private static FileStream OpenPipe(string path) => new(path, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite, bufferSize: 0);
 
     private void Listen()
     {
