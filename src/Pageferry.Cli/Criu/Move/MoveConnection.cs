@@ -73,8 +73,8 @@ internal sealed class MoveConnection : IDisposable
         Stream? stream = null;
         try
         {
-            BoundSilence(socket);
             await socket.ConnectAsync(address, deadline.Token);
+            BoundSilence(socket, hello);
             stream = new NetworkStream(socket, ownsSocket: true);
             (stream, string? refusal) = security is null ? (stream, null) : await security.SecureAsSourceAsync(stream, to.EndPoint is DnsEndPoint name ? name.Host : $"{address.Address}", deadline.Token);
             if (refusal is { } why)
@@ -116,7 +116,6 @@ internal sealed class MoveConnection : IDisposable
         try
         {
             socket.NoDelay = true;
-            BoundSilence(socket);
             string peer = $"{socket.RemoteEndPoint}";
             (stream, string? refusal) = security is null ? (stream, null) : await security.SecureAsDestinationAsync(stream, cancellation);
             connection = new MoveConnection(stream, peer);
@@ -136,6 +135,7 @@ internal sealed class MoveConnection : IDisposable
             }
 
             MoveHello hello = await connection.ReceiveAsync(MoveMessage.Hello, CliJson.Default.MoveHello, cancellation);
+            BoundSilence(socket, hello);
             return hello.Version == Version
                 ? (connection, hello)
                 : throw new MoveException($"The source speaks version {hello.Version} of the protocol, this destination version {Version}. Use the same pageferry on both sides.");
@@ -300,10 +300,16 @@ internal sealed class MoveConnection : IDisposable
     private static string Printable(byte[] text) => string.Concat(Encoding.UTF8.GetString(text).Where(character => character == '\n' || !char.IsControl(character)));
 
     /// <summary>
-    /// Has the kernel end a connection over which the peer's kernel says nothing any more. On one for pages nobody says that he is there: who waits for a request over it would wait for ever, and make no other.
+    /// Has the kernel end a connection for pages over which the peer's kernel says nothing any more. Nobody says there that he is there: who waits for a request over it would wait for ever, and make no other.
     /// </summary>
-    private static void BoundSilence(Socket socket)
+    /// <remarks>Not one for messages, which has its own bounds: the kernel also ends a connection whose peer takes little at a time.</remarks>
+    private static void BoundSilence(Socket socket, MoveHello hello)
     {
+        if (!hello.ForPages)
+        {
+            return;
+        }
+
         socket.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.KeepAlive, true);
         socket.SetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveTime, (int)s_silence.TotalSeconds / 2);
         socket.SetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveInterval, (int)s_between.TotalSeconds);
