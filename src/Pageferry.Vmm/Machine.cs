@@ -310,7 +310,7 @@ public abstract class Machine : IMachine
 
     private byte[] SavePaused() => !Gate.IsOver
         ? MachineState.Write(Host, _pagesWrong, [.. _vcpus.Select((vcpu, i) => new MachineState.Vcpu(vcpu.Passes, vcpu.PagesChecked, SaveVcpu(i)))])
-        : throw new InvalidOperationException("The guest has ended: there is no state to go on from.");
+        : throw new InvalidOperationException($"The guest has ended: there is no state to go on from. {_failure}".TrimEnd());
 
     private void EndLine(VcpuRecord vcpu)
     {
