@@ -164,7 +164,17 @@ internal sealed class PostCopy
         {
             var server = new DemandServer(link.Demand, Pages, _counters);
             server.SwitchOver(Generation);
-            threads.Start("demand pages", server.Serve);
+            threads.Start("demand pages", () =>
+            {
+                try
+                {
+                    server.Serve();
+                }
+                catch (Exception failure) when (failure is EndOfStreamException or SocketException or ObjectDisposedException)
+                {
+                    // A destination that is done ends this connection; its answer comes on the other one.
+                }
+            });
         }
 
         threads.Run(() =>
