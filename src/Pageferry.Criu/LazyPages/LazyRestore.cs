@@ -1,4 +1,5 @@
 using System.Net;
+using System.Net.Sockets;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using Pageferry.Linux;
@@ -73,6 +74,11 @@ public sealed class LazyRestore : IDisposable
         _limit = new BandwidthLimit(maxBandwidth);
         _logger = logger ?? NullLogger.Instance;
         _kept = keeper is null ? null : new KeptRestore(keeper, _logger);
+        if (pageServer is not null && RemoteContent.IsRefused(pageServer))
+        {
+            throw new SocketException((int)SocketError.ConnectionRefused);
+        }
+
         _remote = pageServer is null ? null : new RemoteContent(pageServer, form ?? PageServerForm.Header32, _logger, RemoteContent.LongestSilence);
         _content = (IContent?)_remote ?? new LocalContent(_ranges.Keys.ToDictionary(pid => pid, pid => ProcessPages.Open(images, pid)));
     }
@@ -95,7 +101,7 @@ public sealed class LazyRestore : IDisposable
     /// <returns>The daemon, which the caller disposes.</returns>
     /// <exception cref="ImageException">An image is missing or makes no sense.</exception>
     /// <exception cref="LinuxException">The socket can't be made. EADDRINUSE: another daemon listens there.</exception>
-    /// <exception cref="System.Net.Sockets.SocketException">Nothing listens at the page server's address, which is seen here on loopback alone.</exception>
+    /// <exception cref="SocketException">Nothing listens at the page server's address, which is seen here on loopback alone.</exception>
     /// <exception cref="IOException">The keeper does not keep it.</exception>
     public static LazyRestore Listen(
         string imagesDirectory, string workDirectory, EndPoint? pageServer, BackgroundFill background, ILogger? logger = null, long maxBandwidth = 0, IRestoreKeeper? keeper = null)
@@ -127,7 +133,7 @@ public sealed class LazyRestore : IDisposable
     /// <returns>The daemon, which the caller disposes.</returns>
     /// <exception cref="ImageException">An image is missing or makes no sense.</exception>
     /// <exception cref="InvalidDataException">What was kept is of another form, damaged, or not of these images. Nothing has changed of it.</exception>
-    /// <exception cref="System.Net.Sockets.SocketException">The page server can't be reached.</exception>
+    /// <exception cref="SocketException">The page server can't be reached.</exception>
     public static LazyRestore Resume(
         string imagesDirectory,
         string workDirectory,
@@ -164,7 +170,7 @@ public sealed class LazyRestore : IDisposable
     /// <summary>Waits for the restore, and then until every page of every process is there, or the processes have ended.</summary>
     /// <returns>What it took.</returns>
     /// <exception cref="IOException">The restore broke off, or sent what makes no sense.</exception>
-    /// <exception cref="System.Net.Sockets.SocketException">The page server can't be reached, and no process runs.</exception>
+    /// <exception cref="SocketException">The page server can't be reached, and no process runs.</exception>
     public LazySummary Serve()
     {
         if (_listening is { } listening)

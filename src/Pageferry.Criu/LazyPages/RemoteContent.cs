@@ -74,19 +74,17 @@ internal sealed class RemoteContent : IContent
     /// <param name="form">What the images say of its headers.</param>
     /// <param name="logger">Hears of lost connections.</param>
     /// <param name="longestSilence"><see cref="LongestSilence"/>, or less for tests.</param>
-    /// <exception cref="SocketException">Nothing listens there, which is seen on loopback alone without a connection.</exception>
     internal RemoteContent(EndPoint server, PageServerForm form, ILogger logger, TimeSpan longestSilence)
     {
-        if (server is IPEndPoint at && IPAddress.IsLoopback(at.Address) && !Array.Exists(IPGlobalProperties.GetIPGlobalProperties().GetActiveTcpListeners(), listener => listener.Port == at.Port))
-        {
-            throw new SocketException((int)SocketError.ConnectionRefused);
-        }
-
         _server = server;
         _form = form;
         _logger = logger;
         _longestSilence = longestSilence;
     }
+
+    /// <summary>Whether nothing listens at an address, as far as that is seen without a connection: on loopback alone.</summary>
+    internal static bool IsRefused(EndPoint server) =>
+        server is IPEndPoint at && IPAddress.IsLoopback(at.Address) && !Array.Exists(IPGlobalProperties.GetIPGlobalProperties().GetActiveTcpListeners(), listener => listener.Port == at.Port);
 
     /// <summary>
     /// Connects, if that was not done yet. Not before a process is handed over: CRIU's dump takes one connection only, and its end for that of the restore, at which it kills what it keeps frozen.
