@@ -437,6 +437,11 @@ public sealed class MigrationSource
         {
             throw Gone(PeerConnector.NameOf(postCopy.Destination), failure);
         }
+        catch (MigrationException)
+        {
+            // It has dropped the guest, which can't run here.
+            throw;
+        }
         catch (Exception failure)
         {
             if (!destinationIsFenced)

@@ -148,7 +148,7 @@ internal sealed class HolderClient : IDisposable
 
             if (_owed.Count == MostOwed)
             {
-                _ = Receive(what);
+                ReceiveLate(what);
             }
 
             try
@@ -161,23 +161,18 @@ internal sealed class HolderClient : IDisposable
             }
 
             _owed.Enqueue((verb, name));
-            HoldAnswer answer;
-            HeldRecord record;
-            while (true)
+            while (_owed.Count > 1)
             {
-                (answer, record) = Receive(what);
-                if (_owed.Count == 0)
-                {
-                    break;
-                }
-
-                // To an earlier question, and late: who asked it has gone on without.
-                Array.ForEach(record.Descriptors, static descriptor => descriptor.Dispose());
+                ReceiveLate(what);
             }
 
+            (HoldAnswer answer, HeldRecord record) = Receive(what);
             return answer == HoldAnswer.Done ? record : throw new HolderException(answer, $"The holder at {Path} did not {what}: {Explain(answer)}");
         }
     }
+
+    /// <summary>Receives the answer to an earlier question: who asked it has gone on without.</summary>
+    private void ReceiveLate(string what) => Array.ForEach(Receive(what).Record.Descriptors, static descriptor => descriptor.Dispose());
 
     /// <summary>Receives the answer to the oldest question; under the lock.</summary>
     private (HoldAnswer Answer, HeldRecord Record) Receive(string what)
@@ -236,7 +231,7 @@ internal sealed class HolderClient : IDisposable
     }
 
     private HolderException Lost(string what, Exception? inner) =>
-        new(answer: null, $"The holder at {Path} did not answer '{what}': {inner?.Message ?? (_isLost ? "it has ended, or says what this build does not know." : "it has said nothing for 10 s.")} See whether it still runs.", inner);
+        new(answer: null, $"The holder at {Path} did not answer '{what}': {inner?.Message ?? (_isLost ? "it has ended, or says what this build does not know." : $"it has said nothing for {s_patience.TotalSeconds:F0} s.")} See whether it still runs.", inner);
 
     private static string Explain(HoldAnswer answer) => answer switch
     {
